@@ -1,0 +1,61 @@
+package uuid7
+
+import (
+	"regexp"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestNewIsVersion7AndRises(t *testing.T) {
+	t.Parallel()
+	form := regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+	last := ""
+	for range 20_000 { // far more than one millisecond's counter holds
+		u := New()
+		if !form.MatchString(u) {
+			t.Fatalf("%s is not a version 7 UUID", u)
+		}
+		if u <= last {
+			t.Fatalf("%s after %s", u, last)
+		}
+		last = u
+	}
+}
+
+func TestNewIsUniqueAcrossGoroutines(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var all []string
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			var mine []string
+			for range 5000 {
+				mine = append(mine, New())
+			}
+			if !slices.IsSorted(mine) {
+				t.Error("not rising within a goroutine")
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, mine...)
+		})
+	}
+	wg.Wait()
+	slices.Sort(all)
+	if n := len(slices.Compact(all)); n != 40_000 {
+		t.Errorf("%d different ones of 40000", n)
+	}
+}
+
+func TestTickRisesWhenTheClockGoesBack(t *testing.T) {
+	now := time.Now().Add(time.Hour) // ahead of the other tests' clock
+	first := tick(now, 0xffff)
+	second := tick(now.Add(-time.Minute), 0)
+	third := tick(now, 0)
+	if first >= second || second >= third {
+		t.Errorf("%x, %x, %x do not rise", first, second, third)
+	}
+}
