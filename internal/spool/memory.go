@@ -1,0 +1,36 @@
+package spool
+
+import (
+	"io"
+
+	"github.com/s3sink/s3sink/internal/deflate"
+)
+
+// Memory is the spool of a sink without a directory: what the process loses,
+// it loses. Sealing is immediate and nothing can fail.
+type Memory struct{}
+
+var _ Spool = Memory{}
+
+// Append implements [Spool].
+func (Memory) Append(seg *Segment, f Frame) error {
+	if seg.Events == 0 {
+		seg.payloads.add([]byte(deflate.Header))
+	}
+	seg.add(&f)
+	seg.payloads.add(f.Payload)
+	return nil
+}
+
+// Seal implements [Spool].
+func (Memory) Seal(seg *Segment, sealed func(error)) {
+	seg.seal()
+	seg.payloads.add(seg.trailer)
+	sealed(nil)
+}
+
+// Object implements [Spool].
+func (Memory) Object(seg *Segment) io.ReadSeeker { return seg.payloads.reader() }
+
+// Remove implements [Spool].
+func (Memory) Remove(seg *Segment) { seg.payloads = extents{} }

@@ -1,0 +1,116 @@
+// Package spool keeps segments from their first frame until they are
+// delivered. A segment is the frames of one object, and its bytes never change
+// once framed: a retry sends the same bytes to the same key.
+package spool
+
+import (
+	"hash/crc32"
+	"io"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/deflate"
+)
+
+// Spool is where segments live: [Memory], or a journal on disk.
+//
+// One goroutine at a time uses a segment until it is sealed; after that any
+// number may read it. A spool may hold many segments that are open at once.
+type Spool interface {
+	// Append puts f at the end of an open segment. The caller has asked
+	// [Segment.Fits] and does not use f.Payload afterwards.
+	Append(seg *Segment, f Frame) error
+
+	// Seal completes a segment: nothing is appended to it again. It calls
+	// sealed once, perhaps before it returns and perhaps from another
+	// goroutine, when the seal is as durable as the spool promises. Nothing
+	// may be put before that, or a crash could leave a shorter segment that
+	// overwrites a longer object.
+	Seal(seg *Segment, sealed func(error))
+
+	// Object returns the bytes of the object that a sealed segment is.
+	Object(seg *Segment) io.ReadSeeker
+
+	// Remove forgets a sealed segment, which is delivered or given up.
+	Remove(seg *Segment)
+}
+
+// Header is what makes a segment the object it will be. It is fixed when the
+// segment takes its first block.
+type Header struct {
+	RunID       string
+	Sequence    uint64 // orders the segments of a run
+	Bucket      string
+	Key         string
+	Source      string
+	Day         time.Time // received-day, 00:00 UTC
+	Opened      time.Time
+	ContentType string
+}
+
+// Frame is a compressed block, with what is known of its events.
+type Frame struct {
+	deflate.Frame
+	Events      int64
+	First, Last time.Time // received
+}
+
+// Limits bound a segment.
+type Limits struct {
+	Bytes  int64 // of the object
+	Events int64 // 0: no limit
+}
+
+// Segment is a header and the running values of its frames.
+type Segment struct {
+	Header
+	Events      int64
+	Raw         int64 // bytes before compression
+	First, Last time.Time
+
+	rawCRC, payloadCRC uint32
+	payload            int64 // bytes
+	payloads           extents
+	trailer            []byte // set by seal
+}
+
+// NewSegment returns an open segment without frames.
+func NewSegment(h Header) *Segment { return &Segment{Header: h} }
+
+// Fits reports whether f can join the segment. A segment without frames takes
+// any frame: limits are checked to hold one when they are set.
+func (s *Segment) Fits(f *Frame, lim Limits) bool {
+	return s.Events == 0 ||
+		s.Size()+int64(len(f.Payload)) <= lim.Bytes &&
+			s.Raw+f.Raw <= deflate.MaxRaw &&
+			(lim.Events == 0 || s.Events+f.Events <= lim.Events)
+}
+
+// Size returns the length of the object, were the segment sealed now.
+func (s *Segment) Size() int64 { return s.payload + int64(deflate.Overhead) }
+
+// CRC32 returns the checksum of the whole object.
+func (s *Segment) CRC32() uint32 {
+	crc := deflate.CombineCRC(headerCRC, s.payloadCRC, s.payload)
+	return deflate.CombineCRC(crc, crc32.ChecksumIEEE(s.trailer), int64(len(s.trailer)))
+}
+
+var headerCRC = crc32.ChecksumIEEE([]byte(deflate.Header))
+
+func (s *Segment) add(f *Frame) {
+	if s.Events == 0 {
+		s.First, s.Last = f.First, f.Last
+	}
+	if f.First.Before(s.First) {
+		s.First = f.First
+	}
+	if f.Last.After(s.Last) {
+		s.Last = f.Last
+	}
+	s.Events += f.Events
+	s.Raw += f.Raw
+	s.rawCRC = deflate.CombineCRC(s.rawCRC, f.RawCRC, f.Raw)
+	s.payloadCRC = deflate.CombineCRC(s.payloadCRC, f.CRC, int64(len(f.Payload)))
+	s.payload += int64(len(f.Payload))
+}
+
+func (s *Segment) seal() { s.trailer = deflate.Trailer(s.rawCRC, s.Raw) }
