@@ -1,0 +1,159 @@
+// Package s3put stores one object in S3 and says what an answer means. It is
+// the only package below the root that knows the AWS SDK.
+package s3put
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+)
+
+// Settings say where objects go and as whom.
+type Settings struct {
+	AWS        aws.Config // its credentials and region are not used
+	Bucket     string
+	Region     string // "" discovers it, unless Endpoint is set
+	HintRegion string // where discovery asks first
+	Endpoint   string // "" is AWS's, or what AWS names
+	PathStyle  bool
+	CreateOnly *bool // nil: on when the endpoint is AWS
+	Encryption Encryption
+
+	// Credentials is called once, when the region is known.
+	Credentials func(s3Region string) aws.CredentialsProvider
+}
+
+// Result is what is known of a stored object.
+type Result struct {
+	ETag      string
+	VersionID string
+
+	// Existed says that the key was taken. Nobody else draws our keys, so
+	// an earlier attempt stored the object and its answer was lost.
+	Existed bool
+}
+
+// Client stores objects in one bucket. It is safe for concurrent use, and one
+// client serves a sink for its life: the SDK keeps the clock offset on it.
+type Client struct {
+	set Settings
+
+	mu         sync.Mutex
+	finding    chan struct{} // closed when the goroutine that connects is done
+	s3         *s3.Client
+	creds      aws.CredentialsProvider
+	createOnly bool
+}
+
+// New returns a client. It makes no request: the region is discovered by the
+// first attempt that needs it.
+func New(set Settings) *Client { return &Client{set: set} }
+
+// Put stores one object. It returns nil only once S3 has acknowledged the
+// whole body, or has said that the key is already taken; every other answer is
+// an [*Error]. Put is called from several goroutines.
+func (c *Client) Put(ctx context.Context, r Request) (Result, error) {
+	client, err := c.connect(ctx)
+	if err != nil {
+		return Result{}, c.failed(err)
+	}
+	out, err := client.PutObject(ctx, c.input(r))
+	if err == nil {
+		return Result{ETag: aws.ToString(out.ETag), VersionID: aws.ToString(out.VersionId)}, nil
+	}
+	e := c.failed(err)
+	if c.createOnly && e.Status == http.StatusPreconditionFailed {
+		return Result{Existed: true}, nil
+	}
+	return Result{}, e
+}
+
+// CloseIdleConnections lets go of the connections that no attempt uses.
+func (c *Client) CloseIdleConnections() {
+	if h, ok := c.set.AWS.HTTPClient.(interface{ CloseIdleConnections() }); ok {
+		h.CloseIdleConnections()
+	}
+}
+
+// failed describes err, and drops the credentials that it says have ended.
+func (c *Client) failed(err error) *Error {
+	var known *Error
+	if errors.As(err, &known) {
+		return known
+	}
+	e := newError(err)
+	if e.Class == Refresh {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if cache, ok := c.creds.(interface{ Invalidate() }); ok {
+			cache.Invalidate()
+		}
+	}
+	return e
+}
+
+// connect returns the S3 client, made by whichever attempt comes first.
+// Others wait for it, each no longer than its own ctx.
+func (c *Client) connect(ctx context.Context) (*s3.Client, error) {
+	for {
+		c.mu.Lock()
+		if c.s3 != nil {
+			defer c.mu.Unlock()
+			return c.s3, nil
+		}
+		wait := c.finding
+		if wait == nil {
+			c.finding = make(chan struct{})
+			c.mu.Unlock()
+			return c.discoverAndBuild(ctx)
+		}
+		c.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func (c *Client) discoverAndBuild(ctx context.Context) (*s3.Client, error) {
+	region, err := c.region(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.finding)
+	c.finding = nil
+	if err != nil {
+		return nil, err
+	}
+	c.creds = c.set.Credentials(region)
+	c.s3 = c.build(region, c.creds)
+	c.createOnly = c.s3.Options().BaseEndpoint == nil
+	if c.set.CreateOnly != nil {
+		c.createOnly = *c.set.CreateOnly
+	}
+	return c.s3, nil
+}
+
+func (c *Client) build(region string, creds aws.CredentialsProvider) *s3.Client {
+	return s3.NewFromConfig(c.set.AWS, func(o *s3.Options) {
+		o.Region = region
+		o.Credentials = creds
+		o.UsePathStyle = c.set.PathStyle
+		if c.set.Endpoint != "" {
+			o.BaseEndpoint = &c.set.Endpoint
+		}
+		// Retries are the uploader's: the SDK's has a quota that an
+		// outage drains.
+		o.Retryer = aws.NopRetryer{}
+		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+		// The SDK's requests carry Expect: 100-continue but do not wait
+		// for the answer, so an early refusal is lost as a broken
+		// connection. Without the header it is read.
+		o.ContinueHeaderThresholdBytes = -1
+	})
+}

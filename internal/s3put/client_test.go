@@ -1,0 +1,356 @@
+package s3put_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"github.com/s3sink/s3sink/internal/s3put"
+)
+
+// transport answers requests itself and keeps what it saw.
+type transport struct {
+	answer func(*http.Request) *http.Response
+
+	mu   sync.Mutex
+	seen []*http.Request
+	body []byte // of the last request
+}
+
+func (tr *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	var body []byte
+	if r.Body != nil {
+		body, _ = io.ReadAll(r.Body)
+		r.Body.Close()
+	}
+	tr.mu.Lock()
+	tr.seen, tr.body = append(tr.seen, r), body
+	tr.mu.Unlock()
+	resp := tr.answer(r)
+	resp.Request = r
+	return resp, nil
+}
+
+func answer(status int, body string, header ...string) *http.Response {
+	h := http.Header{}
+	for i := 0; i < len(header); i += 2 {
+		h.Set(header[i], header[i+1])
+	}
+	return &http.Response{StatusCode: status, Header: h, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body))}
+}
+
+func s3Error(status int, code string, header ...string) *http.Response {
+	return answer(status, fmt.Sprintf("<Error><Code>%s</Code><Message>no</Message><RequestId>R1</RequestId></Error>", code), header...)
+}
+
+func client(t *testing.T, tr *transport, change func(*s3put.Settings)) *s3put.Client {
+	t.Helper()
+	cfg, err := s3put.LoadConfig(t.Context(), &aws.Config{}, &http.Client{Transport: tr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := s3put.Settings{
+		AWS: cfg, Bucket: "events", Region: "eu-west-1",
+		Credentials: func(string) aws.CredentialsProvider {
+			return credentials.NewStaticCredentialsProvider("AKIA", "secret", "")
+		},
+	}
+	if change != nil {
+		change(&set)
+	}
+	return s3put.New(set)
+}
+
+var content = bytes.Repeat([]byte("0123456789abcdef"), 256<<10) // 4 MiB: past the SDK's threshold for Expect
+
+func request() s3put.Request {
+	return s3put.Request{
+		Bucket: "events", Key: "a/b.gz", Body: bytes.NewReader(content), Size: int64(len(content)),
+		CRC32: crc32.ChecksumIEEE(content), ContentType: "application/gzip",
+		Metadata: map[string]string{"s3sink-events": "7"},
+	}
+}
+
+func base64CRC(b []byte) string {
+	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(b)))
+}
+
+func TestPutOnTheWire(t *testing.T) {
+	t.Parallel()
+	tr := &transport{answer: func(*http.Request) *http.Response {
+		return answer(200, "", "Etag", `"e"`, "X-Amz-Version-Id", "v")
+	}}
+	c := client(t, tr, func(s *s3put.Settings) { s.Encryption.Algorithm = "AES256" })
+	got, err := c.Put(t.Context(), request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (s3put.Result{ETag: `"e"`, VersionID: "v"}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if len(tr.seen) != 1 || !bytes.Equal(tr.body, content) {
+		t.Fatalf("%d requests, %d bytes", len(tr.seen), len(tr.body))
+	}
+	r := tr.seen[0]
+	if r.Method != "PUT" || r.URL.String() != "https://events.s3.eu-west-1.amazonaws.com/a/b.gz?x-id=PutObject" {
+		t.Errorf("%s %s", r.Method, r.URL)
+	}
+	for name, want := range map[string]string{
+		"Content-Type":                 "application/gzip",
+		"Content-Encoding":             "", // and so no aws-chunked
+		"Expect":                       "",
+		"If-None-Match":                "*", // the endpoint is AWS's
+		"X-Amz-Checksum-Crc32":         base64CRC(content),
+		"X-Amz-Trailer":                "",
+		"X-Amz-Content-Sha256":         "UNSIGNED-PAYLOAD",
+		"X-Amz-Server-Side-Encryption": "AES256",
+		"X-Amz-Meta-S3sink-Events":     "7",
+		"X-Amz-Sdk-Checksum-Algorithm": "",
+	} {
+		if got := r.Header.Get(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if r.ContentLength != int64(len(content)) {
+		t.Errorf("Content-Length %d", r.ContentLength)
+	}
+}
+
+func TestCreateOnly(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		endpoint string
+		setting  *bool
+		want     string
+	}{
+		"AWS":            {"", nil, "*"},
+		"AWS, off":       {"", aws.Bool(false), ""},
+		"elsewhere":      {"https://s3.example.com", nil, ""},
+		"elsewhere, on":  {"https://s3.example.com", aws.Bool(true), "*"},
+		"elsewhere, off": {"https://s3.example.com", aws.Bool(false), ""},
+	} {
+		tr := &transport{answer: func(*http.Request) *http.Response { return answer(200, "") }}
+		c := client(t, tr, func(s *s3put.Settings) { s.Endpoint, s.CreateOnly = tt.endpoint, tt.setting })
+		if _, err := c.Put(t.Context(), request()); err != nil {
+			t.Fatal(err)
+		}
+		if got := tr.seen[0].Header.Get("If-None-Match"); got != tt.want {
+			t.Errorf("%s: If-None-Match %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+// A key that is taken was taken by an earlier attempt of ours.
+func TestTakenKeyIsStored(t *testing.T) {
+	t.Parallel()
+	tr := &transport{answer: func(*http.Request) *http.Response { return s3Error(412, "PreconditionFailed") }}
+	got, err := client(t, tr, nil).Put(t.Context(), request())
+	if err != nil || !got.Existed {
+		t.Errorf("got %+v, %v, want an object that existed", got, err)
+	}
+	c := client(t, tr, func(s *s3put.Settings) { s.CreateOnly = aws.Bool(false) })
+	if _, err := c.Put(t.Context(), request()); err == nil {
+		t.Error("412 without If-None-Match was taken for success")
+	}
+}
+
+func TestErrorsHaveFacts(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		resp   *http.Response
+		class  s3put.Class
+		status int
+		code   string
+	}{
+		"denied":     {s3Error(403, "AccessDenied", "X-Amz-Request-Id", "R1"), s3put.Parked, 403, "AccessDenied"},
+		"slow down":  {s3Error(503, "SlowDown"), s3put.Transient, 503, "SlowDown"},
+		"proxy page": {answer(502, "<html><body><h1>502 Bad Gateway</h1></body></html>"), s3put.Transient, 502, "BadGateway"},
+		"empty":      {answer(403, ""), s3put.Parked, 403, "Forbidden"},
+		"redirect":   {answer(307, "", "Location", "https://elsewhere.example.com/"), s3put.Parked, 307, "Temporary Redirect"},
+	} {
+		tr := &transport{answer: func(*http.Request) *http.Response { return tt.resp }}
+		_, err := client(t, tr, nil).Put(t.Context(), request())
+		var e *s3put.Error
+		if !errors.As(err, &e) {
+			t.Errorf("%s: %v is not an *Error", name, err)
+			continue
+		}
+		if e.Class != tt.class || e.Status != tt.status || tt.code != "" && !strings.EqualFold(e.Code, strings.ReplaceAll(tt.code, " ", "")) {
+			t.Errorf("%s: %v %d %q, want %v %d %q", name, e.Class, e.Status, e.Code, tt.class, tt.status, tt.code)
+		}
+		if len(tr.seen) != 1 {
+			t.Errorf("%s: %d requests, want one: retries and redirects are not the SDK's", name, len(tr.seen))
+		}
+	}
+}
+
+// endless is an error page without an end.
+type endless struct{ read atomic.Int64 }
+
+func (e *endless) Read(p []byte) (int, error) { e.read.Add(int64(len(p))); return len(p), nil }
+func (e *endless) Close() error               { return nil }
+
+func TestErrorBodiesAreBounded(t *testing.T) {
+	t.Parallel()
+	body := new(endless)
+	tr := &transport{answer: func(*http.Request) *http.Response {
+		return &http.Response{StatusCode: 500, Header: http.Header{}, Body: body, ContentLength: -1}
+	}}
+	if _, err := client(t, tr, nil).Put(t.Context(), request()); err == nil {
+		t.Fatal("no error")
+	}
+	if n := body.read.Load(); n > 4<<20 {
+		t.Errorf("%d bytes of an error page were read", n)
+	}
+}
+
+func TestRegionDiscovery(t *testing.T) {
+	t.Parallel()
+	const region = "X-Amz-Bucket-Region"
+	for name, tt := range map[string]struct {
+		unsigned, signed *http.Response
+		want             string // host of the PUT, "" for none
+		heads            int
+		class            s3put.Class
+	}{
+		"refused but named": {answer(403, "", region, "ap-south-1"), nil, "events.s3.ap-south-1.amazonaws.com", 1, 0},
+		"redirected":        {answer(301, "", region, "eu-central-1"), nil, "events.s3.eu-central-1.amazonaws.com", 1, 0},
+		"public bucket":     {answer(200, "", region, "us-west-2"), nil, "events.s3.us-west-2.amazonaws.com", 1, 0},
+		"anonymous ignored": {answer(403, ""), answer(200, "", region, "cn-north-1"), "events.s3.cn-north-1.amazonaws.com.cn", 2, 0},
+		"no such bucket":    {answer(404, ""), answer(404, ""), "", 2, s3put.Parked},
+		"unnamed":           {answer(403, ""), answer(403, ""), "", 2, s3put.Parked},
+		"S3 is down":        {answer(503, ""), answer(503, ""), "", 2, s3put.Transient},
+	} {
+		heads := 0
+		tr := &transport{answer: func(r *http.Request) *http.Response {
+			if r.Method != "HEAD" {
+				return answer(200, "")
+			}
+			heads++
+			if r.Header.Get("Authorization") == "" {
+				return tt.unsigned
+			}
+			return tt.signed
+		}}
+		c := client(t, tr, func(s *s3put.Settings) { s.Region = "" })
+		_, err := c.Put(t.Context(), request())
+		if heads != tt.heads {
+			t.Errorf("%s: %d HEADs, want %d", name, heads, tt.heads)
+		}
+		if tt.want == "" {
+			var e *s3put.Error
+			if !errors.As(err, &e) || e.Class != tt.class || !strings.Contains(err.Error(), "Config.Region") {
+				t.Errorf("%s: %v, want class %v and the field to set", name, err, tt.class)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if host := tr.seen[len(tr.seen)-1].URL.Host; host != tt.want {
+			t.Errorf("%s: PUT to %s, want %s", name, host, tt.want)
+		}
+	}
+}
+
+func TestNoDiscoveryElsewhere(t *testing.T) {
+	t.Parallel()
+	tr := &transport{answer: func(*http.Request) *http.Response { return answer(200, "") }}
+	c := client(t, tr, func(s *s3put.Settings) {
+		s.Region, s.Endpoint, s.PathStyle = "", "https://minio.example.com:9000", true
+	})
+	if _, err := c.Put(t.Context(), request()); err != nil {
+		t.Fatal(err)
+	}
+	if len(tr.seen) != 1 || tr.seen[0].URL.Host != "minio.example.com:9000" || tr.seen[0].URL.Path != "/events/a/b.gz" {
+		t.Errorf("%d requests, the first to %s", len(tr.seen), tr.seen[0].URL)
+	}
+}
+
+func TestRegionIsAskedOnce(t *testing.T) {
+	t.Parallel()
+	var heads atomic.Int64
+	tr := &transport{answer: func(r *http.Request) *http.Response {
+		if r.Method == "HEAD" {
+			heads.Add(1)
+		}
+		return answer(200, "", "X-Amz-Bucket-Region", "us-west-2")
+	}}
+	c := client(t, tr, func(s *s3put.Settings) { s.Region = "" })
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			if _, err := c.Put(t.Context(), request()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if heads.Load() != 1 {
+		t.Errorf("%d HEADs, want 1", heads.Load())
+	}
+}
+
+func TestWaitingForTheRegionEndsWithContext(t *testing.T) {
+	t.Parallel()
+	asked, release := make(chan struct{}), make(chan struct{})
+	tr := &transport{answer: func(r *http.Request) *http.Response {
+		if r.Method == "HEAD" {
+			close(asked)
+			<-release
+		}
+		return answer(200, "", "X-Amz-Bucket-Region", "us-west-2")
+	}}
+	c := client(t, tr, func(s *s3put.Settings) { s.Region = "" })
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := c.Put(t.Context(), request()); err != nil {
+			t.Error(err)
+		}
+	})
+	<-asked
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Put(ctx, request()); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want the context's end", err)
+	}
+	close(release)
+	wg.Wait()
+}
+
+func TestEndedSessionIsDropped(t *testing.T) {
+	t.Parallel()
+	var made atomic.Int64
+	cache := aws.NewCredentialsCache(aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+		return aws.Credentials{AccessKeyID: fmt.Sprintf("ASIA%d", made.Add(1)), SecretAccessKey: "s", SessionToken: "t"}, nil
+	}))
+	tr := &transport{answer: func(r *http.Request) *http.Response {
+		if strings.Contains(r.Header.Get("Authorization"), "ASIA1/") {
+			return s3Error(400, "ExpiredToken")
+		}
+		return answer(200, "")
+	}}
+	c := client(t, tr, func(s *s3put.Settings) {
+		s.Credentials = func(string) aws.CredentialsProvider { return cache }
+	})
+	_, err := c.Put(t.Context(), request())
+	var e *s3put.Error
+	if !errors.As(err, &e) || e.Class != s3put.Refresh {
+		t.Fatalf("got %v, want class refresh", err)
+	}
+	if _, err := c.Put(t.Context(), request()); err != nil {
+		t.Errorf("with a new session: %v", err)
+	}
+}

@@ -1,0 +1,79 @@
+package s3put
+
+import (
+	"context"
+	"io"
+	"net/http"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+)
+
+// LoadConfig returns given, or what the SDK finds in the environment and the
+// shared files, with an HTTP client for a sink: that one, or the SDK's own.
+//
+// LoadDefaultConfig makes the client, although ours wraps it, because only
+// then does it add the certificates that AWS_CA_BUNDLE names.
+func LoadConfig(ctx context.Context, given *aws.Config, client *http.Client) (aws.Config, error) {
+	var cfg aws.Config
+	if given != nil {
+		cfg = given.Copy()
+	} else {
+		var err error
+		if cfg, err = config.LoadDefaultConfig(ctx, config.WithHTTPClient(awshttp.NewBuildableClient())); err != nil {
+			return aws.Config{}, err
+		}
+	}
+	if client == nil {
+		switch c := cfg.HTTPClient.(type) {
+		case *awshttp.BuildableClient:
+			client = &http.Client{Transport: c.GetTransport()}
+		case *http.Client:
+			client = c
+		default:
+			client = &http.Client{Transport: awshttp.NewBuildableClient().GetTransport()}
+		}
+	}
+	cfg.HTTPClient = forSink(client)
+	return cfg, nil
+}
+
+// maxErrorBody bounds what is read of an answer that is not a success: the
+// SDK buffers all of it, and an error page can have any length.
+const maxErrorBody = 1 << 20
+
+// forSink returns base as the sink uses it: one transport for the sink's
+// life, no redirects followed (data and signatures go nowhere but to the host
+// that was asked for), bounded error bodies.
+func forSink(base *http.Client) *http.Client {
+	c := *base
+	rt := c.Transport
+	if rt == nil {
+		rt = http.DefaultTransport
+	}
+	c.Transport = boundErrors{rt}
+	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &c
+}
+
+type boundErrors struct{ next http.RoundTripper }
+
+func (b boundErrors) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := b.next.RoundTrip(req)
+	if err != nil || resp.StatusCode < http.StatusMultipleChoices {
+		return resp, err
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, maxErrorBody), resp.Body}
+	return resp, nil
+}
+
+// CloseIdleConnections lets [http.Client.CloseIdleConnections] through.
+func (b boundErrors) CloseIdleConnections() {
+	if c, ok := b.next.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}

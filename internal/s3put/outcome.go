@@ -1,0 +1,99 @@
+package s3put
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/smithy-go"
+)
+
+// Class says what to do after an attempt.
+type Class int
+
+const (
+	// Transient: the same bytes to the same key, after a backoff.
+	Transient Class = iota
+	// Refresh: at once, with new credentials; once per token.
+	Refresh
+	// Skew: at once, on the same client, which has learnt the server's
+	// clock from the answer; once.
+	Skew
+	// Parked: a person must change something. Keep the data, try slowly.
+	Parked
+	// Integrity: the bytes that arrived are not those that were meant.
+	Integrity
+)
+
+func (c Class) String() string {
+	return [...]string{"transient", "refresh", "skew", "parked", "integrity"}[c]
+}
+
+// Error is an attempt that did not store the object, or that may have stored
+// it without saying so. Code is the server's, or made up from the status by
+// the SDK where the server named none; Status is 0 when no answer came.
+type Error struct {
+	Class     Class
+	Status    int
+	Code      string
+	RequestID string
+	Err       error
+}
+
+func (e *Error) Error() string {
+	if e.Status == 0 {
+		return fmt.Sprintf("no answer (%s): %v", e.Class, e.Err)
+	}
+	return fmt.Sprintf("status %d %s (%s): %v", e.Status, e.Code, e.Class, e.Err)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// newError reads the facts out of err and decides.
+func newError(err error) *Error {
+	e := &Error{Err: err}
+	var re *awshttp.ResponseError
+	if errors.As(err, &re) {
+		e.Status, e.RequestID = re.HTTPStatusCode(), re.ServiceRequestID()
+	}
+	var ae smithy.APIError
+	if errors.As(err, &ae) {
+		e.Code = ae.ErrorCode()
+	}
+	e.Class = classify(e.Status, e.Code)
+	return e
+}
+
+// classify is the one place that decides what an answer means. Status first,
+// code second: proxies and compatible stores answer in shapes without a code.
+// What is unknown is transient, because the key is fixed and a repeat is
+// harmless.
+func classify(status int, code string) Class {
+	switch code {
+	case "ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired":
+		return Refresh // a session ended in mid-upload; the next one will do
+	case "RequestTimeTooSkewed", "RequestExpired":
+		return Skew // the SDK corrects its clock from the Date of this answer
+	case "BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch":
+		return Integrity
+	case "RequestTimeout", "IncompleteBody", "SlowDown", "Throttling", "ThrottlingException",
+		"RequestThrottled", "OperationAborted", "ConditionalRequestConflict", "InternalError":
+		return Transient // S3 says these under 400 and 409 too, and asks for a retry
+	}
+	switch {
+	case status == http.StatusForbidden, status == http.StatusUnauthorized:
+		return Parked // a policy, a key or a role is wrong
+	case status == http.StatusNotFound:
+		return Parked // no such bucket
+	case status == http.StatusMovedPermanently, status == http.StatusTemporaryRedirect, status == http.StatusPermanentRedirect:
+		return Parked // another region; redirects are not followed with data
+	case status == http.StatusBadRequest, status == http.StatusMethodNotAllowed,
+		status == http.StatusNotImplemented, status == http.StatusLengthRequired:
+		return Parked // the store does not take what the settings ask for
+	case strings.HasPrefix(code, "KMS."), strings.HasPrefix(code, "kms:"):
+		return Parked // whatever the status, the key needs a person
+	}
+	return Transient // 5xx, 409, 429, network, deadline, and what nobody foresaw
+}

@@ -1,0 +1,84 @@
+package s3put
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+)
+
+const regionHeader = "X-Amz-Bucket-Region"
+
+var errNoRegion = errors.New("the answer to HeadBucket names no region")
+
+// defaultRegion signs requests to an endpoint that is not AWS, where a region
+// is a formality and this one is understood everywhere.
+const defaultRegion = "us-east-1"
+
+// region returns the bucket's region: the given one; or S3's own answer to an
+// unsigned HEAD, which names the region even when it refuses the request; or
+// the answer to a signed one, for partitions that ignore anonymous callers.
+// AWS_REGION is not asked: it is where the program runs.
+func (c *Client) region(ctx context.Context) (string, error) {
+	if c.set.Region != "" {
+		return c.set.Region, nil
+	}
+	hint := c.set.HintRegion
+	if hint == "" {
+		hint = defaultRegion
+	}
+	anonymous := c.build(hint, aws.AnonymousCredentials{})
+	if anonymous.Options().BaseEndpoint != nil {
+		return hint, nil
+	}
+	region, unsigned := headBucket(ctx, anonymous, c.set.Bucket)
+	if region != "" {
+		return region, nil
+	}
+	region, signed := headBucket(ctx, c.build(hint, c.set.Credentials(hint)), c.set.Bucket)
+	if region != "" {
+		return region, nil
+	}
+	err := fmt.Errorf("the region of bucket %q is not known and S3 did not name it; set Config.Region: %w",
+		c.set.Bucket, errors.Join(unsigned, signed))
+	return "", asked(err, signed)
+}
+
+// asked classifies a failed discovery by its last answer. An answer without a
+// region will be the same tomorrow, so it needs a person.
+func asked(err, last error) *Error {
+	e := newError(last)
+	if errors.Is(last, errNoRegion) || e.Status >= http.StatusOK && e.Status < http.StatusInternalServerError {
+		e.Class = Parked
+	}
+	e.Err = err
+	return e
+}
+
+// headBucket returns the region that the answer names, whatever its status.
+func headBucket(ctx context.Context, client *s3.Client, bucket string) (string, error) {
+	out, err := client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &bucket})
+	if err == nil {
+		if r := aws.ToString(out.BucketRegion); r != "" {
+			return r, nil
+		}
+		return "", errNoRegion
+	}
+	var re *awshttp.ResponseError
+	if errors.As(err, &re) && re.Response != nil {
+		return regionIn(re.Response), err
+	}
+	return "", err
+}
+
+func regionIn(r *smithyhttp.Response) string {
+	if r.Response == nil {
+		return ""
+	}
+	return r.Header.Get(regionHeader)
+}

@@ -1,0 +1,109 @@
+package upload
+
+import (
+	"container/heap"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/s3put"
+)
+
+const (
+	minBackoff = 200 * time.Millisecond
+	maxBackoff = 60 * time.Second
+
+	// baseTimeout is what an attempt gets for everything but its bytes:
+	// credentials, connection, and the server's own time.
+	baseTimeout = 30 * time.Second
+)
+
+func attemptTimeout(size, minRate int64) time.Duration {
+	return baseTimeout + time.Duration(float64(size)/float64(minRate)*float64(time.Second))
+}
+
+// backoff returns a random wait of up to minBackoff doubled with each failure.
+// The jitter is full, so that a fleet that failed together returns spread out.
+func backoff(failures int) time.Duration {
+	limit := maxBackoff
+	if shift := failures - 1; shift < 9 {
+		limit = min(limit, minBackoff<<shift)
+	}
+	return rand.N(limit) + 1
+}
+
+func asError(err error) *s3put.Error {
+	if err == nil {
+		return nil
+	}
+	var e *s3put.Error
+	if !errors.As(err, &e) {
+		e = &s3put.Error{Class: s3put.Transient, Err: err}
+	}
+	return e
+}
+
+// settle takes the end of an attempt and starts what follows from it. It
+// reports whether the segment is parked by this attempt.
+func (u *Uploader) settle(it *item, refusal *s3put.Error) (parked bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.running, it)
+	defer u.startLocked()
+	if refusal == nil {
+		u.succeededLocked(it)
+		return false
+	}
+	switch refusal.Class {
+	case s3put.Refresh, s3put.Skew:
+		if !it.atOnce[refusal.Class] {
+			it.atOnce[refusal.Class] = true
+			heap.Push(&u.ready, it)
+			return false
+		}
+	case s3put.Transient, s3put.Integrity:
+		u.failedLocked(it)
+		return false
+	}
+	u.refusedOnceLocked(it, refusal)
+	return true
+}
+
+func (u *Uploader) succeededLocked(it *item) {
+	u.failures, u.refusals = 0, 0
+	u.gate = time.Time{}
+	u.slots = min(u.slots+1, u.set.Concurrency)
+	if it.wasParked {
+		u.unparkLocked() // what was wrong is mended
+	} else if len(u.parked) == 0 {
+		u.why = nil
+	}
+}
+
+// failedLocked backs off twice: the segment by its own failures, and
+// everything by the failures in a row, so that an outage costs one small probe
+// at a time and one odd segment does not hold up the others.
+func (u *Uploader) failedLocked(it *item) {
+	now := time.Now()
+	it.failures++
+	clear(it.atOnce)
+	it.notBefore = now.Add(backoff(it.failures))
+	heap.Push(&u.delayed, it)
+	if it.started.Before(u.gate) {
+		return // one of several that failed together: counted already
+	}
+	u.failures++
+	u.gate = now.Add(backoff(u.failures))
+	u.slots = max(1, u.slots/2)
+}
+
+func (u *Uploader) refusedOnceLocked(it *item, refusal *s3put.Error) {
+	it.wasParked = true
+	clear(it.atOnce)
+	if len(u.parked) == 0 && u.probe.Before(time.Now()) {
+		u.probe = time.Now().Add(u.set.RetryParked)
+	}
+	u.parked = append(u.parked, it)
+	u.refusals++
+	u.why = refusal
+}

@@ -1,0 +1,250 @@
+// Package upload decides which sealed segment is put next, how many at once,
+// and when to try again.
+package upload
+
+import (
+	"container/heap"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/s3put"
+	"github.com/s3sink/s3sink/internal/spool"
+)
+
+// Settings are fixed for an uploader's life.
+type Settings struct {
+	// Put makes one attempt. After an error that is not in its class the
+	// object is absent or complete, never partial, so a repeat is safe.
+	Put func(context.Context, *spool.Segment) (s3put.Result, error)
+
+	Concurrency int
+	MinRate     int64         // bytes a second that an attempt must make
+	RetryParked time.Duration // between probes of a bucket that needs a person
+
+	// Delivered, Attempted and Parked are told what happened, from the
+	// attempt's own goroutine and without a lock.
+	Delivered func(Delivery)
+	Attempted func(Attempt)
+	Parked    func(seg *spool.Segment, attempts int, refusal *s3put.Error)
+}
+
+// Attempt is one PUT and how it ended.
+type Attempt struct {
+	Segment  *spool.Segment
+	Number   int // 1 for the first
+	Duration time.Duration
+	Err      *s3put.Error // nil: stored
+}
+
+// Delivery is a segment that is in S3.
+type Delivery struct {
+	Segment  *spool.Segment
+	Result   s3put.Result
+	Attempts int
+	Duration time.Duration // from seal to acknowledgement
+}
+
+// Uploader sends segments, lowest sequence first. It is safe for concurrent
+// use. It has no goroutine of its own: attempts run on one each, and their
+// ends, a timer and [Uploader.Add] decide what starts next.
+type Uploader struct {
+	set    Settings
+	ctx    context.Context // of all attempts; ended by Stop
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	stopped bool
+	ready   bySequence // may start now
+	delayed byTime     // wait for their own backoff
+	parked  []*item    // wait for a person, oldest refusal first
+	running map[*item]struct{}
+
+	slots    int       // attempts that may run at once: Concurrency, fewer after failures
+	failures int       // transient failures in a row, over all segments
+	gate     time.Time // nothing starts before
+	refusals int       // parked outcomes in a row, over all segments
+	probe    time.Time // when the next parked segment is tried
+	why      *s3put.Error
+	timer    *time.Timer
+}
+
+// item is a segment on its way.
+type item struct {
+	seg       *spool.Segment
+	sealed    time.Time
+	started   time.Time // of the attempt that runs
+	notBefore time.Time
+	attempts  int
+	failures  int
+	atOnce    map[s3put.Class]bool // immediate retries already spent
+	wasParked bool
+}
+
+// New returns an uploader without work.
+func New(set Settings) *Uploader {
+	ctx, cancel := context.WithCancel(context.Background())
+	u := &Uploader{set: set, ctx: ctx, cancel: cancel, slots: set.Concurrency, running: map[*item]struct{}{}}
+	u.timer = time.AfterFunc(time.Hour, u.wake)
+	u.timer.Stop()
+	return u
+}
+
+// Add takes a sealed segment to deliver. It never blocks.
+func (u *Uploader) Add(seg *spool.Segment) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	it := &item{seg: seg, sealed: time.Now(), atOnce: map[s3put.Class]bool{}}
+	heap.Push(&u.ready, it)
+	u.startLocked()
+}
+
+// Hurry ends every backoff: somebody waits for delivery.
+func (u *Uploader) Hurry() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.gate = time.Time{}
+	for len(u.delayed) > 0 {
+		heap.Push(&u.ready, heap.Pop(&u.delayed))
+	}
+	u.startLocked()
+}
+
+// Unpark tries every parked segment again, because what was wrong may be
+// mended.
+func (u *Uploader) Unpark() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.unparkLocked()
+	u.startLocked()
+}
+
+// Why returns the refusal for which uploads are parked, or nil.
+func (u *Uploader) Why() *s3put.Error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.why
+}
+
+// Stop cancels attempts, waits for them, and returns the segments that are
+// not delivered, in no order.
+func (u *Uploader) Stop() []*spool.Segment {
+	u.mu.Lock()
+	u.stopped = true
+	u.timer.Stop()
+	u.mu.Unlock()
+	u.cancel()
+	u.wg.Wait()
+
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var left []*spool.Segment
+	for _, queue := range [][]*item{u.ready, u.delayed, u.parked} {
+		for _, it := range queue {
+			left = append(left, it.seg)
+		}
+	}
+	u.ready, u.delayed, u.parked = nil, nil, nil
+	return left
+}
+
+func (u *Uploader) wake() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.startLocked()
+}
+
+// startLocked starts what may start now, and sets the timer for what may
+// start later.
+func (u *Uploader) startLocked() {
+	if u.stopped {
+		return
+	}
+	now := time.Now()
+	for len(u.delayed) > 0 && !u.delayed[0].notBefore.After(now) {
+		heap.Push(&u.ready, heap.Pop(&u.delayed))
+	}
+	u.probeLocked(now)
+	for len(u.ready) > 0 && len(u.running) < u.slots && !u.gate.After(now) {
+		it := heap.Pop(&u.ready).(*item)
+		if u.refusedLocked() && !it.wasParked {
+			u.parked = append(u.parked, it) // not even tried: the bucket refuses everything
+			it.wasParked = true
+			continue
+		}
+		it.started = now
+		it.attempts++
+		u.running[it] = struct{}{}
+		u.wg.Go(func() { u.attempt(it) })
+	}
+	u.setTimerLocked(now)
+}
+
+// refusedLocked reports whether the bucket has refused so often in a row that
+// new segments wait for the next probe instead of each sending their body.
+func (u *Uploader) refusedLocked() bool { return u.refusals >= u.set.Concurrency }
+
+// probeLocked lets one parked segment try, once an interval.
+func (u *Uploader) probeLocked(now time.Time) {
+	if len(u.parked) == 0 || u.probe.After(now) {
+		return
+	}
+	heap.Push(&u.ready, u.parked[0])
+	u.parked = u.parked[1:]
+	// One that was never sent may be allowed where the others are not.
+	if i := slices.IndexFunc(u.parked, func(it *item) bool { return it.attempts == 0 }); i >= 0 {
+		heap.Push(&u.ready, u.parked[i])
+		u.parked = slices.Delete(u.parked, i, i+1)
+	}
+	u.probe = now.Add(u.set.RetryParked)
+}
+
+func (u *Uploader) unparkLocked() {
+	for _, it := range u.parked {
+		heap.Push(&u.ready, it)
+	}
+	u.parked = nil
+	u.refusals = 0
+	u.why = nil
+}
+
+func (u *Uploader) setTimerLocked(now time.Time) {
+	var next time.Time
+	earlier := func(t time.Time) {
+		if t.After(now) && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	if len(u.ready) > 0 {
+		earlier(u.gate)
+	}
+	if len(u.delayed) > 0 {
+		earlier(u.delayed[0].notBefore)
+	}
+	if len(u.parked) > 0 {
+		earlier(u.probe)
+	}
+	if next.IsZero() {
+		u.timer.Stop()
+		return
+	}
+	u.timer.Reset(next.Sub(now))
+}
+
+func (u *Uploader) attempt(it *item) {
+	ctx, cancel := context.WithTimeout(u.ctx, attemptTimeout(it.seg.Size(), u.set.MinRate))
+	defer cancel()
+	result, err := u.set.Put(ctx, it.seg)
+	refusal := asError(err)
+	number := it.attempts // settle may start the next
+	u.set.Attempted(Attempt{Segment: it.seg, Number: number, Duration: time.Since(it.started), Err: refusal})
+	parked := u.settle(it, refusal)
+	switch {
+	case refusal == nil:
+		u.set.Delivered(Delivery{Segment: it.seg, Result: result, Attempts: number, Duration: time.Since(it.sealed)})
+	case parked:
+		u.set.Parked(it.seg, number, refusal)
+	}
+}

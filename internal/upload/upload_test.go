@@ -1,0 +1,335 @@
+package upload_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/s3put"
+	"github.com/s3sink/s3sink/internal/spool"
+	"github.com/s3sink/s3sink/internal/upload"
+)
+
+// store is a bucket whose answers are scripted. It is used in a bubble.
+type store struct {
+	answer func(sequence uint64) error // nil: every PUT succeeds
+	takes  time.Duration
+
+	mu        sync.Mutex
+	attempts  []uint64 // sequences, in the order they began
+	times     []time.Time
+	running   int
+	most      int
+	delivered []uint64
+	parked    []uint64
+}
+
+func (s *store) put(ctx context.Context, seg *spool.Segment) (s3put.Result, error) {
+	s.mu.Lock()
+	s.attempts = append(s.attempts, seg.Sequence)
+	s.times = append(s.times, time.Now())
+	s.running++
+	s.most = max(s.most, s.running)
+	answer := s.answer
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.running--
+		s.mu.Unlock()
+	}()
+	select {
+	case <-time.After(s.takes):
+	case <-ctx.Done():
+		return s3put.Result{}, ctx.Err()
+	}
+	if answer != nil {
+		if err := answer(seg.Sequence); err != nil {
+			return s3put.Result{}, err
+		}
+	}
+	return s3put.Result{}, nil
+}
+
+func (s *store) answers(f func(sequence uint64) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = f
+}
+
+func (s *store) counts() (attempts, delivered, parked int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.attempts), len(s.delivered), len(s.parked)
+}
+
+func (s *store) uploader(concurrency int) *upload.Uploader {
+	return upload.New(upload.Settings{
+		Put:         s.put,
+		Concurrency: concurrency,
+		MinRate:     64 << 10,
+		RetryParked: 5 * time.Minute,
+		Attempted:   func(upload.Attempt) {},
+		Delivered: func(d upload.Delivery) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.delivered = append(s.delivered, d.Segment.Sequence)
+		},
+		Parked: func(seg *spool.Segment, _ int, _ *s3put.Error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.parked = append(s.parked, seg.Sequence)
+		},
+	})
+}
+
+func add(u *upload.Uploader, sequences ...uint64) {
+	for _, n := range sequences {
+		u.Add(spool.NewSegment(spool.Header{Sequence: n}))
+	}
+}
+
+func fails(class s3put.Class) func(uint64) error {
+	return func(uint64) error { return &s3put.Error{Class: class, Err: errors.New("scripted")} }
+}
+
+func TestOldestFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{takes: time.Second}
+		u := s.uploader(1)
+		add(u, 3, 4, 9, 7, 8, 5, 6)
+		time.Sleep(time.Minute)
+		u.Stop()
+		if want := []uint64{3, 4, 5, 6, 7, 8, 9}; !slices.Equal(s.attempts, want) {
+			t.Errorf("attempts %v, want %v", s.attempts, want)
+		}
+	})
+}
+
+func TestConcurrency(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{takes: time.Second}
+		u := s.uploader(3)
+		add(u, 1, 2, 3, 4, 5, 6)
+		time.Sleep(3 * time.Second)
+		if left := u.Stop(); len(left) != 0 || s.most != 3 {
+			t.Errorf("%d left, %d at once, want 0 and 3", len(left), s.most)
+		}
+	})
+}
+
+// A day without S3 costs few requests and ends within one backoff.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const segments = 1000
+		s := &store{answer: fails(s3put.Transient), takes: time.Millisecond}
+		u := s.uploader(4)
+		for n := range uint64(segments) {
+			add(u, n+1)
+			time.Sleep(time.Second)
+		}
+		time.Sleep(24 * time.Hour)
+		tries, _, parked := s.counts()
+		// One probe each 30 s on average is 2,880 a day; without the common
+		// gate each of the segments would make as many.
+		if tries < 1440 || tries > 8000 || parked != 0 {
+			t.Errorf("%d attempts in a day, %d parked", tries, parked)
+		}
+		s.answers(nil)
+		time.Sleep(3 * time.Minute)
+		if _, delivered, _ := s.counts(); delivered != segments {
+			t.Errorf("%d delivered 3 minutes after the outage, want %d", delivered, segments)
+		}
+		u.Stop()
+	})
+}
+
+func TestBackoffGrowsWithJitter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{answer: fails(s3put.Transient)}
+		u := s.uploader(1)
+		add(u, 1)
+		time.Sleep(6 * time.Hour)
+		u.Stop()
+		var waits []time.Duration
+		for i := 1; i < len(s.times); i++ {
+			waits = append(waits, s.times[i].Sub(s.times[i-1]))
+		}
+		// Two full-jitter waits run side by side, the segment's and the
+		// gate's; the longer decides.
+		if waits[0] > 200*time.Millisecond || slices.Max(waits) > 60*time.Second {
+			t.Errorf("first wait %v, longest %v", waits[0], slices.Max(waits))
+		}
+		late := waits[20:]
+		if slices.Max(late) < 30*time.Second || slices.Min(late) > 40*time.Second {
+			t.Errorf("late waits from %v to %v are not spread", slices.Min(late), slices.Max(late))
+		}
+	})
+}
+
+// One object that always fails does not hold up the others.
+func TestOddSegmentDoesNotBlock(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{takes: 10 * time.Millisecond, answer: func(n uint64) error {
+			if n == 1 {
+				return &s3put.Error{Class: s3put.Transient, Err: errors.New("always")}
+			}
+			return nil
+		}}
+		u := s.uploader(4)
+		for n := range uint64(500) {
+			add(u, n+1)
+		}
+		time.Sleep(2 * time.Minute)
+		if _, delivered, _ := s.counts(); delivered != 499 {
+			t.Errorf("%d delivered, want 499", delivered)
+		}
+		if left := u.Stop(); len(left) != 1 || left[0].Sequence != 1 {
+			t.Errorf("left %v", left)
+		}
+	})
+}
+
+// A bucket that refuses is asked once an interval, not once a segment.
+func TestParked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{answer: fails(s3put.Parked), takes: time.Millisecond}
+		u := s.uploader(4)
+		for n := range uint64(600) {
+			add(u, n+1)
+			time.Sleep(time.Second)
+		}
+		time.Sleep(50 * time.Minute)
+		tries, _, _ := s.counts()
+		if tries > 4+2*12 {
+			t.Errorf("%d attempts in an hour at a bucket that refuses", tries)
+		}
+		if u.Why() == nil {
+			t.Error("no reason given")
+		}
+		s.answers(nil)
+		time.Sleep(6 * time.Minute)
+		if _, delivered, _ := s.counts(); delivered != 600 {
+			t.Errorf("%d delivered after it was mended, want 600", delivered)
+		}
+		if why := u.Why(); why != nil {
+			t.Errorf("still parked: %v", why)
+		}
+		u.Stop()
+	})
+}
+
+func TestUnparkTriesAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{answer: fails(s3put.Parked)}
+		u := s.uploader(2)
+		add(u, 1, 2, 3)
+		synctest.Wait()
+		s.answers(nil)
+		u.Unpark()
+		synctest.Wait()
+		if _, delivered, _ := s.counts(); delivered != 3 {
+			t.Errorf("%d delivered, want 3", delivered)
+		}
+		u.Stop()
+	})
+}
+
+// Where one source is refused and another is not, the other goes on.
+func TestSomeAreRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{answer: func(n uint64) error {
+			if n%2 == 0 {
+				return &s3put.Error{Class: s3put.Parked, Err: errors.New("denied")}
+			}
+			return nil
+		}}
+		u := s.uploader(4)
+		for n := range uint64(100) {
+			add(u, n+1)
+			time.Sleep(time.Second)
+		}
+		if _, delivered, parked := s.counts(); delivered != 50 || parked < 50 {
+			t.Errorf("%d delivered and %d parked, want 50 and 50 or more", delivered, parked)
+		}
+		u.Stop()
+	})
+}
+
+func TestAtOnceOnlyOnce(t *testing.T) {
+	t.Parallel()
+	for _, class := range []s3put.Class{s3put.Refresh, s3put.Skew} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &store{answer: fails(class)}
+			u := s.uploader(1)
+			add(u, 1)
+			time.Sleep(time.Second)
+			if tries, _, parked := s.counts(); tries != 2 || parked != 1 {
+				t.Errorf("%v: %d attempts and %d parked, want 2 and 1", class, tries, parked)
+			}
+			u.Stop()
+		})
+	}
+}
+
+func TestHurryEndsBackoff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{answer: fails(s3put.Transient)}
+		u := s.uploader(1)
+		add(u, 1)
+		time.Sleep(time.Hour)
+		s.answers(nil)
+		u.Hurry()
+		synctest.Wait()
+		if _, delivered, _ := s.counts(); delivered != 1 {
+			t.Error("not delivered at once")
+		}
+		u.Stop()
+	})
+}
+
+func TestStopReturnsWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{takes: time.Hour} // longer than the attempt's deadline
+		u := s.uploader(2)
+		add(u, 1, 2, 3)
+		synctest.Wait()
+		began := time.Now()
+		left := u.Stop()
+		if len(left) != 3 || time.Since(began) != 0 {
+			t.Errorf("%d left after %v, want 3 at once", len(left), time.Since(began))
+		}
+		add(u, 4)
+		synctest.Wait()
+		if tries, _, _ := s.counts(); tries != 2 {
+			t.Errorf("%d attempts, want none after Stop", tries)
+		}
+	})
+}
+
+func TestAttemptHasDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{takes: time.Hour}
+		u := s.uploader(1)
+		add(u, 1)
+		time.Sleep(31 * time.Second)
+		if tries, delivered, _ := s.counts(); tries != 2 || delivered != 0 {
+			t.Errorf("%d attempts after 31 s, want 2: a server that hangs must be given up", tries)
+		}
+		u.Stop()
+	})
+}
