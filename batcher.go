@@ -1,0 +1,391 @@
+package s3sink
+
+import (
+	"cmp"
+	"container/list"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/budget"
+	"github.com/s3sink/s3sink/internal/deflate"
+	"github.com/s3sink/s3sink/internal/spool"
+)
+
+// batcher decides when a block and when an object closes.
+//
+// Lines gather in blocks under their source's lock alone. Everything that
+// happens to whole blocks and segments happens under mu, which is held for a
+// few pointers at a time, never across compression, disk or network. Locks are
+// taken in this order: Source.mu, batcher.mu, and then those of the budget,
+// the pool and the uploader, which call back without a lock.
+type batcher struct {
+	lim    batchLimits
+	budget *budget.Budget
+	pool   *deflate.Pool
+	spool  spool.Spool
+
+	newHeader func(p *partition, sequence uint64, opened time.Time) spool.Header
+	sealed    func(*spool.Segment, SealReason) // told under mu
+	ready     func(*spool.Segment)             // durable: may be put; perhaps under mu
+
+	closing   atomic.Bool // read by Track under Source.mu
+	relieving atomic.Bool
+	relief    sync.WaitGroup
+
+	mu       sync.Mutex
+	closed   bool
+	open     list.List // of *partition, first opened first
+	pending  map[*block]struct{}
+	sequence uint64
+	inFlight map[*spool.Segment][]*block // sealed and not delivered
+
+	// Bytes of the budget that will be given back without anybody's doing.
+	compressing, leaving int64
+
+	accepted, delivered, dropped int64 // events; accepted are those of cut blocks
+	objects, bytes, rawBytes     int64 // delivered
+}
+
+type batchLimits struct {
+	object     spool.Limits
+	age        time.Duration
+	partitions int
+	block      int // raw bytes; more while the compressors are busy
+	busyBlock  int
+}
+
+func newBatchLimits(c *Config) batchLimits {
+	// A tenth of an object, so that one is at least nine tenths full when
+	// the next block does not fit; and a sixteenth of the memory, so that a
+	// few blocks are under way at once.
+	most := int(min(c.MaxObjectBytes/10, c.MaxMemory/16))
+	return batchLimits{
+		object:     spool.Limits{Bytes: c.MaxObjectBytes, Events: c.MaxObjectEvents},
+		age:        c.MaxObjectAge,
+		partitions: c.MaxOpenPartitions,
+		block:      min(minBlock, most),
+		busyBlock:  min(maxBlock, most),
+	}
+}
+
+// partition is a source and a received-day, from its first line until it is
+// sealed: at most one open block, blocks on their way, one open segment.
+type partition struct {
+	source *Source
+	day    time.Time
+
+	// Under Source.mu.
+	block  *block
+	sealed bool
+	later  bool // another day's events came since its last block was cut
+
+	// Under batcher.mu.
+	last   *block // cut last
+	seg    *spool.Segment
+	blocks []*block  // of seg
+	since  time.Time // first event of the object that is gathering
+	place  *list.Element
+	age    *time.Timer
+
+	held   atomic.Int64 // bytes of the budget
+	events atomic.Int64 // of the object that is gathering
+}
+
+// full reports whether a block of raw bytes should be cut now.
+func (b *batcher) full(raw int) bool {
+	return raw > b.lim.busyBlock || raw > b.lim.block && !b.pool.Busy()
+}
+
+// hold adds bytes of the budget to an open block.
+func (b *batcher) hold(blk *block, bytes int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	blk.held += bytes
+}
+
+// openBlock registers a new block of p, and p itself if it is new. It reports
+// false after Close. A partition that is one too many is returned for the
+// caller to seal when it holds no lock.
+func (b *batcher) openBlock(p *partition, held int64, now time.Time) (excess *partition, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, false
+	}
+	p.block = &block{part: p, held: held, opensNew: p.later}
+	p.later = false
+	b.pending[p.block] = struct{}{}
+	if p.place == nil {
+		p.place = b.open.PushBack(p)
+		p.since = now
+		p.age = time.AfterFunc(b.lim.age, func() { p.source.expire(p) })
+		if b.open.Len() > b.lim.partitions {
+			excess = b.open.Front().Value.(*partition)
+		}
+	}
+	return excess, true
+}
+
+// cutLocked hands an open block to the compressors. b.mu and the source's
+// lock are held.
+func (b *batcher) cutLocked(blk *block) {
+	p := blk.part
+	blk.cut = true
+	b.accepted += blk.events.Load()
+	b.compressing += blk.held
+	p.last = blk
+	p.source.queue = append(p.source.queue, blk)
+	b.pool.Go(func(e *deflate.Encoder) { b.compress(e, blk) })
+}
+
+// compress makes the frame of a block, on a worker, without a lock.
+func (b *batcher) compress(e *deflate.Encoder, blk *block) {
+	compressed, err := e.Frame(blk.chunks)
+	frame := spool.Frame{Frame: compressed, Events: blk.events.Load(), First: blk.first, Last: blk.last}
+	blk.free()
+
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	keep := min(blk.held, int64(len(frame.Payload))+recordBytes)
+	b.compressing -= blk.held
+	b.giveLocked(blk, blk.held-keep)
+	blk.frame, blk.framed = frame, true
+	if err != nil { // cannot happen: it is compressed into memory
+		b.giveLocked(blk, blk.held)
+		b.dropLocked(blk)
+	}
+	b.appendFramedLocked(blk.part.source)
+}
+
+// appendFramedLocked puts the source's finished blocks into segments, in the
+// order they were cut, up to the first one that is not finished.
+func (b *batcher) appendFramedLocked(s *Source) {
+	for len(s.queue) > 0 && s.queue[0].framed {
+		blk := s.queue[0]
+		s.queue[0] = nil
+		s.queue = s.queue[1:]
+		blk.appended = true
+		b.appendLocked(blk)
+	}
+	if len(s.queue) == 0 {
+		s.queue = nil
+	}
+}
+
+func (b *batcher) appendLocked(blk *block) {
+	p := blk.part
+	if p.seg != nil && (blk.opensNew || !p.seg.Fits(&blk.frame, b.lim.object)) {
+		b.sealSegmentLocked(p, SealedBySize)
+	}
+	if _, alive := b.pending[blk]; alive {
+		if p.seg == nil {
+			b.sequence++
+			p.seg = spool.NewSegment(b.newHeader(p, b.sequence, time.Now()))
+			p.since = blk.first
+		}
+		if err := b.spool.Append(p.seg, blk.frame); err != nil {
+			b.giveLocked(blk, blk.held)
+			b.dropLocked(blk)
+		} else {
+			p.blocks = append(p.blocks, blk)
+		}
+		blk.frame = spool.Frame{}
+	}
+	if blk.sealsAfter != 0 && p.seg != nil {
+		b.sealSegmentLocked(p, blk.sealsAfter)
+	}
+}
+
+func (b *batcher) sealSegmentLocked(p *partition, why SealReason) {
+	seg, blocks := p.seg, p.blocks
+	p.seg, p.blocks = nil, nil
+	p.events.Add(-seg.Events)
+	for _, blk := range blocks {
+		p.held.Add(-blk.held)
+		b.leaving += blk.held
+	}
+	b.inFlight[seg] = blocks
+	b.spool.Seal(seg, func(err error) {
+		if err == nil {
+			b.ready(seg)
+		}
+	})
+	b.sealed(seg, why)
+}
+
+// seal closes p: what it holds becomes an object as soon as it is compressed,
+// and its next line opens another. The source's lock is held.
+func (b *batcher) seal(p *partition, why SealReason) {
+	if p.sealed {
+		return
+	}
+	p.sealed = true
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p.age.Stop()
+	b.open.Remove(p.place)
+	switch {
+	case p.block != nil:
+		p.block.sealsAfter = why
+		b.cutLocked(p.block)
+		p.block = nil
+	case p.last != nil && !p.last.appended:
+		p.last.sealsAfter = why
+	case p.seg != nil:
+		b.sealSegmentLocked(p, why)
+	}
+}
+
+// due returns how long p may still gather.
+func (b *batcher) due(p *partition) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return time.Until(p.since.Add(b.lim.age))
+}
+
+// settled takes a segment that is in S3 out of the books, or one that is
+// given up.
+func (b *batcher) settled(seg *spool.Segment, delivered bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, blk := range b.inFlight[seg] {
+		b.leaving -= blk.held
+		if !delivered {
+			b.dropLocked(blk)
+			continue
+		}
+		b.forgetLocked(blk, 0)
+	}
+	delete(b.inFlight, seg)
+	if delivered {
+		b.delivered += seg.Events
+		b.objects++
+		b.bytes += seg.Size()
+		b.rawBytes += seg.Raw
+	}
+	b.spool.Remove(seg)
+}
+
+// dropLocked gives a block up. It is the only place that loses events.
+func (b *batcher) dropLocked(blk *block) {
+	n := blk.events.Load()
+	b.dropped += n
+	b.forgetLocked(blk, n)
+}
+
+func (b *batcher) forgetLocked(blk *block, dropped int64) {
+	delete(b.pending, blk)
+	b.budget.Give(blk.held)
+	blk.held = 0
+	for _, w := range blk.waiters {
+		w.blocks--
+		w.dropped += dropped
+		if w.blocks == 0 {
+			close(w.done)
+		}
+	}
+	blk.waiters = nil
+}
+
+func (b *batcher) giveLocked(blk *block, n int64) {
+	blk.held -= n
+	blk.part.held.Add(-n)
+	b.budget.Give(n)
+}
+
+// await returns a waiter for what is pending now, of one source or (nil) of
+// all.
+func (b *batcher) await(s *Source) *waiter {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := &waiter{done: make(chan struct{})}
+	for blk := range b.pending {
+		if s == nil || blk.part.source == s {
+			w.blocks++
+			blk.waiters = append(blk.waiters, w)
+		}
+	}
+	if w.blocks == 0 {
+		close(w.done)
+	}
+	return w
+}
+
+// sealAll seals every open partition, of one source or (nil) of all.
+func (b *batcher) sealAll(s *Source, why SealReason) {
+	b.mu.Lock()
+	var parts []*partition
+	for e := b.open.Front(); e != nil; e = e.Next() {
+		if p := e.Value.(*partition); s == nil || p.source == s {
+			parts = append(parts, p)
+		}
+	}
+	b.mu.Unlock()
+	for _, p := range parts {
+		p.source.seal(p, why)
+	}
+}
+
+// close stops admission: when it returns, no line is taken any more and every
+// block is cut.
+func (b *batcher) close() {
+	b.closing.Store(true)
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.sealAll(nil, SealedByClose)
+	b.relief.Wait()
+	b.pool.Wait()
+}
+
+// relieve sees to it that memory comes free: unless enough is on its way out,
+// it seals the largest partitions. It returns at once.
+func (b *batcher) relieve() {
+	if !b.relieving.CompareAndSwap(false, true) {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return // everything is on its way out
+	}
+	b.relief.Go(func() {
+		defer b.relieving.Store(false)
+		b.sealLargest()
+	})
+}
+
+func (b *batcher) sealLargest() {
+	type candidate struct {
+		part *partition
+		held int64
+	}
+	var parts []candidate
+	b.mu.Lock()
+	short := b.shortLocked()
+	for e := b.open.Front(); e != nil && short > 0; e = e.Next() {
+		p := e.Value.(*partition)
+		parts = append(parts, candidate{p, p.held.Load()})
+	}
+	b.mu.Unlock()
+	slices.SortFunc(parts, func(x, y candidate) int { return cmp.Compare(y.held, x.held) })
+	for _, c := range parts {
+		if short <= 0 {
+			return
+		}
+		c.part.source.seal(c.part, SealedByMemory)
+		short -= c.held
+	}
+}
+
+// shortLocked returns how many bytes ought to be on their way out and are not.
+// An eighth of the budget keeps the upload busy while it comes free.
+func (b *batcher) shortLocked() int64 { return b.budget.Size()/8 - b.compressing - b.leaving }
+
+// pressed reports whether the budget is so far used that relief is due.
+func (b *batcher) pressed() bool {
+	used, _ := b.budget.Used()
+	return used > b.budget.Size()/8*7
+}

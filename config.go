@@ -1,0 +1,296 @@
+package s3sink
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/s3sink/s3sink/internal/deflate"
+)
+
+// Defaults of [Config].
+const (
+	DefaultMaxObjectBytes    = 100_000_000
+	DefaultMaxObjectAge      = 5 * time.Minute
+	DefaultMaxEventBytes     = 1 << 20
+	DefaultMaxMemory         = 128 << 20
+	DefaultMaxOpenPartitions = 10_000
+	DefaultUploadConcurrency = 4
+	DefaultMinUploadRate     = 64 << 10
+	DefaultRetryParked       = 5 * time.Minute
+	DefaultCompressionLevel  = 5
+)
+
+// Config says where events go and how. Bucket and SourceID are required; the
+// zero value of every other field is its default. New copies it.
+type Config struct {
+	// Bucket is the name of the bucket, optionally followed by a key prefix:
+	// "acme-events" or "acme-events/path/prefix". It is a name, not a URI and
+	// not an ARN.
+	Bucket string
+
+	// Prefix comes before every key, behind the path in Bucket. Slashes at
+	// its ends do not matter.
+	Prefix string
+
+	// SourceID says whose events they are; it is a folder of the key. Any
+	// text of up to 256 bytes will do: [Sink.Source] says how it is escaped.
+	SourceID string
+
+	// KeyFormat is the layout of keys below the prefix. Defaults to
+	// [SegmentKeys].
+	KeyFormat KeyFormat
+
+	// Region is the bucket's. If it is empty, S3 is asked for it by the first
+	// upload, unless Endpoint is set. AWS_REGION is not read: it is where the
+	// program runs.
+	Region string
+
+	// Endpoint is the URL of a store that is not AWS. Defaults to AWS, or to
+	// what the AWS configuration names.
+	Endpoint string
+
+	// UsePathStyle puts the bucket into the path instead of the host name,
+	// as many stores that are not AWS need it.
+	UsePathStyle bool
+
+	// STSRegion is where roles are assumed. Defaults to the bucket's region.
+	STSRegion string
+
+	// STSEndpoint is the URL of an STS that is not AWS's.
+	STSEndpoint string
+
+	// Credentials say as whom the sink writes. Defaults to [Ambient].
+	Credentials Credentials
+
+	// Encryption is how objects are encrypted at rest. Defaults to
+	// [BucketDefault].
+	Encryption Encryption
+
+	// CreateOnly sends If-None-Match, so that no upload can replace an
+	// object, its own included. Defaults to [CreateOnlyAuto].
+	CreateOnly CreateOnly
+
+	// MaxObjectBytes closes an object before it gets longer than this many
+	// compressed bytes. It must hold one event of MaxEventBytes. Defaults to
+	// [DefaultMaxObjectBytes], which is also the most: Segment's files
+	// "won't exceed 100 MB".
+	MaxObjectBytes int64
+
+	// MaxObjectEvents closes an object at this many events. 0 is no limit.
+	MaxObjectEvents int64
+
+	// MaxObjectAge closes an object this long after its first event, however
+	// small it is. It bounds how stale the newest object in the bucket can
+	// be. Defaults to [DefaultMaxObjectAge]; the minimum is 100ms.
+	MaxObjectAge time.Duration
+
+	// MaxEventBytes is the length of the longest line, without its newline.
+	// Defaults to [DefaultMaxEventBytes].
+	MaxEventBytes int
+
+	// MaxMemory bounds the bytes of events that are not in S3 yet, raw and
+	// compressed, over all sources; each of the few compressors needs about
+	// 3 MiB more. When it runs short, the largest objects are closed early.
+	// An object held in memory cannot be larger than it. Defaults to
+	// [DefaultMaxMemory]; the minimum is 1 MiB and 4 events of MaxEventBytes.
+	MaxMemory int64
+
+	// MaxOpenPartitions bounds how many partitions (a source and a
+	// received-day) gather events at once. One more closes the one opened
+	// first. Defaults to [DefaultMaxOpenPartitions]; an open one takes at
+	// least 4 KiB of MaxMemory.
+	MaxOpenPartitions int
+
+	// CompressionLevel is gzip's, 1 (fast) to 9 (small). Defaults to
+	// [DefaultCompressionLevel].
+	CompressionLevel int
+
+	// UploadConcurrency is how many objects are sent at once; fewer after
+	// failures. Defaults to [DefaultUploadConcurrency].
+	UploadConcurrency int
+
+	// MinUploadRate is the bytes a second below which an attempt is given up
+	// and made anew: its deadline is 30 s and its size at this rate. Defaults
+	// to [DefaultMinUploadRate].
+	MinUploadRate int64
+
+	// RetryParked is how often one upload is tried while the bucket refuses
+	// them for a reason that a person must mend, such as a missing
+	// permission. Defaults to [DefaultRetryParked].
+	RetryParked time.Duration
+
+	// Logger gets what a person should know, never an event's content nor a
+	// secret. Defaults to slog.Default() from Warn up; slog.DiscardHandler
+	// silences it.
+	Logger *slog.Logger
+
+	// Hooks are told what happens to objects.
+	Hooks Hooks
+
+	// HTTPClient is used for S3 and STS; its redirect policy is not. Defaults
+	// to one made like the AWS SDK's.
+	HTTPClient *http.Client
+
+	// AWS replaces the configuration that the SDK loads from the environment
+	// and the shared files. Its Region is not used.
+	AWS *aws.Config
+}
+
+// CreateOnly says whether uploads send If-None-Match: *.
+type CreateOnly int
+
+// Settings of [Config].CreateOnly.
+const (
+	CreateOnlyAuto CreateOnly = iota // on when the endpoint is AWS's, off elsewhere
+	CreateOnlyOn
+	CreateOnlyOff
+)
+
+// maxSourceID is far more than ids have, and leaves room in a key.
+const maxSourceID = 256
+
+const (
+	minObjectAge = 100 * time.Millisecond
+	minMemory    = 1 << 20
+)
+
+func (c Config) withDefaults() Config {
+	c.KeyFormat = cmp.Or(c.KeyFormat, SegmentKeys)
+	c.MaxObjectBytes = cmp.Or(c.MaxObjectBytes, DefaultMaxObjectBytes)
+	c.MaxObjectAge = cmp.Or(c.MaxObjectAge, DefaultMaxObjectAge)
+	c.MaxEventBytes = cmp.Or(c.MaxEventBytes, DefaultMaxEventBytes)
+	c.MaxMemory = cmp.Or(c.MaxMemory, DefaultMaxMemory)
+	c.MaxOpenPartitions = cmp.Or(c.MaxOpenPartitions, DefaultMaxOpenPartitions)
+	c.CompressionLevel = cmp.Or(c.CompressionLevel, DefaultCompressionLevel)
+	c.UploadConcurrency = cmp.Or(c.UploadConcurrency, DefaultUploadConcurrency)
+	c.MinUploadRate = cmp.Or(c.MinUploadRate, DefaultMinUploadRate)
+	c.RetryParked = cmp.Or(c.RetryParked, DefaultRetryParked)
+	if c.Credentials == nil {
+		c.Credentials = Ambient()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(warnings{slog.Default().Handler()})
+	}
+	return c
+}
+
+// validate reports everything that is wrong, joined.
+func (c *Config) validate() error {
+	var errs configErrors
+	c.checkPlace(&errs)
+	c.checkLimits(&errs)
+	c.Credentials.check(&errs)
+	return errors.Join(errs...)
+}
+
+var (
+	awsBucket   = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+	otherBucket = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$`)
+	regionName  = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+)
+
+func (c *Config) checkPlace(errs *configErrors) {
+	name, path := splitBucket(c.Bucket, c.Prefix)
+	valid := awsBucket
+	if c.Endpoint != "" {
+		valid = otherBucket
+	}
+	if strings.Contains(c.Bucket, "://") || strings.HasPrefix(c.Bucket, "arn:") || !valid.MatchString(name) {
+		errs.add("Bucket", c.Bucket, "the name of a bucket (3 to 63 of a-z 0-9 . -), optionally followed by /prefix; not a URI, not an ARN")
+	}
+	for _, part := range strings.Split(path, "/") {
+		if part == "." || part == ".." || !utf8.ValidString(part) || strings.IndexFunc(part, isControl) >= 0 {
+			errs.add("Prefix", path, `folders without "." and "..", in valid UTF-8 without control characters`)
+			break
+		}
+	}
+	if err := checkSourceID("SourceID", c.SourceID); err != nil {
+		*errs = append(*errs, err)
+	}
+	template, err := c.KeyFormat.compile()
+	if err != nil {
+		errs.add("KeyFormat", string(c.KeyFormat), err.Error())
+	} else if n := c.longestKey(template, c.SourceID); n > maxKeyBytes {
+		errs.add("KeyFormat", string(c.KeyFormat), fmt.Sprintf("keys of at most %d bytes with the prefix and the source id, not up to %d", maxKeyBytes, n))
+	}
+	checkRegion(errs, "Region", c.Region)
+	checkRegion(errs, "STSRegion", c.STSRegion)
+	checkURL(errs, "Endpoint", c.Endpoint)
+	checkURL(errs, "STSEndpoint", c.STSEndpoint)
+	if c.CreateOnly < CreateOnlyAuto || c.CreateOnly > CreateOnlyOff {
+		errs.add("CreateOnly", fmt.Sprint(int(c.CreateOnly)), "CreateOnlyAuto, CreateOnlyOn or CreateOnlyOff")
+	}
+}
+
+func (c *Config) longestKey(t keyTemplate, source string) int {
+	n := t.longest(escapeSource(source))
+	if _, path := splitBucket(c.Bucket, c.Prefix); path != "" {
+		n += len(path) + 1
+	}
+	return n
+}
+
+func checkSourceID(field, id string) error {
+	if id != "" && len(id) <= maxSourceID {
+		return nil
+	}
+	var errs configErrors
+	errs.add(field, id, fmt.Sprintf("1 to %d bytes", maxSourceID))
+	return errs[0]
+}
+
+func checkRegion(errs *configErrors, field, region string) {
+	if region != "" && !regionName.MatchString(region) {
+		errs.add(field, region, `a region such as "eu-west-1"`)
+	}
+}
+
+func checkURL(errs *configErrors, field, text string) {
+	if text == "" {
+		return
+	}
+	u, err := url.Parse(text)
+	if err == nil && u.User != nil {
+		errs.add(field, redacted, "a URL without user and password; they belong into Credentials")
+		return
+	}
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		errs.add(field, text, "a URL such as https://s3.example.com:9000")
+	}
+}
+
+func (c *Config) checkLimits(errs *configErrors) {
+	number := func(field string, value, low, high int64) {
+		if value < low || value > high {
+			errs.add(field, fmt.Sprint(value), fmt.Sprintf("%d to %d", low, high))
+		}
+	}
+	duration := func(field string, value, low, high time.Duration) {
+		if value < low || value > high {
+			errs.add(field, value.String(), fmt.Sprintf("%v to %v", low, high))
+		}
+	}
+	number("MaxEventBytes", int64(c.MaxEventBytes), 2, deflate.MaxRaw/4)
+	line := int64(c.MaxEventBytes) + 1
+	number("MaxObjectBytes", c.MaxObjectBytes, deflate.Bound(line)+int64(deflate.Overhead), DefaultMaxObjectBytes)
+	number("MaxObjectEvents", c.MaxObjectEvents, 0, 1<<62)
+	duration("MaxObjectAge", c.MaxObjectAge, minObjectAge, 24*time.Hour)
+	number("MaxMemory", c.MaxMemory, max(minMemory, 4*line), 1<<50)
+	number("MaxOpenPartitions", int64(c.MaxOpenPartitions), 1, 10_000_000)
+	number("CompressionLevel", int64(c.CompressionLevel), 1, 9)
+	number("UploadConcurrency", int64(c.UploadConcurrency), 1, 1000)
+	number("MinUploadRate", c.MinUploadRate, 1, 1<<50)
+	duration("RetryParked", c.RetryParked, time.Second, 24*time.Hour)
+}
+
+func isControl(r rune) bool { return r < 0x20 || r == 0x7f }

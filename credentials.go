@@ -1,0 +1,292 @@
+package s3sink
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+)
+
+// Credentials say as whom the sink writes. The constructors are [AssumeRole],
+// [AccessKeys], [Ambient] and [Provider]; there is no silent fall-back from one
+// to another. Values are immutable and may be shared by sinks.
+type Credentials interface {
+	check(*configErrors)
+	provider(awsEnvironment) aws.CredentialsProvider
+	fmt.Stringer // never a secret
+}
+
+// awsEnvironment is what providers are made from.
+type awsEnvironment struct {
+	config      aws.Config // what the process has: ambient credentials, HTTP client
+	stsRegion   string
+	stsEndpoint string
+}
+
+// Ambient uses what the AWS SDK finds where the process runs: environment
+// variables, shared config files, web identity, container or instance roles.
+// It is the default.
+func Ambient() Credentials { return ambient{} }
+
+type ambient struct{}
+
+func (ambient) check(*configErrors) {}
+func (ambient) String() string      { return "ambient" }
+func (ambient) provider(env awsEnvironment) aws.CredentialsProvider {
+	if env.config.Credentials == nil {
+		return noCredentials{}
+	}
+	return env.config.Credentials
+}
+
+// noCredentials stands for an escape-hatch aws.Config without credentials.
+type noCredentials struct{}
+
+func (noCredentials) Retrieve(context.Context) (aws.Credentials, error) {
+	return aws.Credentials{}, errors.New("Config.AWS has no credentials; set them there or in Config.Credentials")
+}
+
+// AccessKeys uses fixed keys; token is "" for keys of an IAM user. Segment and
+// RudderStack deprecate this method in favour of roles, and so do we.
+func AccessKeys(id, secretKey, token string) Credentials {
+	return accessKeys{id: id, secretKey: newSecret(secretKey), token: newSecret(token)}
+}
+
+type accessKeys struct {
+	id               string
+	secretKey, token secret
+}
+
+func (k accessKeys) String() string { return "access key " + k.id }
+
+func (k accessKeys) check(errs *configErrors) {
+	if k.id == "" {
+		errs.add("Credentials.AccessKeyID", "", "the id of an access key")
+	}
+	if k.secretKey.reveal() == "" {
+		errs.add("Credentials.SecretAccessKey", "", "the secret of the access key")
+	}
+}
+
+func (k accessKeys) provider(awsEnvironment) aws.CredentialsProvider {
+	return credentials.NewStaticCredentialsProvider(k.id, k.secretKey.reveal(), k.token.reveal())
+}
+
+// Provider uses p. The sink caches what it returns until it expires.
+func Provider(p aws.CredentialsProvider) Credentials { return custom{p} }
+
+type custom struct{ p aws.CredentialsProvider }
+
+func (c custom) String() string                                  { return "custom provider" }
+func (c custom) provider(awsEnvironment) aws.CredentialsProvider { return aws.NewCredentialsCache(c.p) }
+func (c custom) check(errs *configErrors) {
+	if c.p == nil {
+		errs.add("Credentials.Provider", "nil", "a provider")
+	}
+}
+
+// AssumeRole writes as an IAM role, which it assumes with externalID ("": the
+// role demands none) as the ambient identity, or as another one with [Via].
+// Sessions are cached and renewed before they end; while STS cannot be reached
+// the last one is used for as long as S3 accepts it.
+func AssumeRole(roleARN, externalID string, opts ...RoleOption) Credentials {
+	r := role{arn: roleARN, externalID: externalID, base: Ambient(), session: "s3sink"}
+	for _, opt := range opts {
+		opt(&r)
+	}
+	return r
+}
+
+// RoleOption is an option of [AssumeRole].
+type RoleOption func(*role)
+
+// Via assumes the role as base instead of as the ambient identity. With base
+// itself a role this is an intermediate role; chains have any length.
+func Via(base Credentials) RoleOption { return func(r *role) { r.base = base } }
+
+// WithSessionName sets the name that the role's owner sees in CloudTrail: 2 to
+// 64 letters, digits or _+=,.@-. It defaults to "s3sink".
+func WithSessionName(name string) RoleOption { return func(r *role) { r.session = name } }
+
+// WithDuration sets how long a session lasts: 15 minutes to 12 hours, no more
+// than the role allows, and at most an hour if base is a role too. It defaults
+// to an hour.
+func WithDuration(d time.Duration) RoleOption { return func(r *role) { r.duration = d } }
+
+type role struct {
+	arn, externalID, session string
+	duration                 time.Duration
+	base                     Credentials
+}
+
+func (r role) String() string { return "role " + r.arn }
+
+// The patterns are those of the STS API's reference.
+var (
+	roleARN     = regexp.MustCompile(`^arn:(aws|aws-cn|aws-us-gov):iam::[0-9]{12}:role/([\x21-\x7e]+/)?[\w+=,.@-]{1,64}$`)
+	externalIDs = regexp.MustCompile(`^[\w+=,.@:/-]{2,}$`)
+	sessionName = regexp.MustCompile(`^[\w+=,.@-]{2,64}$`)
+)
+
+const (
+	maxExternalID  = 1224
+	minSession     = 15 * time.Minute
+	maxSession     = 12 * time.Hour
+	defaultSession = time.Hour // also the most that a chained role gets
+)
+
+func (r role) check(errs *configErrors) {
+	if !roleARN.MatchString(r.arn) {
+		errs.add("Credentials.RoleARN", r.arn, "arn:aws:iam::ACCOUNT_ID:role/ROLE_NAME, with 12 digits of account id")
+	}
+	if r.externalID != "" && (len(r.externalID) > maxExternalID || !externalIDs.MatchString(r.externalID)) {
+		errs.add("Credentials.ExternalID", r.externalID, "2 to 1224 letters, digits or _+=,.@:/-")
+	}
+	if !sessionName.MatchString(r.session) {
+		errs.add("Credentials.SessionName", r.session, "2 to 64 letters, digits or _+=,.@-")
+	}
+	_, chained := r.base.(role)
+	switch {
+	case r.duration == 0:
+	case r.duration < minSession || r.duration > maxSession:
+		errs.add("Credentials.Duration", r.duration.String(), "15m to 12h")
+	case chained && r.duration > defaultSession:
+		errs.add("Credentials.Duration", r.duration.String(), "at most 1h for a role assumed by a role")
+	}
+	if r.base == nil {
+		errs.add("Credentials.Via", "nil", "credentials to assume the role with")
+		return
+	}
+	r.base.check(errs)
+}
+
+func (r role) provider(env awsEnvironment) aws.CredentialsProvider {
+	client := sts.NewFromConfig(env.config, func(o *sts.Options) {
+		o.Region = env.stsRegion
+		o.Credentials = r.base.provider(env)
+		if env.stsEndpoint != "" {
+			o.BaseEndpoint = &env.stsEndpoint
+		}
+		o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) {
+			o.RateLimiter = ratelimit.None // the SDK's quota would drain in an outage
+		})
+	})
+	assume := stscreds.NewAssumeRoleProvider(client, r.arn, func(o *stscreds.AssumeRoleOptions) {
+		o.RoleSessionName = r.session
+		o.Duration = r.duration
+		if r.duration == 0 {
+			o.Duration = defaultSession
+		}
+		if r.externalID != "" {
+			o.ExternalID = &r.externalID
+		}
+	})
+	return aws.NewCredentialsCache(&session{role: r.arn, assume: assume})
+}
+
+const (
+	// stsTimeout bounds one refresh. The SDK's cache lets a refresh outlive
+	// the request that wanted it, so without a bound one that hangs would
+	// hang every later request too.
+	stsTimeout = 10 * time.Second
+
+	// refreshEarly is how long before its end a session is renewed, so that
+	// none ends in the middle of an upload.
+	refreshEarly = 5 * time.Minute
+
+	// refreshAgain is how long the old session serves before STS is asked
+	// again, when a refresh failed.
+	refreshAgain = 30 * time.Second
+)
+
+// session gives the SDK's cache one role's sessions. It owns the refresh
+// window, because the cache forgets when a session really ends.
+type session struct {
+	role   string
+	assume aws.CredentialsProvider
+
+	mu   sync.Mutex
+	ends time.Time
+}
+
+func (s *session) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	ctx, cancel := context.WithTimeout(ctx, stsTimeout)
+	defer cancel()
+	creds, err := s.assume.Retrieve(ctx)
+	if err != nil {
+		return aws.Credentials{}, fmt.Errorf("assume %s: %w", s.role, err)
+	}
+	if !creds.CanExpire || creds.Expires.Before(time.Now()) {
+		// Taken as it is, the cache would ask STS again for every object.
+		return aws.Credentials{}, fmt.Errorf("assume %s: the answer names no time at which the session ends, or one that is past", s.role)
+	}
+	s.mu.Lock()
+	s.ends = creds.Expires
+	s.mu.Unlock()
+	creds.Expires = creds.Expires.Add(-min(refreshEarly, time.Until(creds.Expires)/2))
+	return creds, nil
+}
+
+// HandleFailToRefresh lets a session serve to its real end.
+// It implements aws.HandleFailRefreshCredentialsCacheStrategy.
+func (s *session) HandleFailToRefresh(_ context.Context, old aws.Credentials, err error) (aws.Credentials, error) {
+	s.mu.Lock()
+	ends := s.ends
+	s.mu.Unlock()
+	now := time.Now()
+	if !now.Before(ends) {
+		return aws.Credentials{}, err
+	}
+	old.Expires = now.Add(refreshAgain)
+	if ends.Before(old.Expires) {
+		old.Expires = ends
+	}
+	return old, nil
+}
+
+// providerIn returns the provider for a bucket in a region, which is where STS
+// is asked too unless the Config says otherwise.
+func providerIn(cfg *Config, base aws.Config) func(s3Region string) aws.CredentialsProvider {
+	return func(s3Region string) aws.CredentialsProvider {
+		return cfg.Credentials.provider(awsEnvironment{
+			config:      base,
+			stsRegion:   cmp.Or(cfg.STSRegion, s3Region),
+			stsEndpoint: cfg.STSEndpoint,
+		})
+	}
+}
+
+// hintRegion is where a bucket of the role's partition is asked for first.
+func hintRegion(c Credentials) string {
+	if r, ok := c.(role); ok {
+		if m := roleARN.FindStringSubmatch(r.arn); m != nil {
+			return map[string]string{"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}[m[1]]
+		}
+	}
+	return ""
+}
+
+// secret is a string that does not print. It is a pointer, because fmt looks
+// into unexported fields of other structs without asking their methods.
+type secret struct{ p *string }
+
+const redacted = "REDACTED"
+
+func newSecret(s string) secret { return secret{&s} }
+
+func (s secret) reveal() string             { return *s.p }
+func (secret) String() string               { return redacted }
+func (secret) GoString() string             { return redacted }
+func (secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+func (secret) LogValue() slog.Value         { return slog.StringValue(redacted) }

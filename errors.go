@@ -1,0 +1,116 @@
+package s3sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/s3sink/s3sink/internal/s3put"
+)
+
+var (
+	// ErrBufferFull says that an event found no room: events arrive faster
+	// than they can be compressed and uploaded, or uploads are parked. When
+	// they are, the same error also wraps the [*UploadError] that says why.
+	// The event was not taken; Track may be called again, and TrackContext
+	// waits for room instead.
+	ErrBufferFull = errors.New("s3sink: no room for the event")
+
+	// ErrClosed says that Close was called. The event was not taken.
+	ErrClosed = errors.New("s3sink: the sink is closed")
+)
+
+// ConfigError is one setting that New or [Sink.Source] refuses. New reports all
+// of them at once, joined.
+type ConfigError struct {
+	Field string // as in Config, for example "Bucket" or "Credentials.RoleARN"
+	Value string // what was set; REDACTED for secrets
+	Want  string // what is wanted instead
+}
+
+func (e *ConfigError) Error() string {
+	return fmt.Sprintf("s3sink: Config.%s %q: want %s", e.Field, e.Value, e.Want)
+}
+
+// EventError is an event that cannot become a line. The event was not taken,
+// no other event is affected, and a repeat fails the same way.
+type EventError struct {
+	Problem string // what is wrong with the event
+	Err     error  // the encoder's error or the event's own, if there is one
+}
+
+func (e *EventError) Error() string {
+	if e.Err == nil {
+		return "s3sink: event: " + e.Problem
+	}
+	return fmt.Sprintf("s3sink: event: %s: %v", e.Problem, e.Err)
+}
+
+func (e *EventError) Unwrap() error { return e.Err }
+
+// UploadError is an object that S3 refused, or an attempt that got no answer.
+// Its events are still in the sink, and it goes on trying.
+type UploadError struct {
+	Key       string
+	Attempts  int    // made so far for this object
+	Status    int    // of HTTP; 0: no answer
+	Code      string // of AWS, for example "AccessDenied"
+	RequestID string // AWS support asks for it
+	Err       error
+
+	class s3put.Class
+}
+
+func newUploadError(key string, attempts int, e *s3put.Error) *UploadError {
+	return &UploadError{
+		Key: key, Attempts: attempts,
+		Status: e.Status, Code: e.Code, RequestID: e.RequestID,
+		Err: e.Err, class: e.Class,
+	}
+}
+
+func (e *UploadError) Error() string {
+	return fmt.Sprintf("s3sink: put %s (attempt %d, status %d %s): %v", e.Key, e.Attempts, e.Status, e.Code, e.Err)
+}
+
+func (e *UploadError) Unwrap() error { return e.Err }
+
+// CloseError says what Close could not bring to S3 before its context ended.
+type CloseError struct {
+	Delivered int64 // events in S3, over the whole run
+	Dropped   int64 // events given up; an attempt that was cut off may have stored some
+	Err       error // the context's cause, joined with the last refusal if there is one
+}
+
+func (e *CloseError) Error() string {
+	return fmt.Sprintf("s3sink: close: %d events delivered, %d dropped: %v", e.Delivered, e.Dropped, e.Err)
+}
+
+func (e *CloseError) Unwrap() error { return e.Err }
+
+// Retryable reports whether the call that returned err may succeed if it is
+// made again and nothing else changes.
+func Retryable(err error) bool {
+	var refused *UploadError
+	switch {
+	case err == nil, errors.Is(err, ErrClosed):
+		return false
+	case errors.As(err, &refused):
+		return refused.class != s3put.Parked // parked: somebody must act first
+	case errors.Is(err, ErrBufferFull):
+		return true // room comes with the next upload
+	}
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// configErrors collects what is wrong with a Config.
+type configErrors []error
+
+func (c *configErrors) add(field, value, want string) {
+	const most = 80 // of a value that may be anything
+	if len(value) > most {
+		value = strings.ToValidUTF8(value[:most], "") + "…"
+	}
+	*c = append(*c, &ConfigError{Field: field, Value: value, Want: want})
+}

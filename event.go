@@ -1,0 +1,159 @@
+package s3sink
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/uuid7"
+)
+
+// EventType is the kind of a Segment call.
+type EventType string
+
+// The six calls of the Segment Spec.
+const (
+	TypeIdentify EventType = "identify"
+	TypeGroup    EventType = "group"
+	TypeTrack    EventType = "track"
+	TypePage     EventType = "page"
+	TypeScreen   EventType = "screen"
+	TypeAlias    EventType = "alias"
+)
+
+// Event is a call of the Segment Spec. It is checked and stamped as Segment's
+// API does, and becomes one line with the Spec's names. Events of any other
+// shape need not use it: Track takes every value that is a JSON object.
+//
+// Required are Type, one of UserID and AnonymousID (Alias: UserID and
+// PreviousID), Event for a track call, and GroupID for a group call.
+type Event struct {
+	Type EventType
+
+	MessageID   string // at most 100 bytes; drawn if empty
+	UserID      string
+	AnonymousID string
+	GroupID     string
+	PreviousID  string
+
+	Event    string // of a track call: its name
+	Name     string // of a page or screen
+	Category string // of a page or screen
+
+	Properties map[string]any // of track, page and screen
+	Traits     map[string]any // of identify and group
+	Context    map[string]any
+
+	// Integrations is written as it is and never interpreted: selecting
+	// destinations does not affect what is stored, as with Segment's own S3
+	// destinations.
+	Integrations map[string]any
+
+	Channel string // such as "server" or "browser"
+
+	// Timestamp is when it happened, by the clock of whoever saw it; it
+	// becomes originalTimestamp. Defaults to SentAt.
+	Timestamp time.Time
+
+	// SentAt is when it was sent, by the same clock. With it the line's
+	// timestamp is corrected for that clock's error: receivedAt - (sentAt -
+	// originalTimestamp). Defaults to when it was received.
+	SentAt time.Time
+}
+
+// maxMessageID is the Spec's limit.
+const maxMessageID = 100
+
+// specEvent is the line of an [Event]. receivedAt is when Track was called.
+type specEvent struct {
+	Type              EventType      `json:"type"`
+	MessageID         string         `json:"messageId"`
+	AnonymousID       string         `json:"anonymousId,omitempty"`
+	UserID            string         `json:"userId,omitempty"`
+	GroupID           string         `json:"groupId,omitempty"`
+	PreviousID        string         `json:"previousId,omitempty"`
+	Event             string         `json:"event,omitempty"`
+	Name              string         `json:"name,omitempty"`
+	Category          string         `json:"category,omitempty"`
+	Properties        map[string]any `json:"properties,omitempty"`
+	Traits            map[string]any `json:"traits,omitempty"`
+	Context           map[string]any `json:"context,omitempty"`
+	Integrations      map[string]any `json:"integrations,omitempty"`
+	Channel           string         `json:"channel,omitempty"`
+	Timestamp         stamp          `json:"timestamp"`
+	OriginalTimestamp stamp          `json:"originalTimestamp"`
+	SentAt            stamp          `json:"sentAt"`
+	ReceivedAt        stamp          `json:"receivedAt"`
+	Version           int            `json:"version"`
+}
+
+// stamp prints as the Spec's examples do: ISO 8601, UTC, milliseconds.
+type stamp time.Time
+
+func (s stamp) MarshalJSON() ([]byte, error) {
+	return time.Time(s).UTC().AppendFormat(nil, `"2006-01-02T15:04:05.000Z"`), nil
+}
+
+// call makes the line of a Segment call.
+func (m *lineMaker) call(e *Event, received time.Time) ([]byte, error) {
+	if problem := e.problem(); problem != "" {
+		return nil, &EventError{Problem: problem}
+	}
+	sent, original := e.SentAt, e.Timestamp
+	if sent.IsZero() {
+		sent = received
+	}
+	if original.IsZero() {
+		original = sent
+	}
+	timestamp := original
+	if !e.SentAt.IsZero() {
+		timestamp = received.Add(-sent.Sub(original))
+	}
+	line := specEvent{
+		Type: e.Type, MessageID: e.MessageID,
+		AnonymousID: e.AnonymousID, UserID: e.UserID, GroupID: e.GroupID, PreviousID: e.PreviousID,
+		Event: e.Event, Name: e.Name, Category: e.Category,
+		Properties: e.Properties, Traits: e.Traits, Context: e.Context, Integrations: e.Integrations,
+		Channel:   e.Channel,
+		Timestamp: stamp(timestamp), OriginalTimestamp: stamp(original),
+		SentAt: stamp(sent), ReceivedAt: stamp(received),
+		Version: 2, // of the payload, as in Segment's own files
+	}
+	if line.MessageID == "" {
+		line.MessageID = uuid7.New()
+	}
+	return m.encode(line)
+}
+
+// problem says what the Spec misses in e, or "".
+func (e *Event) problem() string {
+	if len(e.MessageID) > maxMessageID {
+		return fmt.Sprintf("MessageID has %d bytes; the Segment Spec allows %d", len(e.MessageID), maxMessageID)
+	}
+	var missing []string
+	need := func(have bool, field string) {
+		if !have {
+			missing = append(missing, field)
+		}
+	}
+	switch e.Type {
+	case TypeIdentify, TypePage, TypeScreen:
+	case TypeTrack:
+		need(e.Event != "", "Event")
+	case TypeGroup:
+		need(e.GroupID != "", "GroupID")
+	case TypeAlias:
+		need(e.UserID != "", "UserID")
+		need(e.PreviousID != "", "PreviousID")
+	default:
+		return fmt.Sprintf("Type %q is not one of identify, group, track, page, screen, alias", e.Type)
+	}
+	if e.Type != TypeAlias {
+		need(e.UserID != "" || e.AnonymousID != "", "UserID or AnonymousID")
+	}
+	if len(missing) > 0 {
+		return fmt.Sprintf("a %s call needs %s", e.Type, strings.Join(missing, " and "))
+	}
+	return ""
+}

@@ -1,0 +1,162 @@
+package s3sink
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/uuid7"
+)
+
+// KeyFormat is a template of object keys, below the prefix. Placeholders:
+//
+//	{source}           the source id, escaped as [Sink.Source] says
+//	{received_day_ms}  Unix milliseconds of 00:00 UTC of the day the events were received
+//	{received_day:L}   the same day in layout L, made of YYYY, MM and DD
+//	{opened_ms}        Unix milliseconds when the object's first block was ready
+//	{opened_s}         the same in seconds
+//	{host}             12 hex digits that stand for the host name
+//	{version}          this library's version; it holds dots
+//	{uuid}             a version 7 UUID, rising within the process; required once
+//
+// A key never changes once drawn: a retry goes to the same key.
+type KeyFormat string
+
+// SegmentKeys is the layout of Segment's S3 destinations, down to the parts of
+// the file name. Readers of those names must not split at every dot.
+const SegmentKeys KeyFormat = "segment-logs/{source}/{received_day_ms}/{opened_ms}.{host}.{version}.{uuid}.gz"
+
+// maxKeyBytes is S3's limit.
+const maxKeyBytes = 1024
+
+// keyData is what a key is made of.
+type keyData struct {
+	source string // escaped
+	day    time.Time
+	opened time.Time
+	uuid   string
+}
+
+type keyTemplate []func(keyData) string
+
+func (t keyTemplate) key(d keyData) string {
+	var b strings.Builder
+	for _, part := range t {
+		b.WriteString(part(d))
+	}
+	return b.String()
+}
+
+// longest returns the length of the longest key for a source id.
+func (t keyTemplate) longest(source string) int {
+	far := time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+	return len(t.key(keyData{source: source, day: far, opened: far, uuid: strings.Repeat("0", uuid7.Len)}))
+}
+
+// compile turns a format into a template, or says what is wrong with it.
+func (f KeyFormat) compile() (keyTemplate, error) {
+	text := string(f)
+	if strings.HasPrefix(text, "/") || strings.Contains(text, "//") {
+		return nil, errors.New("no leading and no double slash: S3 would show folders without a name")
+	}
+	if strings.Count(text, "{uuid}") != 1 {
+		return nil, errors.New("{uuid} exactly once: without it two objects could share a key")
+	}
+	var t keyTemplate
+	for text != "" {
+		literal, rest, found := strings.Cut(text, "{")
+		if strings.ContainsAny(literal, "}") || !printable(literal) {
+			return nil, fmt.Errorf("only printable ASCII and whole placeholders, not %q", literal)
+		}
+		t = append(t, func(keyData) string { return literal })
+		if !found {
+			break
+		}
+		name, after, closed := strings.Cut(rest, "}")
+		part, err := placeholder(name)
+		if err != nil || !closed {
+			return nil, fmt.Errorf("a known placeholder, not {%s", name)
+		}
+		t = append(t, part)
+		text = after
+	}
+	return t, nil
+}
+
+func placeholder(name string) (func(keyData) string, error) {
+	if layout, ok := strings.CutPrefix(name, "received_day:"); ok {
+		goLayout := strings.NewReplacer("YYYY", "2006", "MM", "01", "DD", "02").Replace(layout)
+		between := strings.NewReplacer("YYYY", "", "MM", "", "DD", "").Replace(layout)
+		if strings.Trim(between, "-_./") != "" || strings.Contains("/"+layout+"/", "//") {
+			return nil, errors.New("bad layout")
+		}
+		return func(d keyData) string { return d.day.Format(goLayout) }, nil
+	}
+	switch name {
+	case "source":
+		return func(d keyData) string { return d.source }, nil
+	case "received_day_ms":
+		return func(d keyData) string { return strconv.FormatInt(d.day.UnixMilli(), 10) }, nil
+	case "opened_ms":
+		return func(d keyData) string { return strconv.FormatInt(d.opened.UnixMilli(), 10) }, nil
+	case "opened_s":
+		return func(d keyData) string { return strconv.FormatInt(d.opened.Unix(), 10) }, nil
+	case "host":
+		return func(keyData) string { return hostID() }, nil
+	case "version":
+		return func(keyData) string { return version }, nil
+	case "uuid":
+		return func(d keyData) string { return d.uuid }, nil
+	}
+	return nil, errors.New("unknown placeholder")
+}
+
+// hostID tells the objects of one host from those of another without naming
+// the host to everybody who can list the bucket.
+var hostID = sync.OnceValue(func() string {
+	name, err := os.Hostname()
+	if err != nil {
+		name = "unknown"
+	}
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:6])
+})
+
+// escapeSource makes any source id safe inside a key, reversibly: letters,
+// digits and . _ = - stand for themselves, every other byte is ~ and two hex
+// digits. A whole id of "." or ".." is escaped too, because tools that copy a
+// bucket to a disk would leave the folder.
+func escapeSource(id string) string {
+	if id == "." || id == ".." {
+		return strings.ReplaceAll(id, ".", "~2e")
+	}
+	var b strings.Builder
+	for i := range len(id) {
+		c := id[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("._=-", c) >= 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "~%02x", c)
+		}
+	}
+	return b.String()
+}
+
+// splitBucket takes "name/path/prefix" apart, as Segment's bucket setting
+// allows, and joins the path with prefix. Both may have slashes at their ends.
+func splitBucket(bucket, prefix string) (name, path string) {
+	name, path, _ = strings.Cut(bucket, "/")
+	parts := strings.FieldsFunc(path+"/"+prefix, func(r rune) bool { return r == '/' })
+	return name, strings.Join(parts, "/")
+}
+
+func printable(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e }) < 0
+}

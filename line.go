@@ -1,0 +1,144 @@
+package s3sink
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+	"unicode/utf8"
+)
+
+// lineMaker turns an event into its line. It is pooled: scratch space is
+// reused from one event to the next.
+type lineMaker struct {
+	scratch bytes.Buffer
+	encoder *json.Encoder
+}
+
+var lineMakers = sync.Pool{New: func() any {
+	m := new(lineMaker)
+	m.encoder = json.NewEncoder(&m.scratch)
+	m.encoder.SetEscapeHTML(false) // <, > and & are legal in JSON
+	return m
+}}
+
+// maxScratch is the most scratch space kept for the next event.
+const maxScratch = 64 << 10
+
+func (m *lineMaker) release() {
+	if m.scratch.Cap() <= maxScratch {
+		m.scratch.Reset()
+		lineMakers.Put(m)
+	}
+}
+
+// line returns the line of event, without a newline. It is valid until the
+// maker is released, or as long as event if event holds its bytes.
+func (m *lineMaker) line(event any, received time.Time, maxBytes int) ([]byte, error) {
+	var line []byte
+	var err error
+	switch e := event.(type) {
+	case json.RawMessage:
+		return m.raw(e, maxBytes)
+	case []byte:
+		return m.raw(e, maxBytes)
+	case Event:
+		line, err = m.call(&e, received)
+	case *Event:
+		if e == nil {
+			return nil, &EventError{Problem: "a nil *Event"}
+		}
+		line, err = m.call(e, received)
+	default:
+		line, err = m.encode(event)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return line, checkLine(line, maxBytes)
+}
+
+// raw checks bytes that claim to be one JSON object.
+func (m *lineMaker) raw(b []byte, maxBytes int) ([]byte, error) {
+	if len(b) > maxBytes {
+		return nil, tooLong(len(b), maxBytes)
+	}
+	line := bytes.TrimSpace(b)
+	if len(line) == 0 {
+		return nil, &EventError{Problem: "no bytes; want one JSON object"}
+	}
+	if !json.Valid(line) {
+		return nil, &EventError{Problem: "not valid JSON; want exactly one object", Err: whyInvalid(line)}
+	}
+	if bytes.ContainsAny(line, "\n\r") {
+		// Legal between tokens, but a line must stay one line.
+		m.scratch.Reset()
+		if err := json.Compact(&m.scratch, line); err != nil {
+			return nil, &EventError{Problem: "not valid JSON", Err: err}
+		}
+		line = m.scratch.Bytes()
+	}
+	return line, checkLine(line, maxBytes)
+}
+
+// whyInvalid finds where the JSON goes wrong; a decoder alone would stop
+// after the first of two values.
+func whyInvalid(b []byte) error {
+	var v json.RawMessage
+	return json.Unmarshal(b, &v)
+}
+
+func (m *lineMaker) encode(event any) (line []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			// The encoder may be in any state now: let go of it.
+			m.encoder = json.NewEncoder(&m.scratch)
+			m.encoder.SetEscapeHTML(false)
+			line, err = nil, &EventError{Problem: fmt.Sprintf("encoding a %T panicked", event), Err: fmt.Errorf("%v", p)}
+		}
+	}()
+	m.scratch.Reset()
+	if err := m.encoder.Encode(event); err != nil {
+		return nil, &EventError{Problem: fmt.Sprintf("a %T cannot be encoded as JSON", event), Err: err}
+	}
+	return bytes.TrimSuffix(m.scratch.Bytes(), []byte("\n")), nil
+}
+
+// checkLine holds for every line, whoever made it: one object by its first
+// and last byte, one line, and text that readers can decode.
+func checkLine(line []byte, maxBytes int) error {
+	switch {
+	case len(line) > maxBytes:
+		return tooLong(len(line), maxBytes)
+	case len(line) < 2 || line[0] != '{' || line[len(line)-1] != '}':
+		return &EventError{Problem: fmt.Sprintf("a line that %s; want one JSON object", begins(line))}
+	case bytes.IndexByte(line, '\n') >= 0 || bytes.IndexByte(line, '\r') >= 0:
+		return &EventError{Problem: "a line break inside the line; want compact JSON"}
+	case !utf8.Valid(line):
+		return &EventError{Problem: "invalid UTF-8", Err: errors.New("encode the text as UTF-8 or escape it before it becomes JSON")}
+	}
+	return nil
+}
+
+// begins describes a line without showing it: events are not for logs.
+func begins(line []byte) string {
+	switch {
+	case len(line) == 0:
+		return "is empty"
+	case line[0] == '{':
+		return "does not end with its object"
+	case line[0] == '[':
+		return "is an array"
+	case line[0] == '"':
+		return "is a string"
+	case bytes.Equal(line, []byte("null")):
+		return "is null"
+	}
+	return "is not an object"
+}
+
+func tooLong(n, most int) error {
+	return &EventError{Problem: fmt.Sprintf("%d bytes; MaxEventBytes is %d", n, most)}
+}

@@ -1,0 +1,297 @@
+package s3sink
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/budget"
+	"github.com/s3sink/s3sink/internal/deflate"
+	"github.com/s3sink/s3sink/internal/s3put"
+	"github.com/s3sink/s3sink/internal/spool"
+	"github.com/s3sink/s3sink/internal/upload"
+	"github.com/s3sink/s3sink/internal/uuid7"
+)
+
+// version is this library's, in keys and in the User-Agent.
+const version = "0.1.0"
+
+// Sink takes events and delivers them to one bucket. It is safe for concurrent
+// use. Several sinks in one process share nothing.
+type Sink struct {
+	cfg      Config
+	own      *Source // of Config.SourceID
+	sources  *sources
+	batcher  *batcher
+	uploader *upload.Uploader
+	client   *s3put.Client
+	hooks    hookRunner
+	keys     keyTemplate
+	runID    func() string
+	bucket   string
+	prefix   string // with a slash at its end, or ""
+
+	rejected atomic.Int64 // calls of Track that returned an error
+	attempts atomic.Int64
+	existed  atomic.Int64
+
+	warned   atomic.Int64 // Unix nanoseconds of the last warning about parked uploads
+	why      atomic.Pointer[UploadError]
+	closing  sync.Once
+	closed   chan struct{}
+	closeErr error
+}
+
+// New checks the whole configuration and returns a sink that is ready for
+// events. It reports every problem at once, joined, each a [*ConfigError]. It
+// makes no request, so a service starts while S3 is down; ctx bounds what the
+// AWS SDK reads of its configuration. Call [Sink.Close] to stop the sink.
+func New(ctx context.Context, cfg Config) (*Sink, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	client, err := newClient(ctx, &cfg)
+	if err != nil {
+		return nil, fmt.Errorf("s3sink: load the AWS configuration: %w", err)
+	}
+	keys, err := cfg.KeyFormat.compile()
+	if err != nil {
+		return nil, err // validate has compiled it too
+	}
+	s := &Sink{
+		cfg:     cfg,
+		sources: newSources(),
+		client:  client,
+		keys:    keys,
+		runID:   sync.OnceValue(uuid7.New), // at first use: an idle snapshot must not carry one
+		closed:  make(chan struct{}),
+	}
+	s.bucket, s.prefix = splitBucket(cfg.Bucket, cfg.Prefix)
+	if s.prefix != "" {
+		s.prefix += "/"
+	}
+	s.uploader = upload.New(upload.Settings{
+		Put:         s.put,
+		Concurrency: cfg.UploadConcurrency,
+		MinRate:     cfg.MinUploadRate,
+		RetryParked: cfg.RetryParked,
+		Delivered:   s.onDelivered,
+		Attempted:   s.onAttempt,
+		Parked:      s.onParked,
+	})
+	if s.batcher, err = s.newBatcher(); err != nil {
+		return nil, err
+	}
+	s.own = s.sources.get(s, cfg.SourceID)
+	return s, nil
+}
+
+func (s *Sink) newBatcher() (*batcher, error) {
+	pool, err := deflate.NewPool(s.cfg.CompressionLevel, runtime.GOMAXPROCS(0))
+	if err != nil {
+		return nil, err
+	}
+	return &batcher{
+		lim:       newBatchLimits(&s.cfg),
+		budget:    budget.New(s.cfg.MaxMemory),
+		pool:      pool,
+		spool:     spool.Memory{},
+		newHeader: s.newHeader,
+		sealed:    s.onSealed,
+		ready:     s.uploader.Add,
+		pending:   map[*block]struct{}{},
+		inFlight:  map[*spool.Segment][]*block{},
+	}, nil
+}
+
+// Track takes an event of Config.SourceID. It returns nil once the event is in
+// a bounded buffer, and never waits for the network, nor for room: without
+// room it returns [ErrBufferFull]. The event is encoded before Track returns,
+// and it is neither kept nor written to.
+//
+// An event is an [Event]; or a json.RawMessage or []byte that holds exactly one
+// JSON object, which is checked; or any other value that encoding/json makes an
+// object of (strings in it that are not UTF-8 are coerced, as encoding/json
+// does). Anything else is an [*EventError], and no other event is affected.
+func (s *Sink) Track(event any) error { return s.own.Track(event) }
+
+// TrackContext is Track, but waits for room until ctx ends; then it returns
+// ctx's cause, and the event was not taken.
+func (s *Sink) TrackContext(ctx context.Context, event any) error {
+	return s.own.TrackContext(ctx, event)
+}
+
+// TrackLine is Track for a line that the caller has encoded and vouches for:
+// one JSON object in UTF-8, without line breaks but perhaps one at its end.
+// Only that framing is checked, not the JSON inside, and nothing is allocated.
+// The line is copied before TrackLine returns.
+func (s *Sink) TrackLine(line []byte) error { return s.own.TrackLine(line) }
+
+// TrackLineContext is TrackLine, but waits for room until ctx ends.
+func (s *Sink) TrackLineContext(ctx context.Context, line []byte) error {
+	return s.own.TrackLineContext(ctx, line)
+}
+
+// Source returns the Source of another source id, the same one for the same
+// id as long as anybody holds it. An id is 1 to 256 bytes of any kind: in keys,
+// letters, digits and . _ = - stand for themselves, and every other byte is ~
+// and two hex digits. An id that would make keys too long for S3 is a
+// [*ConfigError].
+func (s *Sink) Source(id string) (*Source, error) {
+	if err := checkSourceID("SourceID", id); err != nil {
+		return nil, err
+	}
+	if n := s.cfg.longestKey(s.keys, id); n > maxKeyBytes {
+		var errs configErrors
+		errs.add("SourceID", id, fmt.Sprintf("an id whose keys have at most %d bytes, not up to %d", maxKeyBytes, n))
+		return nil, errs[0]
+	}
+	return s.sources.get(s, id), nil
+}
+
+// Flush closes every open object, whatever its age, and waits until everything
+// that this sink took before the call is in S3; then it returns nil. When ctx
+// ends first it returns ctx's cause, joined with the [*UploadError] if uploads
+// are parked; the sink goes on trying. Flush does not stop new events.
+func (s *Sink) Flush(ctx context.Context) error { return s.flush(ctx, nil) }
+
+func (s *Sink) flush(ctx context.Context, src *Source) error {
+	w := s.batcher.await(src)
+	s.batcher.sealAll(src, SealedByFlush)
+	s.uploader.Hurry()
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+		return errors.Join(context.Cause(ctx), s.Err())
+	}
+	if w.dropped > 0 {
+		return fmt.Errorf("%w: it dropped %d events that this Flush waited for", ErrClosed, w.dropped)
+	}
+	return nil
+}
+
+// closeGrace is how long Close waits for hooks that are still being called.
+const closeGrace = time.Second
+
+// Close stops the sink: it takes no more events, closes every open object and
+// uploads until everything is in S3 or ctx ends. It returns nil only if
+// everything is in S3, and a [*CloseError] that counts the rest if not; without
+// a spool the rest is lost. Every call waits for the same shutdown, which the
+// first call's ctx bounds, and returns the same error.
+func (s *Sink) Close(ctx context.Context) error {
+	s.closing.Do(func() {
+		go func() {
+			s.closeErr = s.shutdown(ctx)
+			close(s.closed)
+		}()
+	})
+	<-s.closed
+	return s.closeErr
+}
+
+func (s *Sink) shutdown(ctx context.Context) error {
+	s.batcher.close()
+	w := s.batcher.await(nil)
+	s.uploader.Hurry()
+	s.uploader.Unpark()
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+	}
+	parked := s.Err()
+	for _, seg := range s.uploader.Stop() {
+		s.batcher.settled(seg, false)
+	}
+	grace, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	s.hooks.drain(grace)
+	if s.cfg.HTTPClient == nil && s.cfg.AWS == nil {
+		s.client.CloseIdleConnections() // of a transport that is ours alone
+	}
+
+	st := s.Stats()
+	if st.Dropped == 0 {
+		return nil
+	}
+	return &CloseError{Delivered: st.Delivered, Dropped: st.Dropped, Err: errors.Join(context.Cause(ctx), parked)}
+}
+
+// Err returns nil, or the [*UploadError] for which uploads are parked: S3
+// refuses them and somebody must act. It is meant for health checks.
+func (s *Sink) Err() error {
+	if why := s.uploader.Why(); why == nil {
+		return nil
+	}
+	if e := s.why.Load(); e != nil {
+		return e
+	}
+	return nil
+}
+
+// noRoom is ErrBufferFull with the reason, where there is one.
+func (s *Sink) noRoom() error {
+	if err := s.Err(); err != nil {
+		return fmt.Errorf("%w: uploads are parked: %w", ErrBufferFull, err)
+	}
+	return ErrBufferFull
+}
+
+func (s *Sink) onSealed(seg *spool.Segment, why SealReason) {
+	if hook := s.cfg.Hooks.Sealed; hook != nil {
+		s.hooks.call(func() { hook(Sealed{Object: objectInfo(seg), Reason: why}) })
+	}
+}
+
+func (s *Sink) onAttempt(a upload.Attempt) {
+	s.attempts.Add(1)
+	hook := s.cfg.Hooks.Attempt
+	if hook == nil {
+		return
+	}
+	var err error
+	if a.Err != nil {
+		err = newUploadError(a.Segment.Key, a.Number, a.Err)
+	}
+	s.hooks.call(func() {
+		hook(Attempt{Object: objectInfo(a.Segment), Number: a.Number, Duration: a.Duration, Err: err})
+	})
+}
+
+func (s *Sink) onDelivered(d upload.Delivery) {
+	if d.Result.Existed {
+		s.existed.Add(1)
+	}
+	if hook := s.cfg.Hooks.Uploaded; hook != nil {
+		s.hooks.call(func() {
+			hook(Uploaded{
+				Object: objectInfo(d.Segment),
+				ETag:   d.Result.ETag, VersionID: d.Result.VersionID, Existed: d.Result.Existed,
+				Attempts: d.Attempts, Duration: d.Duration,
+			})
+		})
+	}
+	s.batcher.settled(d.Segment, true)
+}
+
+func (s *Sink) onParked(seg *spool.Segment, attempts int, refusal *s3put.Error) {
+	err := newUploadError(seg.Key, attempts, refusal)
+	s.why.Store(err)
+	if hook := s.cfg.Hooks.Parked; hook != nil {
+		s.hooks.call(func() { hook(Parked{Object: objectInfo(seg), Err: err}) })
+	}
+	now, last := time.Now().UnixNano(), s.warned.Load()
+	if last != 0 && now-last < int64(s.cfg.RetryParked) || !s.warned.CompareAndSwap(last, now) {
+		return
+	}
+	s.cfg.Logger.Warn("s3sink: uploads are parked: the bucket refuses them until somebody acts; events are kept as far as there is room",
+		slog.String("bucket", s.bucket), slog.String("key", err.Key), slog.Int("status", err.Status),
+		slog.String("code", err.Code), slog.String("request_id", err.RequestID), slog.Any("error", err.Err),
+		slog.Duration("next_try_in", cmp.Or(s.cfg.RetryParked, DefaultRetryParked)))
+}

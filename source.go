@@ -1,0 +1,274 @@
+package s3sink
+
+import (
+	"context"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+	"weak"
+)
+
+// Source takes the events of one source id. All sources of a sink share its
+// memory, its uploads and its bucket. A Source is safe for concurrent use; it
+// is not closed, and one that nobody holds any more costs nothing.
+type Source struct {
+	sink *Sink
+	id   string
+
+	mu      sync.Mutex
+	parts   []*partition // open, of different days
+	current *partition   // that took the last line
+	latest  time.Time    // when it was received
+
+	queue []*block // cut and not in a segment yet, in that order; under batcher.mu
+}
+
+// clockNoise is how far a clock may go back without a new object: goroutines
+// read it before they get the lock, so near midnight times come out of order.
+const clockNoise = time.Minute
+
+// ID returns the source id.
+func (s *Source) ID() string { return s.id }
+
+// Track is [Sink.Track] for this source.
+func (s *Source) Track(event any) error { return s.track(nil, event) }
+
+// TrackContext is [Sink.TrackContext] for this source.
+func (s *Source) TrackContext(ctx context.Context, event any) error { return s.track(ctx, event) }
+
+// TrackLine is [Sink.TrackLine] for this source.
+func (s *Source) TrackLine(line []byte) error { return s.trackLine(nil, line) }
+
+// TrackLineContext is [Sink.TrackLineContext] for this source.
+func (s *Source) TrackLineContext(ctx context.Context, line []byte) error {
+	return s.trackLine(ctx, line)
+}
+
+// Flush is [Sink.Flush] for the events of this source.
+func (s *Source) Flush(ctx context.Context) error { return s.sink.flush(ctx, s) }
+
+func (s *Source) track(ctx context.Context, event any) error {
+	m := lineMakers.Get().(*lineMaker)
+	defer m.release()
+	now := time.Now()
+	line, err := m.line(event, now, s.sink.cfg.MaxEventBytes)
+	if err != nil {
+		s.sink.rejected.Add(1)
+		return err
+	}
+	return s.add(ctx, line, now)
+}
+
+func (s *Source) trackLine(ctx context.Context, line []byte) error {
+	if n := len(line); n > 0 && line[n-1] == '\n' {
+		line = line[:n-1]
+	}
+	if err := checkLine(line, s.sink.cfg.MaxEventBytes); err != nil {
+		s.sink.rejected.Add(1)
+		return err
+	}
+	return s.add(ctx, line, time.Now())
+}
+
+// add puts a line into the open block. With a nil ctx it does not wait for
+// room. The source's lock is not held while it waits.
+func (s *Source) add(ctx context.Context, line []byte, received time.Time) error {
+	b := s.sink.batcher
+	if ctx != nil && ctx.Err() != nil {
+		s.sink.rejected.Add(1)
+		return context.Cause(ctx)
+	}
+	var granted int64
+	for {
+		need, excess, err := s.tryAdd(line, received, granted)
+		if excess != nil {
+			excess.source.seal(excess, SealedByPartitions)
+		}
+		switch {
+		case err != nil:
+			s.sink.rejected.Add(1)
+			return err
+		case need == 0:
+			return nil
+		}
+		b.relieve()
+		if ctx == nil {
+			s.sink.rejected.Add(1)
+			return s.sink.noRoom()
+		}
+		if err := b.budget.Take(ctx, need); err != nil {
+			s.sink.rejected.Add(1)
+			return err
+		}
+		granted = need
+	}
+}
+
+// tryAdd adds the line unless that needs more of the budget than is granted
+// or free; then it returns how much. The grant is used up or given back.
+func (s *Source) tryAdd(line []byte, received time.Time, granted int64) (need int64, excess *partition, err error) {
+	b := s.sink.batcher
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b.closing.Load() {
+		b.budget.Give(granted)
+		return 0, nil, ErrClosed
+	}
+	if received.Before(s.latest) && s.latest.Sub(received) < clockNoise {
+		received = s.latest
+	}
+	p := s.partition(received)
+	if p.block != nil && b.full(p.block.raw+len(line)+1) {
+		s.cut(p)
+	}
+	room := p.block.room(len(line) + 1)
+	if need := s.pay(room, granted); need > 0 {
+		return need, nil, nil
+	}
+	if p.block == nil {
+		var ok bool
+		if excess, ok = b.openBlock(p, room, received); !ok {
+			b.budget.Give(room)
+			return 0, nil, ErrClosed
+		}
+	} else if room > 0 {
+		b.hold(p.block, room)
+	}
+	p.held.Add(room)
+	s.enter(p)
+	s.latest = received
+	p.block.add(line, received)
+	if most := b.lim.object.Events; p.events.Add(1) == most {
+		b.seal(p, SealedByEvents)
+		s.leave(p)
+	}
+	return 0, excess, nil
+}
+
+// pay takes room from the grant and the budget, or gives the grant back and
+// returns what is missing.
+func (s *Source) pay(room, granted int64) (need int64) {
+	b := s.sink.batcher
+	if granted >= room {
+		b.budget.Give(granted - room)
+		return 0
+	}
+	b.budget.Give(granted)
+	if !b.budget.TryTake(room) {
+		return room
+	}
+	if b.pressed() {
+		b.relieve()
+	}
+	return 0
+}
+
+// partition returns the open partition of the day of received, or a new one,
+// which is not open before it has a block.
+func (s *Source) partition(received time.Time) *partition {
+	if s.current != nil && sameDay(received, s.current.day) {
+		return s.current
+	}
+	day := received.UTC().Truncate(24 * time.Hour)
+	for _, p := range s.parts {
+		if p.day.Equal(day) {
+			return p
+		}
+	}
+	return &partition{source: s, day: day}
+}
+
+func sameDay(t, day time.Time) bool {
+	sec := t.Unix() - day.Unix()
+	return sec >= 0 && sec < 24*60*60
+}
+
+// enter makes p the current partition. The block of the one before is cut, so
+// that its lines come to a segment, and so to a key, before those of p; and
+// should the clock bring its day back, they go to a new object behind p's.
+func (s *Source) enter(p *partition) {
+	if p == s.current {
+		return
+	}
+	if s.current != nil {
+		s.cut(s.current)
+		s.current.later = true
+	}
+	s.current = p
+	if !slices.Contains(s.parts, p) {
+		s.parts = append(s.parts, p)
+	}
+}
+
+// leave takes a sealed partition off.
+func (s *Source) leave(p *partition) {
+	s.parts = slices.DeleteFunc(s.parts, func(q *partition) bool { return q == p })
+	if s.current == p {
+		s.current = nil
+	}
+}
+
+func (s *Source) cut(p *partition) {
+	if p.block == nil {
+		return
+	}
+	b := s.sink.batcher
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cutLocked(p.block)
+	p.block = nil
+}
+
+func (s *Source) seal(p *partition, why SealReason) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sink.batcher.seal(p, why)
+	s.leave(p)
+}
+
+// expire seals p when its object is old enough. An object that was closed by
+// size meanwhile has made room for a younger one.
+func (s *Source) expire(p *partition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.sealed {
+		return
+	}
+	if left := s.sink.batcher.due(p); left > 0 {
+		p.age.Reset(left)
+		return
+	}
+	s.sink.batcher.seal(p, SealedByAge)
+	s.leave(p)
+}
+
+// sources finds the Source of an id. It holds them weakly: open partitions and
+// blocks under way keep theirs, and so do callers, so two goroutines that ask
+// for one id share its order; and a million ids seen once leave nothing.
+type sources struct {
+	mu   sync.Mutex
+	byID map[string]weak.Pointer[Source]
+}
+
+func newSources() *sources { return &sources{byID: map[string]weak.Pointer[Source]{}} }
+
+func (r *sources) get(sink *Sink, id string) *Source {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.byID[id].Value(); s != nil {
+		return s
+	}
+	s := &Source{sink: sink, id: id}
+	r.byID[id] = weak.Make(s)
+	runtime.AddCleanup(s, r.forget, id)
+	return s
+}
+
+func (r *sources) forget(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p, ok := r.byID[id]; ok && p.Value() == nil {
+		delete(r.byID, id)
+	}
+}

@@ -1,0 +1,61 @@
+package s3sink
+
+// Stats are counts since New. They are exact and of one moment:
+//
+//	Accepted + Recovered = Delivered + Pending + Quarantined + Dropped
+//
+// Each is counted where it happens; Pending is counted by looking at what is
+// there, not worked out from the others.
+type Stats struct {
+	// Events.
+	Accepted    int64 // Track returned nil
+	Recovered   int64 // found in the spool by New; 0 without one
+	Delivered   int64 // in S3
+	Pending     int64 // in the sink
+	Quarantined int64 // set aside, damaged; 0 without a spool
+	Dropped     int64 // given up by Close
+
+	Rejected int64 // calls of Track that returned an error; not in Accepted
+
+	// Objects in S3.
+	Objects      int64
+	ObjectBytes  int64 // as stored
+	RawBytes     int64 // of NDJSON
+	Attempts     int64 // to send one, over all objects
+	LostAnswers  int64 // objects that S3 had already, because an answer was lost
+	MissedHooks  int64 // calls that a slow hook missed
+	OpenObjects  int   // partitions that gather events now
+	Memory       int64 // bytes of MaxMemory in use now
+	MemoryPeak   int64 // the most that ever were
+	QueuedBlocks int   // pending blocks: open, being compressed, or in objects not in S3
+}
+
+// Stats returns the counts. It looks at every pending block, so it is meant
+// for every few seconds, not for every event.
+func (s *Sink) Stats() Stats {
+	st := s.batcher.stats()
+	st.Rejected = s.rejected.Load()
+	st.Attempts = s.attempts.Load()
+	st.LostAnswers = s.existed.Load()
+	st.MissedHooks = s.hooks.missed.Load()
+	st.Memory, st.MemoryPeak = s.batcher.budget.Used()
+	return st
+}
+
+func (b *batcher) stats() Stats {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	st := Stats{
+		Accepted: b.accepted, Delivered: b.delivered, Dropped: b.dropped,
+		Objects: b.objects, ObjectBytes: b.bytes, RawBytes: b.rawBytes,
+		OpenObjects: b.open.Len(), QueuedBlocks: len(b.pending),
+	}
+	for blk := range b.pending {
+		n := blk.events.Load()
+		st.Pending += n
+		if !blk.cut {
+			st.Accepted += n // b.accepted gets them when the block is cut
+		}
+	}
+	return st
+}
