@@ -1,0 +1,185 @@
+package s3sinktest
+
+import (
+	"bytes"
+	"cmp"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Fault is something that goes wrong with a request. Its fields combine: the
+// server waits for Delay, then answers with Status or handles the request, and
+// then loses that answer if LoseResponse is set. The request's body has been
+// read by then.
+type Fault struct {
+	// Operation is the name, such as "PutObject" or "AssumeRole", of the
+	// requests that the fault is for. Empty means any.
+	Operation string
+
+	// Match says whether the fault is for this request; nil means yes. It gets
+	// a copy whose body it may read, and is called from several goroutines at
+	// once, also for requests that arrive when Times has run out.
+	Match func(*http.Request) bool
+
+	// Times is how many requests the fault is for. Zero means all of them,
+	// until [Server.ClearFaults].
+	Times int
+
+	// Status is answered in place of handling the request, whoever sent it:
+	// nothing is checked and nothing stored. Zero means 503 when Code, Message
+	// or Body is set, and otherwise that the request is handled.
+	Status int
+
+	// Code and Message go into an error of the service's XML shape. Code
+	// defaults to the status text without its spaces.
+	Code    string
+	Message string
+
+	// Body is sent as it is in place of XML, with the type ContentType.
+	Body        []byte
+	ContentType string
+
+	// Header is added to the answer. RetryAfter is sent in Retry-After, rounded
+	// up to seconds. Both need Status.
+	Header     http.Header
+	RetryAfter time.Duration
+
+	// LoseResponse cuts the connection in place of sending the answer. Without
+	// Status the request has been handled by then, so its object is stored.
+	LoseResponse bool
+
+	// Delay is waited before anything else. If the client leaves, or the
+	// server is closed, the request is dropped without being handled.
+	Delay time.Duration
+
+	// Stall never answers. It ends when the client leaves or the server is
+	// closed; nothing is stored.
+	Stall bool
+}
+
+// Inject adds a fault behind those already there. For every request the server
+// takes the first fault that matches and has Times left, and only that one.
+// Requests that are being handled are not affected. The server keeps f; leave
+// its Body and Header alone afterwards.
+func (s *Server) Inject(f Fault) { s.faults.add(f) }
+
+// ClearFaults removes all faults. Requests that one has already caught stay
+// caught.
+func (s *Server) ClearFaults() { s.faults.clear() }
+
+// answers says whether the fault replaces the handling of the request.
+func (f *Fault) answers() bool {
+	return f.Status != 0 || f.Code != "" || f.Message != "" || f.Body != nil
+}
+
+func (f *Fault) answer(c *call) answer {
+	status := cmp.Or(f.Status, http.StatusServiceUnavailable)
+	code := cmp.Or(f.Code, strings.ReplaceAll(http.StatusText(status), " ", ""))
+	a := c.refuse(&apiError{status: status, code: code, message: f.Message})
+	if f.Body != nil {
+		a.code = f.Code // a proxy's page has no code unless the test gives it one
+		a.body = f.Body
+		a.header.Set("Content-Type", cmp.Or(f.ContentType, "application/octet-stream"))
+	}
+	if f.RetryAfter > 0 {
+		seconds := (f.RetryAfter + time.Second - 1) / time.Second
+		a.header.Set("Retry-After", strconv.Itoa(int(seconds)))
+	}
+	maps.Copy(a.header, f.Header)
+	return a
+}
+
+func (f *Fault) matches(c *call) bool {
+	if f.Operation != "" && f.Operation != c.operation {
+		return false
+	}
+	if f.Match == nil {
+		return true
+	}
+	r := c.r.Clone(c.r.Context())
+	r.Body = io.NopCloser(bytes.NewReader(c.body))
+	return f.Match(r)
+}
+
+// wait holds the request back. It reports false when the request is to be
+// dropped: by returning normally instead, the handler would send a 200 that
+// can still win a race with the client's deadline.
+func (f *Fault) wait(c *call, closing <-chan struct{}) bool {
+	if f.Stall {
+		select {
+		case <-c.r.Context().Done():
+		case <-closing:
+		}
+		return false
+	}
+	if f.Delay <= 0 {
+		return true
+	}
+	timer := time.NewTimer(f.Delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-c.r.Context().Done():
+		return false
+	case <-closing:
+		return false
+	}
+}
+
+// faultQueue holds the injected faults in order.
+type faultQueue struct {
+	mu      sync.Mutex
+	pending []*pendingFault
+}
+
+type pendingFault struct {
+	Fault
+	left int // requests it is still for, when Times is set
+}
+
+func (q *faultQueue) add(f Fault) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.pending = append(q.pending, &pendingFault{Fault: f, left: f.Times})
+}
+
+func (q *faultQueue) clear() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.pending = nil
+}
+
+// take returns the fault for this request; without one, a fault that does
+// nothing. Match runs outside the lock, so that it may call the server; hence
+// the second look in use.
+func (q *faultQueue) take(c *call) *Fault {
+	q.mu.Lock()
+	pending := slices.Clone(q.pending)
+	q.mu.Unlock()
+	for _, p := range pending {
+		if p.matches(c) && q.use(p) {
+			return &p.Fault
+		}
+	}
+	return &Fault{}
+}
+
+func (q *faultQueue) use(p *pendingFault) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if p.Times == 0 {
+		return true
+	}
+	if p.left <= 0 {
+		return false
+	}
+	p.left--
+	return true
+}

@@ -1,0 +1,181 @@
+package s3sinktest
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+const (
+	bucketRegionHeader = "X-Amz-Bucket-Region"
+	maxKey             = 1024
+)
+
+// storedObject is an object and what GetObject says about it. It never changes
+// once stored.
+type storedObject struct {
+	Object
+	header http.Header
+}
+
+// s3Operation names the operation that an S3 request asks for. Those that the
+// server does not know are named by their method.
+func s3Operation(c *call) string {
+	query := c.r.URL.Query()
+	if c.key == "" {
+		switch {
+		case c.bucket == "":
+			return c.r.Method
+		case c.r.Method == http.MethodHead:
+			return "HeadBucket"
+		case c.r.Method == http.MethodGet && query.Get("list-type") == "2":
+			return "ListObjectsV2"
+		}
+		return c.r.Method
+	}
+	// Anything but x-id asks for a subresource, a version or a part.
+	query.Del("x-id")
+	if len(query) > 0 {
+		return c.r.Method
+	}
+	switch c.r.Method {
+	case http.MethodPut:
+		if c.r.Header.Get("X-Amz-Copy-Source") != "" {
+			return "CopyObject"
+		}
+		return "PutObject"
+	case http.MethodGet:
+		return "GetObject"
+	case http.MethodHead:
+		return "HeadObject"
+	case http.MethodDelete:
+		return "DeleteObject"
+	}
+	return c.r.Method
+}
+
+func (s *Server) handleS3(c *call) answer {
+	handler := map[string]func(*call) answer{
+		"PutObject":     s.putObject,
+		"GetObject":     s.getObject,
+		"HeadObject":    s.getObject,
+		"HeadBucket":    s.headBucket,
+		"ListObjectsV2": s.listObjects,
+		"DeleteObject":  methodNotAllowed,
+	}[c.operation]
+	if handler == nil {
+		return c.refuse(notImplemented("A header or parameter you provided implies functionality that is not implemented."))
+	}
+	if err := s.checkBucket(c); err != nil {
+		return c.refuse(err)
+	}
+	return handler(c)
+}
+
+func methodNotAllowed(c *call) answer {
+	return c.refuse(&apiError{status: 405, code: "MethodNotAllowed",
+		message: "The specified method is not allowed against this resource.",
+		details: []xmlElement{detail("Method", c.r.Method), detail("ResourceType", "OBJECT")}})
+}
+
+// region is where the bucket is, and whether it exists.
+func (s *Server) region(name string) (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.buckets[name]
+	if b == nil {
+		return "", false
+	}
+	return b.region, true
+}
+
+// checkBucket answers for what all operations have in common.
+func (s *Server) checkBucket(c *call) *apiError {
+	if _, ok := s.region(c.bucket); !ok {
+		return &apiError{status: 404, code: "NoSuchBucket", message: "The specified bucket does not exist",
+			details: []xmlElement{detail("BucketName", c.bucket)}}
+	}
+	if owner := c.r.Header.Get("X-Amz-Expected-Bucket-Owner"); owner != "" && owner != AccountID {
+		return accessDenied("Access Denied")
+	}
+	if len(c.key) > maxKey {
+		return &apiError{status: 400, code: "KeyTooLongError", message: "Your key is too long",
+			details: []xmlElement{detail("Size", strconv.Itoa(len(c.key))), detail("MaxSizeAllowed", strconv.Itoa(maxKey))}}
+	}
+	return nil
+}
+
+// authorize says whether the caller may do this to the call's bucket or object.
+func (s *Server) authorize(c *call, action string) *apiError {
+	if s.may(c.caller, action) {
+		return nil
+	}
+	if c.caller.arn == "" {
+		return accessDenied("Access Denied")
+	}
+	resource := "arn:aws:s3:::" + c.bucket
+	if action != actionList {
+		resource += "/" + c.key
+	}
+	return accessDenied(fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %q "+
+		"because no identity-based policy allows the %s action", c.caller.arn, action, resource, action))
+}
+
+func accessDenied(message string) *apiError {
+	return &apiError{status: 403, code: "AccessDenied", message: message}
+}
+
+// headBucket tells the region also to those who may not know more: that is how
+// clients find it.
+func (s *Server) headBucket(c *call) answer {
+	region, _ := s.region(c.bucket)
+	a := c.reply(http.StatusOK)
+	if err := s.authorize(c, actionList); err != nil {
+		a = c.refuse(err)
+	}
+	a.header.Set(bucketRegionHeader, region)
+	return a
+}
+
+// getObject is HeadObject as well; net/http leaves out the body.
+func (s *Server) getObject(c *call) answer {
+	if err := s.authorize(c, actionGet); err != nil {
+		return c.refuse(err)
+	}
+	if err := refuseHeaders(c, "Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"); err != nil {
+		return c.refuse(err)
+	}
+	obj, ok := s.lookup(c.bucket, c.key)
+	if !ok {
+		// Who may not list is not told that there is no such key.
+		if err := s.authorize(c, actionList); err != nil {
+			return c.refuse(err)
+		}
+		return c.refuse(&apiError{status: 404, code: "NoSuchKey", message: "The specified key does not exist.",
+			details: []xmlElement{detail("Key", c.key)}})
+	}
+	a := c.reply(http.StatusOK)
+	withChecksum := c.r.Header.Get("X-Amz-Checksum-Mode") == "ENABLED"
+	for name, values := range obj.header {
+		if withChecksum || !strings.HasPrefix(name, checksumPrefix) {
+			a.header[name] = values
+		}
+	}
+	a.header.Set("Content-Length", strconv.Itoa(len(obj.Body)))
+	a.body = obj.Body
+	return a
+}
+
+// refuseHeaders answers requests for what the server cannot do, which would
+// otherwise get an answer that only looks right.
+func refuseHeaders(c *call, names ...string) *apiError {
+	for _, name := range names {
+		if c.r.Header.Get(name) != "" {
+			e := notImplemented("A header you provided implies functionality that is not implemented")
+			e.details = []xmlElement{detail("Header", name)}
+			return e
+		}
+	}
+	return nil
+}

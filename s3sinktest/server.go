@@ -1,0 +1,248 @@
+package s3sinktest
+
+import (
+	"bytes"
+	"cmp"
+	"log"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// AccountID owns every bucket. A request that names another account in
+// x-amz-expected-bucket-owner is refused with 403 AccessDenied.
+const AccountID = "111122223333"
+
+// DefaultRegion is where [Server.CreateBucket] puts a bucket without a region.
+const DefaultRegion = "us-east-1"
+
+// Server is an S3 and STS server. Make one with [NewServer].
+//
+// Every method may be called from several goroutines at once, and none but
+// [Server.Close] waits for a request. What a method returns is the caller's to
+// keep and change.
+type Server struct {
+	url       string
+	listener  net.Listener
+	transport func() *http.Transport
+	http      *http.Server
+
+	serving sync.WaitGroup // the goroutine that accepts connections
+	conns   sync.WaitGroup // one for every connection that is open
+	closing chan struct{}  // closed when Close begins: wakes stalled requests
+	closed  chan struct{}  // closed when Close has finished
+
+	faults faultQueue
+
+	mu         sync.Mutex // guards everything below; held for no I/O
+	isClosing  bool
+	transports []*http.Transport
+	buckets    map[string]*bucket
+	keys       map[string]credential // by access key ID
+	roles      map[string]Role       // by ARN
+	requests   []Request
+	storedPuts int
+}
+
+type bucket struct {
+	region  string
+	objects map[string]storedObject
+}
+
+// An Object is one stored object.
+type Object struct {
+	Bucket string
+	Key    string
+	Body   []byte
+
+	ContentType     string // binary/octet-stream when the request had none, as S3 does
+	ContentEncoding string
+
+	// Metadata holds the x-amz-meta- headers; its keys are lower case and come
+	// without that prefix.
+	Metadata map[string]string
+
+	// SSE and SSEKMSKeyID are what the request asked for in
+	// x-amz-server-side-encryption and -aws-kms-key-id; empty when it did not.
+	SSE         string
+	SSEKMSKeyID string
+
+	ETag         string // in quotes, as S3 sends it
+	CRC32        string // base64, computed from Body whatever checksum was sent
+	LastModified time.Time
+
+	// Writes counts the PUTs stored under this key, this one included.
+	Writes int
+}
+
+// An Option changes how [NewServer] serves.
+type Option func(*options)
+
+type options struct {
+	tls, inMemory bool
+}
+
+// TLS serves https with a self-signed certificate that [Server.HTTPClient]
+// trusts. It is valid from 1999 to 2099, because the clock of a
+// testing/synctest bubble starts in 2000, for 127.0.0.1, localhost, example.com
+// and the names below s3sink.test. The default is plain http.
+func TLS() Option { return func(o *options) { o.tls = true } }
+
+// InMemory serves over buffers in memory in place of TCP, so that a
+// testing/synctest bubble can tell when everybody is waiting. Writing to a
+// connection never blocks, whether or not the other side reads. [Server.URL]
+// names a host that does not exist: only [Server.HTTPClient] can reach it. The
+// server, its clients and the call of Close have to be inside the bubble.
+func InMemory() Option { return func(o *options) { o.inMemory = true } }
+
+// NewServer starts a server and returns at once; it already accepts requests.
+// It is empty: give it buckets, users and roles. It panics when it cannot
+// listen on the loopback interface. Call [Server.Close] when done.
+func NewServer(opts ...Option) *Server {
+	var o options
+	for _, opt := range opts {
+		opt(&o)
+	}
+	s := &Server{
+		closing: make(chan struct{}),
+		closed:  make(chan struct{}),
+		buckets: make(map[string]*bucket),
+		keys:    make(map[string]credential),
+		roles:   make(map[string]Role),
+	}
+	s.listen(o)
+	s.http = &http.Server{
+		Handler:   http.HandlerFunc(s.serve),
+		ConnState: s.connState,
+		ErrorLog:  log.New(quietLog{}, "", 0),
+	}
+	s.serving.Go(func() { s.http.Serve(s.listener) })
+	return s
+}
+
+// URL is the address of both S3 and STS, without a slash at the end. Objects
+// are found under it in path style (URL/bucket/key). Virtual-host style works
+// for bucket.s3.s3sink.test, and bucket.localhost with the port of URL.
+func (s *Server) URL() string { return s.url }
+
+// HTTPClient returns a new client with a connection pool of its own. It trusts
+// the server's certificate, connects to this server whatever host it is asked
+// for, uses no proxy, and hands out redirects and compressed bodies as they
+// are. The caller may change it; Close closes its idle connections.
+func (s *Server) HTTPClient() *http.Client {
+	t := s.transport()
+	s.mu.Lock()
+	s.transports = append(s.transports, t)
+	s.mu.Unlock()
+	return &http.Client{
+		Transport: t,
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		},
+	}
+}
+
+// Close stops accepting, cuts the connections that are open, stalled ones
+// included, and returns when no request is being handled any more. It closes
+// the idle connections of every client from [Server.HTTPClient]. Calling it
+// again waits for the first call. Objects and Requests can still be read.
+func (s *Server) Close() {
+	s.mu.Lock()
+	first := !s.isClosing
+	s.isClosing = true
+	transports := s.transports
+	s.mu.Unlock()
+	if !first {
+		<-s.closed
+		return
+	}
+	defer close(s.closed)
+
+	close(s.closing)
+	s.http.Close()
+	s.serving.Wait() // first: conns.Add is only called by that goroutine
+	s.conns.Wait()
+	for _, t := range transports {
+		t.CloseIdleConnections()
+	}
+}
+
+// connState counts open connections. net/http reports StateClosed as the last
+// thing a connection's goroutine does, after its handler has returned.
+func (s *Server) connState(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.conns.Add(1)
+	case http.StateClosed:
+		s.conns.Done()
+	}
+}
+
+// quietLog passes on what net/http logs, but not failed handshakes: clients
+// that change their mind cause them all the time, and a client that does not
+// trust the certificate has an error of its own.
+type quietLog struct{}
+
+func (quietLog) Write(p []byte) (int, error) {
+	if !bytes.Contains(p, []byte("TLS handshake error")) {
+		log.Print(string(p))
+	}
+	return len(p), nil
+}
+
+// CreateBucket adds an empty bucket. An empty region means [DefaultRegion]. A
+// bucket that exists stays as it is.
+func (s *Server) CreateBucket(name, region string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.buckets[name] == nil {
+		s.buckets[name] = &bucket{
+			region:  cmp.Or(region, DefaultRegion),
+			objects: make(map[string]storedObject),
+		}
+	}
+}
+
+// Objects returns what the bucket holds, sorted by key. It is empty when there
+// is no such bucket. Bodies are copied.
+func (s *Server) Objects(bucket string) []Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.buckets[bucket]
+	if b == nil {
+		return nil
+	}
+	var out []Object
+	for _, key := range slices.Sorted(maps.Keys(b.objects)) {
+		out = append(out, b.objects[key].Object.clone())
+	}
+	return out
+}
+
+// Object returns one object, and whether it exists. Its body is a copy.
+func (s *Server) Object(bucket, key string) (Object, bool) {
+	obj, ok := s.lookup(bucket, key)
+	return obj.Object.clone(), ok
+}
+
+// lookup returns the object itself. Stored objects never change, so it may be
+// read without the lock.
+func (s *Server) lookup(bucket, key string) (storedObject, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.buckets[bucket]
+	if b == nil {
+		return storedObject{}, false
+	}
+	obj, ok := b.objects[key]
+	return obj, ok
+}
+
+func (o Object) clone() Object {
+	o.Body = bytes.Clone(o.Body)
+	o.Metadata = maps.Clone(o.Metadata)
+	return o
+}
