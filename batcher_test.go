@@ -1,0 +1,533 @@
+package s3sink_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+// hex returns n hex digits that compress to about half.
+func hex(r *rand.Rand, n int) string {
+	var b strings.Builder
+	for b.Len() < n {
+		fmt.Fprintf(&b, "%016x", r.Uint64())
+	}
+	return b.String()[:n]
+}
+
+// Under load every object but the last is at least nine tenths full, and none
+// is over its limit by a byte, however many cores compress.
+func TestMaxObjectBytes(t *testing.T) { // not parallel: it sets GOMAXPROCS
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for _, cores := range []int{1, 2, 64} {
+		for _, limit := range []int64{5_000, 100_000, 1_000_000} {
+			t.Run(fmt.Sprintf("cores=%d/limit=%d", cores, limit), func(t *testing.T) {
+				runtime.GOMAXPROCS(cores)
+				server, cfg := s3sinktest.New(t)
+				cfg.MaxObjectBytes = limit
+				cfg.MaxEventBytes = int(limit / 20)
+				sink := open(t, cfg)
+				r := rand.New(rand.NewPCG(1, uint64(limit)))
+				var sent int64
+				events := 0
+				for sent < 12*limit {
+					line := fmt.Sprintf(`{"n":%d,"x":"%s"}`, events, hex(r, 20+r.IntN(int(limit/100))))
+					sent += int64(len(line))
+					events++
+					if err := sink.TrackLineContext(t.Context(), []byte(line)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				mustClose(t, sink)
+				all := objects(t, server, s3sinktest.Bucket)
+				if len(all) < 4 {
+					t.Fatalf("only %d objects", len(all))
+				}
+				n := 0
+				for i, o := range all {
+					if size := int64(len(o.Body)); size > limit || i < len(all)-1 && size < limit*9/10 {
+						t.Errorf("object %d of %d has %d bytes of %d", i+1, len(all), size, limit)
+					}
+					for _, line := range o.lines {
+						if !strings.HasPrefix(line, fmt.Sprintf(`{"n":%d,`, n)) {
+							t.Fatalf("object %d: %.20s is not event %d", i, line, n)
+						}
+						n++
+					}
+				}
+				if n != events {
+					t.Errorf("%d events stored of %d", n, events)
+				}
+			})
+		}
+	}
+}
+
+// The largest event that is allowed fits the smallest object that is allowed.
+func TestLargestEventInSmallestObject(t *testing.T) {
+	t.Parallel()
+	server, cfg := s3sinktest.New(t)
+	cfg.MaxEventBytes = 1000
+	cfg.MaxObjectBytes = 1
+	_, err := s3sink.New(t.Context(), cfg)
+	var wrong *s3sink.ConfigError
+	if !errors.As(err, &wrong) || wrong.Field != "MaxObjectBytes" {
+		t.Fatalf("got %v, want an error for MaxObjectBytes", err)
+	}
+	if _, err := fmt.Sscan(wrong.Want, &cfg.MaxObjectBytes); err != nil { // "1051 to …"
+		t.Fatal(err)
+	}
+	sink := open(t, cfg)
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 20 {
+		line := make([]byte, 1000) // printable noise hardly compresses
+		for i := range line {
+			line[i] = byte('0' + r.IntN(60))
+		}
+		copy(line, `{"x":"`)
+		copy(line[len(line)-2:], `"}`)
+		if err := sink.TrackLine([]byte(strings.ReplaceAll(string(line), `\`, "/"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustClose(t, sink)
+	for _, o := range objects(t, server, s3sinktest.Bucket) {
+		if int64(len(o.Body)) > cfg.MaxObjectBytes {
+			t.Errorf("%d bytes, the limit is %d", len(o.Body), cfg.MaxObjectBytes)
+		}
+	}
+}
+
+func TestMaxObjectEvents(t *testing.T) {
+	t.Parallel()
+	for _, limit := range []int64{1, 7, 1000} {
+		server, cfg := s3sinktest.New(t)
+		cfg.MaxObjectEvents = limit
+		sink := open(t, cfg)
+		total := 3*limit + 1
+		for i := range total {
+			if err := sink.Track(map[string]any{"n": i, "x": strings.Repeat("y", 900)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustClose(t, sink)
+		var got []int
+		for _, o := range objects(t, server, s3sinktest.Bucket) {
+			got = append(got, len(o.lines))
+		}
+		want := []int{int(limit), int(limit), int(limit), 1}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("limit %d: objects of %v events, want %v", limit, got, want)
+		}
+	}
+}
+
+// An idle object is closed on time: counted from its first event, not from
+// the last one, and not before.
+func TestMaxObjectAge(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		cfg.MaxObjectAge = time.Minute
+		sink := open(t, cfg)
+		stored := func() int { return len(server.Objects(s3sinktest.Bucket)) }
+		for round := range 3 {
+			for range 5 {
+				if err := sink.Track(struct{}{}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Second)
+			}
+			time.Sleep(9 * time.Second)
+			synctest.Wait()
+			if n := stored(); n != round {
+				t.Errorf("%d objects after 59 s of round %d", n, round)
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if n := stored(); n != round+1 {
+				t.Errorf("%d objects after 60 s of round %d", n, round)
+			}
+			time.Sleep(10 * time.Minute) // nothing more: no empty objects
+			if n := stored(); n != round+1 {
+				t.Errorf("%d objects after an idle while in round %d", n, round)
+			}
+		}
+		mustClose(t, sink)
+		server.Close()
+	})
+}
+
+// An object that is closed by size hands its age to nobody: the next one
+// counts from its own first event.
+func TestAgeAfterSize(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		cfg.MaxObjectAge = time.Minute
+		cfg.MaxEventBytes = 10_000
+		cfg.MaxObjectBytes = 20_000
+		sink := open(t, cfg)
+		r := rand.New(rand.NewPCG(5, 6))
+		for range 30 { // 10 kB compressed each minute: one object in two minutes would be too old
+			if err := sink.Track(map[string]string{"x": hex(r, 9000)}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+		}
+		mustClose(t, sink)
+		for _, o := range objects(t, server, s3sinktest.Bucket) {
+			first, err := time.Parse(time.RFC3339, o.Metadata["s3sink-first-received"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if age := o.LastModified.Sub(first); age > time.Minute {
+				t.Errorf("an object was %v old when it was stored", age)
+			}
+		}
+		server.Close()
+	})
+}
+
+// Days do not mix, nothing is sealed at midnight, and the events of a source
+// stay in order from one day's objects to the next's, also when the clock goes
+// back over midnight.
+func TestReceivedDay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		cfg.MaxObjectAge = time.Hour
+		sink := open(t, cfg)
+		time.Sleep(24*time.Hour - 3*time.Second) // 2000-01-01 23:59:57
+		for i := range 6 {
+			if err := sink.Track(map[string]int{"n": i}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		time.Sleep(time.Minute)
+		if n := len(server.Objects(s3sinktest.Bucket)); n != 0 {
+			t.Errorf("%d objects sealed at midnight", n)
+		}
+		time.Sleep(time.Hour)
+		all := objects(t, server, s3sinktest.Bucket)
+		if len(all) != 2 {
+			t.Fatalf("%d objects, want 2", len(all))
+		}
+		for i, day := range []int64{946684800000, 946771200000} {
+			if want := fmt.Sprintf("segment-logs/%s/%d/", s3sinktest.SourceID, day); !strings.HasPrefix(all[i].Key, want) {
+				t.Errorf("key %s, want it below %s", all[i].Key, want)
+			}
+			if want := fmt.Sprint([]string{fmt.Sprintf(`{"n":%d}`, 3*i), fmt.Sprintf(`{"n":%d}`, 3*i+1), fmt.Sprintf(`{"n":%d}`, 3*i+2)}); fmt.Sprint(all[i].lines) != want {
+				t.Errorf("lines %v, want %v", all[i].lines, want)
+			}
+		}
+		mustClose(t, sink)
+		server.Close()
+	})
+}
+
+// numbered is an event that knows its place.
+type numbered struct {
+	Worker int    `json:"w"`
+	N      int    `json:"n"`
+	Pad    string `json:"pad,omitempty"`
+}
+
+// Events of one source that happen one after another are stored in that
+// order: within an object, and from object to object. A baton passed between
+// goroutines makes one happen before the next across goroutines as well.
+func TestOrder(t *testing.T) {
+	t.Parallel()
+	server, cfg := s3sinktest.New(t)
+	cfg.MaxEventBytes = 2000
+	cfg.MaxObjectBytes = 30_000 // many objects
+	cfg.MaxMemory = 4 << 20
+	sink := open(t, cfg)
+	const workers, each, passes = 16, 1500, 4000
+	pads := make([]string, 64)
+	r := rand.New(rand.NewPCG(7, 8))
+	for i := range pads {
+		pads[i] = hex(r, 10*i)
+	}
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for n := range each {
+				if err := sink.TrackContext(t.Context(), numbered{w, n, pads[(w*n)%len(pads)]}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	baton := make(chan int, 1)
+	baton <- 0
+	for range 4 {
+		wg.Go(func() {
+			for n := range baton {
+				if n == passes {
+					close(baton)
+					return
+				}
+				if err := sink.TrackContext(t.Context(), numbered{workers, n, pads[n%len(pads)]}); err != nil {
+					t.Error(err)
+				}
+				baton <- n + 1
+			}
+		})
+	}
+	wg.Wait()
+	mustClose(t, sink)
+	all := objects(t, server, s3sinktest.Bucket)
+	next := make([]int, workers+1)
+	lastKey := ""
+	for _, o := range all {
+		if o.Key <= lastKey && uuidOf(o.Key) <= uuidOf(lastKey) {
+			t.Fatalf("sequence %d has key %s after %s", o.sequence, o.Key, lastKey)
+		}
+		lastKey = o.Key
+		for _, line := range o.lines {
+			var e numbered
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				t.Fatal(err)
+			}
+			if e.N != next[e.Worker] {
+				t.Fatalf("object %d: worker %d: event %d where %d is due", o.sequence, e.Worker, e.N, next[e.Worker])
+			}
+			next[e.Worker]++
+		}
+	}
+	for w, n := range next {
+		if want := map[bool]int{true: passes, false: each}[w == workers]; n != want {
+			t.Errorf("worker %d: %d events, want %d", w, n, want)
+		}
+	}
+	if len(all) < 20 {
+		t.Errorf("only %d objects: too few for the test to mean much", len(all))
+	}
+}
+
+func uuidOf(key string) string {
+	key = strings.TrimSuffix(key, ".gz")
+	return key[max(0, len(key)-36):]
+}
+
+// While S3 is down and producers run at full speed, memory stays under its
+// bound, every call says what became of its event, and once S3 is back all
+// that was taken arrives.
+func TestMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		cfg.MaxMemory = 2 << 20
+		cfg.MaxEventBytes = 64 << 10
+		sink := open(t, cfg)
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503, Code: "SlowDown"})
+		var took, full int
+		r := rand.New(rand.NewPCG(9, 10))
+		for i := 0; full < 1000; i++ {
+			src, err := sink.Source(fmt.Sprint("source-", i%10))
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch err := src.TrackLine([]byte(`{"x":"` + hex(r, 100+r.IntN(2000)) + `"}`)); {
+			case err == nil:
+				took++
+			case errors.Is(err, s3sink.ErrBufferFull) && s3sink.Retryable(err):
+				full++
+				time.Sleep(time.Second)
+			default:
+				t.Fatal(err)
+			}
+			checkBooks(t, sink)
+		}
+		st := sink.Stats()
+		if st.MemoryPeak > cfg.MaxMemory || st.Pending != int64(took) || st.Rejected != int64(full) {
+			t.Errorf("took %d, full %d: %+v", took, full, st)
+		}
+		if took < 1000 { // 1 kB each, halved by compression
+			t.Errorf("only %d events fit into %d bytes", took, cfg.MaxMemory)
+		}
+		server.ClearFaults()
+		mustClose(t, sink)
+		if got := len(lines(t, server, s3sinktest.Bucket)); got != took {
+			t.Errorf("%d stored of %d", got, took)
+		}
+		server.Close()
+	})
+}
+
+// TrackContext waits for room where Track refuses, and gets it when S3 is back.
+func TestTrackContextWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		cfg.MaxMemory = 1 << 20
+		cfg.MaxEventBytes = 100 << 10
+		sink := open(t, cfg)
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503, Code: "SlowDown"})
+		r := rand.New(rand.NewPCG(11, 12))
+		event := func() map[string]string { return map[string]string{"x": hex(r, 90<<10)} }
+		took := int64(0)
+		for {
+			err := sink.Track(event())
+			if errors.Is(err, s3sink.ErrBufferFull) {
+				synctest.Wait() // what can be compressed is
+				if err = sink.Track(event()); errors.Is(err, s3sink.ErrBufferFull) {
+					break
+				}
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			took++
+		}
+		cause := errors.New("no time left")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, cause)
+		defer cancel()
+		if err := sink.TrackContext(ctx, event()); !errors.Is(err, cause) {
+			t.Errorf("got %v, want the context's cause", err)
+		}
+		var wg sync.WaitGroup
+		for range 20 {
+			e := event()
+			wg.Go(func() {
+				if err := sink.TrackContext(t.Context(), e); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		time.Sleep(time.Minute)
+		server.ClearFaults()
+		wg.Wait()
+		mustClose(t, sink)
+		if got := int64(len(lines(t, server, s3sinktest.Bucket))); got != took+20 {
+			t.Errorf("%d stored, want %d", got, took+20)
+		}
+		server.Close()
+	})
+}
+
+// With all memory in objects that are still open, the largest are closed, so
+// that producers that wait go on before any timer.
+func TestMemoryRelief(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		cfg.MaxMemory = 1 << 20
+		cfg.MaxEventBytes = 4 << 10
+		cfg.MaxObjectAge = 24 * time.Hour
+		var mu sync.Mutex
+		reasons := map[s3sink.SealReason]int{}
+		cfg.Hooks.Sealed = func(s s3sink.Sealed) {
+			mu.Lock()
+			defer mu.Unlock()
+			reasons[s.Reason]++
+		}
+		sink := open(t, cfg)
+		began := time.Now()
+		for i := range 5000 {
+			src, err := sink.Source(fmt.Sprint(i % 300)) // 300 chunks of 4 KiB are more than there is
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := src.TrackContext(t.Context(), map[string]string{"x": strings.Repeat("y", i%3000)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if waited := time.Since(began); waited > time.Minute {
+			t.Errorf("producers waited %v", waited)
+		}
+		mustClose(t, sink)
+		mu.Lock()
+		defer mu.Unlock()
+		if reasons[s3sink.SealedByMemory] == 0 || reasons[s3sink.SealedByAge] != 0 {
+			t.Errorf("sealed by %v", reasons)
+		}
+		if got := len(lines(t, server, s3sinktest.Bucket)); got != 5000 {
+			t.Errorf("%d stored of 5000", got)
+		}
+		server.Close()
+	})
+}
+
+// One partition too many closes the one opened first.
+func TestMaxOpenPartitions(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		cfg.MaxOpenPartitions = 3
+		sink := open(t, cfg)
+		for i := range 10 {
+			src, err := sink.Source(fmt.Sprint("s", i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := src.Track(struct{}{}); err != nil {
+				t.Fatal(err)
+			}
+			if n := sink.Stats().OpenObjects; n > 3 {
+				t.Fatalf("%d open", n)
+			}
+		}
+		synctest.Wait()
+		var got []string
+		for _, o := range objects(t, server, s3sinktest.Bucket) {
+			got = append(got, strings.Split(o.Key, "/")[1])
+		}
+		if want := "[s0 s1 s2 s3 s4 s5 s6]"; fmt.Sprint(got) != want {
+			t.Errorf("stored %v, want %v", got, want)
+		}
+		mustClose(t, sink)
+		server.Close()
+	})
+}
+
+// 64 goroutines over 10,000 sources stay within MaxMemory.
+func TestManySources(t *testing.T) {
+	t.Parallel()
+	var store nullStore
+	cfg := store.config()
+	cfg.MaxMemory = 64 << 20
+	sink := open(t, cfg)
+	const sources, workers, each = 10_000, 64, 1000
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for n := range each {
+				src, err := sink.Source(fmt.Sprint("s", (w*each+n*7)%sources))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := src.TrackContext(t.Context(), numbered{Worker: w, N: n}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if st := sink.Stats(); st.OpenObjects != sources || st.Delivered != 0 {
+		t.Errorf("%d partitions open and %d events delivered before Close, want %d and 0", st.OpenObjects, st.Delivered, sources)
+	}
+	mustClose(t, sink)
+	if st := sink.Stats(); st.MemoryPeak > cfg.MaxMemory || st.Objects != sources {
+		t.Errorf("memory peaked at %d of %d; %d objects, want %d", st.MemoryPeak, cfg.MaxMemory, st.Objects, sources)
+	}
+	if got := store.events.Load(); got != workers*each {
+		t.Errorf("%d events stored, want %d", got, workers*each)
+	}
+}

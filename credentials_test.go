@@ -1,0 +1,191 @@
+package s3sink_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+// count returns how many requests of an operation the server saw.
+func count(server *s3sinktest.Server, operation string) (n int) {
+	for _, r := range server.Requests() {
+		if r.Operation == operation {
+			n++
+		}
+	}
+	return n
+}
+
+// An hourly session is renewed early and used for all that is uploaded.
+func TestSessionIsCached(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		sink := open(t, cfg)
+		for range 5 * 60 {
+			if err := sink.Track(struct{}{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := sink.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+		}
+		mustClose(t, sink)
+		if n := count(server, "AssumeRole"); n < 5 || n > 7 {
+			t.Errorf("%d calls of AssumeRole in 5 hours, want 5 to 7", n)
+		}
+		if st := sink.Stats(); st.Attempts != 300 || st.Objects != 300 {
+			t.Errorf("%d attempts for %d objects: some session had ended", st.Attempts, st.Objects)
+		}
+		server.Close()
+	})
+}
+
+// While STS is down the last session serves until it really ends.
+func TestSessionServesWhileSTSIsDown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		sink := open(t, cfg)
+		began := time.Now()
+		down := false
+		for time.Since(began) < 5*time.Hour {
+			// The last 10 minutes of each session, until just after it ends.
+			if now := time.Since(began) % time.Hour; !down && now >= 50*time.Minute && now < 59*time.Minute {
+				server.Inject(s3sinktest.Fault{Operation: "AssumeRole", Status: 503, Code: "ServiceUnavailable"})
+				down = true
+			} else if down && now >= 59*time.Minute {
+				server.ClearFaults()
+				down = false
+			}
+			if err := sink.Track(struct{}{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := sink.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(15 * time.Second)
+		}
+		mustClose(t, sink)
+		if st := sink.Stats(); st.Attempts != st.Objects {
+			t.Errorf("%d attempts for %d objects: some failed although the session was good", st.Attempts, st.Objects)
+		}
+		server.Close()
+	})
+}
+
+func TestSTSThatHangsIsGivenUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		server.Inject(s3sinktest.Fault{Operation: "AssumeRole", Stall: true, Times: 1})
+		sink := open(t, cfg)
+		if err := sink.Track(struct{}{}); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := sink.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if waited := time.Since(began); waited > 15*time.Second {
+			t.Errorf("delivered after %v", waited)
+		}
+		mustClose(t, sink)
+		server.Close()
+	})
+}
+
+// Each hop of a chain is assumed by the one before it.
+func TestChainOfRoles(t *testing.T) {
+	t.Parallel()
+	server, cfg := s3sinktest.New(t)
+	const middle, last = "arn:aws:iam::123456789012:role/path/Middle", "arn:aws:iam::999999999999:role/Customer"
+	server.AddRole(s3sinktest.Role{ARN: middle, TrustedPrincipals: []string{s3sinktest.RoleARN}})
+	server.AddRole(s3sinktest.Role{ARN: last, TrustedPrincipals: []string{middle}, ExternalID: "customer-7"})
+	cfg.Credentials = s3sink.AssumeRole(last, "customer-7", s3sink.WithSessionName("orders"),
+		s3sink.Via(s3sink.AssumeRole(middle, "", s3sink.Via(cfg.Credentials))))
+	sink := open(t, cfg)
+	if err := sink.Track(struct{}{}); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, sink)
+	requests := server.Requests()
+	if got := requests[len(requests)-1].Principal; !strings.Contains(got, "assumed-role/Customer/orders") || count(server, "AssumeRole") != 3 {
+		t.Errorf("put by %s after %d calls of AssumeRole", got, count(server, "AssumeRole"))
+	}
+}
+
+func TestRefusedRoleParks(t *testing.T) {
+	t.Parallel()
+	for name, credentials := range map[string]func(base s3sink.Credentials) s3sink.Credentials{
+		"wrong external id": func(base s3sink.Credentials) s3sink.Credentials {
+			return s3sink.AssumeRole(s3sinktest.RoleARN, "wrong", s3sink.Via(base))
+		},
+		"no such role": func(base s3sink.Credentials) s3sink.Credentials {
+			return s3sink.AssumeRole("arn:aws:iam::123456789012:role/Nobody", "id", s3sink.Via(base))
+		},
+		"wrong secret": func(s3sink.Credentials) s3sink.Credentials {
+			return s3sink.AccessKeys("AKIABASE", "wrong", "")
+		},
+		"none": func(s3sink.Credentials) s3sink.Credentials { return s3sink.Ambient() },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+			server.AddUser(s3sinktest.User{ARN: "arn:aws:iam::123456789012:user/base", AccessKeyID: "AKIABASE", SecretAccessKey: "base"})
+			cfg.Credentials = credentials(s3sink.AccessKeys("AKIABASE", "base", ""))
+			sink := open(t, cfg)
+			if err := sink.Track(struct{}{}); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			err := sink.Flush(ctx)
+			var refused *s3sink.UploadError
+			if name == "none" {
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("%s: %v", name, err)
+				}
+			} else if !errors.As(err, &refused) || refused.Status != 403 {
+				t.Errorf("%s: %v, want a refusal with status 403", name, err)
+			}
+			if n := len(server.Requests()); n > 10 {
+				t.Errorf("%s: %d requests in a minute", name, n)
+			}
+			sink.Close(ctx)
+			server.Close()
+		})
+	}
+}
+
+func TestProvider(t *testing.T) {
+	t.Parallel()
+	server, cfg := s3sinktest.New(t)
+	server.AddUser(s3sinktest.User{ARN: "arn:aws:iam::123456789012:user/own", AccessKeyID: "AKIAOWN", SecretAccessKey: "own"})
+	calls := 0
+	cfg.Credentials = s3sink.Provider(aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+		calls++
+		return aws.Credentials{AccessKeyID: "AKIAOWN", SecretAccessKey: "own"}, nil
+	}))
+	sink := open(t, cfg)
+	for range 3 {
+		if err := sink.Track(struct{}{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := sink.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustClose(t, sink)
+	if calls != 1 {
+		t.Errorf("the provider was asked %d times", calls)
+	}
+}

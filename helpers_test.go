@@ -1,0 +1,160 @@
+package s3sink_test
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+// open returns a sink for cfg. When the test ends it is closed, if the test
+// has not done so, and its books must balance.
+func open(t testing.TB, cfg s3sink.Config) *s3sink.Sink {
+	t.Helper()
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	sink, err := s3sink.New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		sink.Close(t.Context()) // ended: drops what is left
+		checkBooks(t, sink)
+		if st := sink.Stats(); st.Pending != 0 || st.Memory != 0 || st.OpenObjects != 0 {
+			t.Errorf("after Close: %+v, want nothing left", st)
+		}
+	})
+	return sink
+}
+
+// checkBooks checks that no event is unaccounted for.
+func checkBooks(t testing.TB, sink *s3sink.Sink) {
+	t.Helper()
+	st := sink.Stats()
+	if st.Accepted+st.Recovered != st.Delivered+st.Pending+st.Quarantined+st.Dropped {
+		t.Errorf("books do not balance: %+v", st)
+	}
+}
+
+// mustClose closes sink, and everything must be in S3.
+func mustClose(t testing.TB, sink *s3sink.Sink) {
+	t.Helper()
+	if err := sink.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	checkBooks(t, sink)
+}
+
+// object is a stored object, unpacked and checked.
+type object struct {
+	s3sinktest.Object
+	sequence int
+	lines    []string
+}
+
+// objects returns what the bucket holds, in the order of the sequence that the
+// objects' metadata names. Each must be one gzip member of whole lines, and
+// must hold what its metadata says.
+func objects(t testing.TB, server *s3sinktest.Server, bucket string) []object {
+	t.Helper()
+	var all []object
+	for _, o := range server.Objects(bucket) {
+		all = append(all, unpack(t, o))
+	}
+	slices.SortFunc(all, func(a, b object) int { return cmp.Compare(a.sequence, b.sequence) })
+	return all
+}
+
+func unpack(t testing.TB, o s3sinktest.Object) object {
+	t.Helper()
+	packed := bytes.NewReader(o.Body)
+	r, err := gzip.NewReader(packed)
+	if err != nil {
+		t.Fatalf("%s: %v", o.Key, err)
+	}
+	r.Multistream(false)
+	raw, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatalf("%s: %v", o.Key, err)
+	}
+	if packed.Len() != 0 {
+		t.Fatalf("%s: %d bytes behind the first gzip member", o.Key, packed.Len())
+	}
+	if !bytes.HasSuffix(raw, []byte("\n")) {
+		t.Fatalf("%s: empty, or its last line does not end", o.Key)
+	}
+	if o.Writes != 1 {
+		t.Errorf("%s: stored %d times", o.Key, o.Writes)
+	}
+	got := object{Object: o}
+	sc := bufio.NewScanner(bytes.NewReader(raw))
+	sc.Buffer(nil, len(raw)+1)
+	for sc.Scan() {
+		got.lines = append(got.lines, sc.Text())
+	}
+	meta := func(name string) int {
+		n, err := strconv.Atoi(o.Metadata["s3sink-"+name])
+		if err != nil {
+			t.Fatalf("%s: metadata %s: %v", o.Key, name, err)
+		}
+		return n
+	}
+	got.sequence = meta("sequence")
+	if meta("events") != len(got.lines) || meta("raw-bytes") != len(raw) {
+		t.Errorf("%s: %d lines and %d bytes, metadata says %v", o.Key, len(got.lines), len(raw), o.Metadata)
+	}
+	return got
+}
+
+// lines returns every stored line, objects in sequence.
+func lines(t testing.TB, server *s3sinktest.Server, bucket string) []string {
+	t.Helper()
+	var all []string
+	for _, o := range objects(t, server, bucket) {
+		all = append(all, o.lines...)
+	}
+	return all
+}
+
+// nullStore is a transport that takes every PUT, for tests and benchmarks
+// whose subject is what happens before it.
+type nullStore struct{ objects, events, bytes atomic.Int64 }
+
+func (s *nullStore) RoundTrip(r *http.Request) (*http.Response, error) {
+	n, err := io.Copy(io.Discard, r.Body)
+	r.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	events, err := strconv.ParseInt(r.Header.Get("X-Amz-Meta-S3sink-Events"), 10, 64)
+	if err != nil {
+		return nil, err
+	}
+	s.objects.Add(1)
+	s.events.Add(events)
+	s.bytes.Add(n)
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+}
+
+// config is that of a sink that writes to the store.
+func (s *nullStore) config() s3sink.Config {
+	return s3sink.Config{
+		Bucket: "null", SourceID: "test", Region: "us-east-1",
+		Credentials: s3sink.AccessKeys("AKIA", "secret", ""),
+		HTTPClient:  &http.Client{Transport: s},
+		AWS:         &aws.Config{},
+	}
+}

@@ -1,0 +1,481 @@
+package s3sink_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+func TestEventsArrive(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]s3sinktest.Option{
+		"http": nil, "https": {s3sinktest.TLS()}, "in memory": {s3sinktest.InMemory()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server, cfg := s3sinktest.New(t, opts...)
+			sink := open(t, cfg)
+			var want []string
+			for i := range 100 {
+				want = append(want, fmt.Sprintf(`{"n":%d}`, i))
+				if err := sink.Track(map[string]int{"n": i}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			mustClose(t, sink)
+			if got := lines(t, server, s3sinktest.Bucket); !slices.Equal(got, want) {
+				t.Errorf("got %d lines %q…, want %d", len(got), got[:min(3, len(got))], len(want))
+			}
+		})
+	}
+}
+
+func TestFlush(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		sink := open(t, cfg)
+		other, err := sink.Source("other")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			for _, track := range []func(any) error{sink.Track, other.Track} {
+				if err := track(struct{}{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		began := time.Now()
+		if err := other.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if all := server.Objects(s3sinktest.Bucket); len(all) != 1 || !strings.HasPrefix(all[0].Key, "segment-logs/other/") {
+			t.Errorf("a source's Flush stored %d objects", len(all))
+		}
+		if err := sink.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(lines(t, server, s3sinktest.Bucket)); n != 6 {
+			t.Errorf("%d events stored, want 6", n)
+		}
+		if err := sink.Flush(t.Context()); err != nil || len(server.Objects(s3sinktest.Bucket)) != 2 {
+			t.Errorf("a Flush of nothing: %v, %d objects", err, len(server.Objects(s3sinktest.Bucket)))
+		}
+		if waited := time.Since(began); waited > time.Second {
+			t.Errorf("Flush waited %v for timers", waited)
+		}
+		mustClose(t, sink)
+		server.Close()
+	})
+}
+
+// Whatever is taken before Flush is called is stored when it returns, while
+// events keep coming.
+func TestFlushUnderLoad(t *testing.T) {
+	t.Parallel()
+	server, cfg := s3sinktest.New(t)
+	sink := open(t, cfg)
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for n := 0; n < 20_000 && ctx.Err() == nil; n++ {
+				if err := sink.TrackContext(t.Context(), numbered{Worker: w, N: n}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 20 {
+		mark := fmt.Sprintf(`{"mark":%d}`, i)
+		if err := sink.TrackLine([]byte(mark)); err != nil {
+			t.Fatal(err)
+		}
+		before := sink.Stats().Accepted
+		if err := sink.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if after := sink.Stats().Delivered; after < before {
+			t.Errorf("%d delivered after a Flush of %d", after, before)
+		}
+		if !slices.Contains(lines(t, server, s3sinktest.Bucket), mark) {
+			t.Errorf("%s is not stored after Flush", mark)
+		}
+		checkBooks(t, sink)
+	}
+	stop()
+	wg.Wait()
+	mustClose(t, sink)
+}
+
+func TestFlushWhileParked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		sink := open(t, cfg)
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 403, Code: "AccessDenied"})
+		if err := sink.Track(struct{}{}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		err := sink.Flush(ctx)
+		var refused *s3sink.UploadError
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &refused) || refused.Code != "AccessDenied" || refused.Status != 403 {
+			t.Errorf("got %v, want the deadline joined with the refusal", err)
+		}
+		if s3sink.Retryable(err) {
+			t.Error("retryable, but somebody must act first")
+		}
+		if got := sink.Err(); !errors.As(got, &refused) || refused.RequestID == "" {
+			t.Errorf("Err is %v, want the refusal", got)
+		}
+		server.ClearFaults()
+		time.Sleep(6 * time.Minute) // past the next probe
+		if err := sink.Err(); err != nil {
+			t.Errorf("Err after it was mended: %v", err)
+		}
+		if err := sink.Flush(t.Context()); err != nil {
+			t.Error(err)
+		}
+		mustClose(t, sink)
+		server.Close()
+	})
+}
+
+// When memory is full because uploads are parked, Track says so.
+func TestFullBecauseParked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		cfg.MaxMemory = 1 << 20
+		cfg.MaxEventBytes = 100 << 10
+		cfg.CompressionLevel = 1
+		sink := open(t, cfg)
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 404, Code: "NoSuchBucket"})
+		r := rand.New(rand.NewPCG(1, 2))
+		var err error
+		for err == nil {
+			err = sink.Track(map[string]string{"x": hex(r, 90<<10)})
+			synctest.Wait()
+		}
+		var refused *s3sink.UploadError
+		if !errors.Is(err, s3sink.ErrBufferFull) || !errors.As(err, &refused) || refused.Code != "NoSuchBucket" {
+			t.Errorf("got %v, want ErrBufferFull with the refusal", err)
+		}
+		server.ClearFaults()
+		mustClose(t, sink) // Close tries at once what is parked
+		server.Close()
+	})
+}
+
+func TestClose(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		sink := open(t, cfg)
+		src, err := sink.Source("other")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sink.Track(struct{}{}); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				if err := sink.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if waited := time.Since(began); waited > time.Second {
+			t.Errorf("Close waited %v", waited)
+		}
+		for name, err := range map[string]error{
+			"Track":            sink.Track(struct{}{}),
+			"TrackLine":        sink.TrackLine([]byte(`{}`)),
+			"TrackContext":     sink.TrackContext(t.Context(), struct{}{}),
+			"TrackLineContext": sink.TrackLineContext(t.Context(), []byte(`{}`)),
+			"Source.Track":     src.Track(struct{}{}),
+		} {
+			if !errors.Is(err, s3sink.ErrClosed) || s3sink.Retryable(err) {
+				t.Errorf("%s after Close: %v, want ErrClosed", name, err)
+			}
+		}
+		if n := len(server.Objects(s3sinktest.Bucket)); n != 1 {
+			t.Errorf("%d objects, want 1: nothing empty", n)
+		}
+		server.Close()
+	})
+}
+
+// What Close cannot deliver before its context ends is counted.
+func TestCloseCountsWhatIsLost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		sink := open(t, cfg)
+		if err := sink.Track(struct{}{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := sink.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Stall: true})
+		for range 5 {
+			if err := sink.Track(struct{}{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		began := time.Now()
+		err := sink.Close(ctx)
+		var lost *s3sink.CloseError
+		if !errors.As(err, &lost) || lost.Delivered != 1 || lost.Dropped != 5 || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want 1 delivered and 5 dropped at the deadline", err)
+		}
+		if waited := time.Since(began); waited != 10*time.Second {
+			t.Errorf("Close took %v, want its context's 10s", waited)
+		}
+		if again := sink.Close(t.Context()); again != err {
+			t.Errorf("the second Close returned %v, want the same error", again)
+		}
+		checkBooks(t, sink)
+		server.Close()
+	})
+}
+
+// Track, Flush, Stats and Close at once: nothing is lost, doubled or stuck.
+func TestCloseUnderLoad(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		server, cfg := s3sinktest.New(t)
+		cfg.MaxEventBytes = 1000
+		cfg.MaxObjectBytes = 10_000
+		cfg.MaxOpenPartitions = 3
+		cfg.MaxMemory = 1 << 20
+		sink := open(t, cfg)
+		var took atomic.Int64
+		var wg sync.WaitGroup
+		for w := range 8 {
+			wg.Go(func() {
+				for n := 0; ; n++ {
+					src, err := sink.Source(fmt.Sprint(n % 5))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					err = src.TrackContext(t.Context(), numbered{w, n, strings.Repeat("x", n%500)})
+					switch {
+					case err == nil:
+						took.Add(1)
+					case errors.Is(err, s3sink.ErrClosed):
+						return
+					default:
+						t.Error(err)
+						return
+					}
+					if n%100 == 99 {
+						checkBooks(t, sink)
+					}
+				}
+			})
+		}
+		for range 3 {
+			if err := sink.Flush(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		mustClose(t, sink)
+		wg.Wait()
+		if got := int64(len(lines(t, server, s3sinktest.Bucket))); got != took.Load() {
+			t.Fatalf("%d stored, %d taken", got, took.Load())
+		}
+	}
+}
+
+// A response that is lost after S3 stored the object makes no second object.
+func TestLostAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		var uploaded []s3sink.Uploaded
+		cfg.Hooks.Uploaded = func(u s3sink.Uploaded) { uploaded = append(uploaded, u) }
+		sink := open(t, cfg)
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", LoseResponse: true, Times: 3})
+		for range 5 {
+			if err := sink.Track(struct{}{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := sink.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustClose(t, sink)
+		if got := len(lines(t, server, s3sinktest.Bucket)); got != 5 || server.StoredPuts() != 5 {
+			t.Errorf("%d events in %d stored PUTs, want 5 and 5", got, server.StoredPuts())
+		}
+		if st := sink.Stats(); st.LostAnswers == 0 || st.Attempts <= 5 {
+			t.Errorf("%+v: want lost answers counted", st)
+		}
+		existed := slices.ContainsFunc(uploaded, func(u s3sink.Uploaded) bool { return u.Existed })
+		if len(uploaded) != 5 || !existed {
+			t.Errorf("the hook saw %+v", uploaded)
+		}
+		server.Close()
+	})
+}
+
+func TestHooks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		var calls []string
+		var got s3sink.Uploaded
+		var sink *s3sink.Sink
+		cfg.Hooks = s3sink.Hooks{
+			Sealed: func(s s3sink.Sealed) {
+				calls = append(calls, "sealed by "+s.Reason.String())
+				if err := sink.Track(struct{}{}); err != nil && !errors.Is(err, s3sink.ErrClosed) { // re-entrant
+					t.Error(err)
+				}
+			},
+			Attempt:  func(a s3sink.Attempt) { calls = append(calls, fmt.Sprintf("attempt %d: %t", a.Number, a.Err == nil)) },
+			Parked:   func(p s3sink.Parked) { calls = append(calls, "parked: "+p.Err.Code) },
+			Uploaded: func(u s3sink.Uploaded) { calls = append(calls, "uploaded"); got = u },
+		}
+		sink = open(t, cfg)
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503, Code: "SlowDown", Times: 1})
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 403, Code: "AccessDenied", Times: 1})
+		if err := sink.Track(struct{}{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Minute) // sealed by age
+		time.Sleep(5 * time.Minute) // probed
+		synctest.Wait()
+		want := []string{"sealed by age", "attempt 1: false", "attempt 2: false", "parked: AccessDenied", "sealed by age", "attempt 3: true", "uploaded"}
+		if len(calls) < len(want) || !slices.Equal(calls[:4], want[:4]) {
+			t.Errorf("calls %q, want %q first", calls, want[:4])
+		}
+		mustClose(t, sink)
+		o, ok := server.Object(s3sinktest.Bucket, got.Object.Key)
+		if !ok || got.Object.Bytes != int64(len(o.Body)) || got.ETag != o.ETag || got.Object.Events != 1 || got.Object.Source != s3sinktest.SourceID {
+			t.Errorf("uploaded %+v, stored %+v", got, o)
+		}
+		server.Close()
+	})
+}
+
+// A hook that hangs holds up neither events nor uploads, and misses calls.
+func TestSlowHook(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		release := make(chan struct{})
+		cfg.Hooks.Uploaded = func(s3sink.Uploaded) { <-release }
+		cfg.MaxObjectEvents = 1
+		sink := open(t, cfg)
+		const events = 1500
+		for range events {
+			if err := sink.TrackContext(t.Context(), struct{}{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustClose(t, sink)
+		close(release)
+		synctest.Wait()
+		if st := sink.Stats(); st.Delivered != events || st.MissedHooks != events-1025 {
+			t.Errorf("%d delivered and %d calls missed, want %d and %d", st.Delivered, st.MissedHooks, events, events-1025)
+		}
+		server.Close()
+	})
+}
+
+// One event, one key, one line: everything that a reader sees of an object.
+func TestObject(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		cfg.Bucket += "/path/of/"
+		cfg.Prefix = "/and/prefix"
+		cfg.Encryption = s3sink.SSES3()
+		sink := open(t, cfg)
+		time.Sleep(1500 * time.Millisecond)
+		if err := sink.TrackLine([]byte(`{"a":1}`)); err != nil {
+			t.Fatal(err)
+		}
+		mustClose(t, sink)
+		all := server.Objects(s3sinktest.Bucket)
+		if len(all) != 1 {
+			t.Fatalf("%d objects", len(all))
+		}
+		o := all[0]
+		form := regexp.MustCompile(`^path/of/and/prefix/segment-logs/test-source/946684800000/946684801500\.[0-9a-f]{12}\.\d+\.\d+\.\d+\.[0-9a-f-]{14}7[0-9a-f-]{21}\.gz$`)
+		if !form.MatchString(o.Key) {
+			t.Errorf("key %s", o.Key)
+		}
+		if o.ContentType != "application/gzip" || o.ContentEncoding != "" || o.SSE != "AES256" {
+			t.Errorf("type %q, encoding %q, SSE %q", o.ContentType, o.ContentEncoding, o.SSE)
+		}
+		run := o.Metadata["s3sink-run"]
+		delete(o.Metadata, "s3sink-run")
+		want := map[string]string{
+			"s3sink-events": "1", "s3sink-raw-bytes": "8", "s3sink-sequence": "1",
+			"s3sink-first-received": "2000-01-01T00:00:01.500Z", "s3sink-last-received": "2000-01-01T00:00:01.500Z",
+		}
+		if !maps.Equal(o.Metadata, want) || len(run) != 36 {
+			t.Errorf("metadata %v and run %q, want %v", o.Metadata, run, want)
+		}
+		for _, r := range server.Requests() {
+			if r.Operation == "PutObject" && (r.Header.Get("X-Amz-Checksum-Crc32") != o.CRC32 || r.Header.Get("X-Amz-Trailer") != "") {
+				t.Errorf("checksum header %q, want %q", r.Header.Get("X-Amz-Checksum-Crc32"), o.CRC32)
+			}
+		}
+		server.Close()
+	})
+}
+
+// The same handle for the same id while it is in use; nothing after.
+func TestSourceIsFoundAgain(t *testing.T) {
+	t.Parallel()
+	_, cfg := s3sinktest.New(t)
+	sink := open(t, cfg)
+	first, err := sink.Source("one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := sink.Source("one"); err != nil || again != first {
+		t.Errorf("%p and %p, %v: want one Source", first, again, err)
+	}
+	if first.ID() != "one" {
+		t.Errorf("id %q", first.ID())
+	}
+	for name, id := range map[string]string{"empty": "", "too long": strings.Repeat("x", 257), "too long in a key": strings.Repeat("é", 127) + "/"} {
+		var wrong *s3sink.ConfigError
+		cfg := cfg
+		cfg.Prefix = strings.Repeat("p", 300)
+		sink := open(t, cfg)
+		if _, err := sink.Source(id); !errors.As(err, &wrong) || wrong.Field != "SourceID" {
+			t.Errorf("%s: %v, want a ConfigError", name, err)
+		}
+	}
+}
