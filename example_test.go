@@ -1,0 +1,177 @@
+package s3sink_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"strings"
+	"time"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+func Example() {
+	ctx := context.Background()
+	server := s3sinktest.NewServer() // S3 and STS in this process: no account needed
+	defer server.Close()
+
+	sink, err := s3sink.New(ctx, server.Config())
+	if err != nil {
+		log.Fatal(err) // every problem with the Config at once
+	}
+	if err := sink.Track(map[string]any{"event": "Signed Up", "plan": "pro"}); err != nil {
+		log.Print(err)
+	}
+	if err := sink.Close(ctx); err != nil {
+		log.Fatal(err) // says how much is not in S3, and why
+	}
+	for _, object := range server.Objects(s3sinktest.Bucket) {
+		fmt.Println(object.Metadata["s3sink-events"], "event below", strings.Split(object.Key, "/")[:2])
+	}
+	// Output: 1 event below [segment-logs test-source]
+}
+
+func ExampleSink_TrackContext() {
+	ctx := context.Background()
+	server := s3sinktest.NewServer()
+	defer server.Close()
+	sink, err := s3sink.New(ctx, server.Config())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer sink.Close(ctx)
+
+	// Track never waits: without room it returns ErrBufferFull. TrackContext
+	// waits for room as long as its context allows.
+	wait, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	err = sink.TrackContext(wait, s3sink.Event{
+		Type:       s3sink.TypeTrack, // a call of the Segment Spec: checked and stamped
+		UserID:     "user-42",
+		Event:      "Order Completed",
+		Properties: map[string]any{"total": 99.5, "currency": "EUR"},
+	})
+	var bad *s3sink.EventError
+	switch {
+	case err == nil:
+		fmt.Println("taken")
+	case errors.As(err, &bad):
+		fmt.Println("this event is wrong:", bad.Problem)
+	default:
+		fmt.Println("no room within two seconds:", err)
+	}
+	// Output: taken
+}
+
+func ExampleSink_TrackLine() {
+	ctx := context.Background()
+	server := s3sinktest.NewServer()
+	defer server.Close()
+	sink, err := s3sink.New(ctx, server.Config())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer sink.Close(ctx)
+
+	// A line that is JSON already is copied, not parsed.
+	fmt.Println(sink.TrackLine([]byte(`{"event":"Signed Up"}`)))
+	fmt.Println(sink.TrackLine([]byte("two\nlines")))
+	// Output:
+	// <nil>
+	// s3sink: event: a line that is not an object; want one JSON object
+}
+
+func ExampleSink_Source() {
+	ctx := context.Background()
+	server := s3sinktest.NewServer()
+	defer server.Close()
+	sink, err := s3sink.New(ctx, server.Config())
+	if err != nil {
+		log.Fatal(err)
+	}
+	// One sink serves many tenants: each id has its own folder, and they
+	// share memory, uploads and bucket.
+	for _, tenant := range []string{"acme", "globex"} {
+		source, err := sink.Source(tenant)
+		if err != nil {
+			log.Fatal(err)
+		}
+		if err := source.Track(map[string]any{"tenant": tenant}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	if err := sink.Close(ctx); err != nil {
+		log.Fatal(err)
+	}
+	for _, object := range server.Objects(s3sinktest.Bucket) {
+		fmt.Println(strings.Split(object.Key, "/")[1])
+	}
+	// Output:
+	// acme
+	// globex
+}
+
+func ExampleSink_Flush() {
+	ctx := context.Background()
+	server := s3sinktest.NewServer()
+	defer server.Close()
+	sink, err := s3sink.New(ctx, server.Config())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer sink.Close(ctx)
+	if err := sink.Track(map[string]any{"event": "Signed Up"}); err != nil {
+		log.Fatal(err)
+	}
+
+	// Before a deployment, or at the end of a test: everything taken so far
+	// is in S3 when Flush returns nil.
+	err = sink.Flush(ctx)
+	st := sink.Stats()
+	fmt.Println(err, st.Accepted, "accepted,", st.Delivered, "delivered,", st.Pending, "pending")
+	// Output: <nil> 1 accepted, 1 delivered, 0 pending
+}
+
+func ExampleAssumeRole() {
+	// The service's own identity may assume an intermediate role, and that
+	// one the role of the customer, who demands an external id.
+	credentials := s3sink.AssumeRole("arn:aws:iam::123456789012:role/S3Sink", "workspace-7",
+		s3sink.WithSessionName("orders"),
+		s3sink.Via(s3sink.AssumeRole("arn:aws:iam::210987654321:role/Exporter", "")))
+	fmt.Println(credentials)
+	// Output: role arn:aws:iam::123456789012:role/S3Sink
+}
+
+func ExampleHooks() {
+	ctx := context.Background()
+	server := s3sinktest.NewServer()
+	defer server.Close()
+	cfg := server.Config()
+	cfg.Hooks.Uploaded = func(u s3sink.Uploaded) {
+		fmt.Println(u.Object.Events, "events after", u.Attempts, "attempt")
+	}
+	sink, err := s3sink.New(ctx, cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for range 3 {
+		if err := sink.Track(struct{}{}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	if err := sink.Close(ctx); err != nil { // waits for hooks, too
+		log.Fatal(err)
+	}
+	// Output: 3 events after 1 attempt
+}
+
+func ExampleConfigError() {
+	_, err := s3sink.New(context.Background(), s3sink.Config{Bucket: "s3://acme-events", MaxObjectAge: time.Millisecond})
+	fmt.Println(err)
+	// Output:
+	// s3sink: Config.Bucket "s3://acme-events": want the name of a bucket (3 to 63 of a-z 0-9 . -), optionally followed by /prefix; not a URI, not an ARN
+	// s3sink: Config.SourceID "": want 1 to 256 bytes
+	// s3sink: Config.MaxObjectAge "1ms": want 100ms to 24h0m0s
+}
