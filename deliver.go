@@ -71,6 +71,7 @@ func newClient(ctx context.Context, cfg *Config) (*s3put.Client, error) {
 		PathStyle:   cfg.UsePathStyle,
 		CreateOnly:  cfg.CreateOnly.setting(),
 		Encryption:  cfg.Encryption.header,
+		Version:     version,
 		Credentials: providerIn(cfg, base),
 	}), nil
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
@@ -22,6 +23,7 @@ type Settings struct {
 	PathStyle  bool
 	CreateOnly *bool // nil: on when the endpoint is AWS
 	Encryption Encryption
+	Version    string // of the library, for the User-Agent
 
 	// Credentials is called once, when the region is known.
 	Credentials func(s3Region string) aws.CredentialsProvider
@@ -143,6 +145,7 @@ func (c *Client) build(region string, creds aws.CredentialsProvider) *s3.Client 
 		o.Region = region
 		o.Credentials = creds
 		o.UsePathStyle = c.set.PathStyle
+		o.APIOptions = append(o.APIOptions, awsmiddleware.AddUserAgentKeyValue("s3sink", c.set.Version))
 		if c.set.Endpoint != "" {
 			o.BaseEndpoint = &c.set.Endpoint
 		}

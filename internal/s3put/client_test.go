@@ -93,7 +93,10 @@ func TestPutOnTheWire(t *testing.T) {
 	tr := &transport{answer: func(*http.Request) *http.Response {
 		return answer(200, "", "Etag", `"e"`, "X-Amz-Version-Id", "v")
 	}}
-	c := client(t, tr, func(s *s3put.Settings) { s.Encryption.Algorithm = "AES256" })
+	c := client(t, tr, func(s *s3put.Settings) {
+		s.Encryption.Algorithm = "AES256"
+		s.Version = "1.2.3"
+	})
 	got, err := c.Put(t.Context(), request())
 	if err != nil {
 		t.Fatal(err)
@@ -123,6 +126,9 @@ func TestPutOnTheWire(t *testing.T) {
 		if got := r.Header.Get(name); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
+	}
+	if got := r.Header.Get("User-Agent"); !strings.Contains(got, "s3sink/1.2.3") {
+		t.Errorf("User-Agent %q", got)
 	}
 	if r.ContentLength != int64(len(content)) {
 		t.Errorf("Content-Length %d", r.ContentLength)
