@@ -23,7 +23,7 @@ func call(r *rand.Rand) s3sink.Event {
 	paths := []string{"/", "/cart", "/checkout/shipping", "/products/linen-shirt", "/search?q=boots&page=2"}
 	return s3sink.Event{
 		Type:        s3sink.TypeTrack,
-		MessageID:   "node-next-" + hex(r, 36),
+		MessageID:   "ajs-next-" + randomID(r, 32),
 		AnonymousID: hex(r, 36),
 		UserID:      fmt.Sprint("user-", r.IntN(1_000_000)),
 		Event:       pick("Product Viewed", "Product Added", "Cart Viewed", "Order Completed", "Coupon Applied"),
@@ -36,12 +36,23 @@ func call(r *rand.Rand) s3sink.Event {
 			"ip": fmt.Sprintf("203.0.113.%d", r.IntN(256)), "locale": pick("en-US", "de-DE", "fr-FR"), "timezone": pick("Europe/Berlin", "America/New_York"),
 			"userAgent": pick("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/129.0.0.0 Safari/537.36",
 				"Mozilla/5.0 (iPhone; CPU iPhone OS 17_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.6 Mobile/15E148 Safari/604.1"),
+			"sessionId": randomID(r, 40), "gclid": randomID(r, 60),
 			"library":  map[string]any{"name": "analytics.js", "version": "2.11.1"},
 			"page":     map[string]any{"url": "https://shop.example.com" + pick(paths...), "path": pick(paths...), "referrer": "https://www.google.com/", "title": "Example Shop"},
 			"campaign": map[string]any{"source": pick("newsletter", "google", "partner"), "medium": pick("email", "cpc"), "name": fmt.Sprint("spring-", r.IntN(40))},
 		},
 		Integrations: map[string]any{"All": true},
 	}
+}
+
+// randomID returns n characters of an id that does not compress.
+func randomID(r *rand.Rand, n int) string {
+	const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = alphabet[r.IntN(len(alphabet))]
+	}
+	return string(b)
 }
 
 // corpus is the lines of n calls, made once.
