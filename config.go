@@ -76,6 +76,34 @@ type Config struct {
 	// [BucketDefault].
 	Encryption Encryption
 
+	// ACL is a canned ACL, such as "bucket-owner-full-control". It needs
+	// s3:PutObjectAcl, and most buckets take no other one. Defaults to none.
+	ACL string
+
+	// StorageClass is where S3 keeps objects, such as "STANDARD_IA". Defaults
+	// to the bucket's, which is STANDARD.
+	StorageClass string
+
+	// Metadata is added to the metadata by which objects describe themselves.
+	// Its names are lower case, without x-amz-meta-.
+	Metadata map[string]string
+
+	// Tags are set on every object, at most 10. They need
+	// s3:PutObjectTagging.
+	Tags map[string]string
+
+	// ContentType defaults to [DefaultContentType]. For the headers of
+	// Segment's older destination set [SegmentContentType] and
+	// [SegmentContentEncoding].
+	ContentType string
+
+	// ContentEncoding defaults to none.
+	ContentEncoding string
+
+	// ExpectedBucketOwner is the account id that must own the bucket: S3
+	// refuses uploads to a bucket that somebody else made under its name.
+	ExpectedBucketOwner string
+
 	// CreateOnly sends If-None-Match, so that no upload can replace an
 	// object, its own included. Defaults to [CreateOnlyAuto].
 	CreateOnly CreateOnly
@@ -166,6 +194,7 @@ const (
 
 func (c Config) withDefaults() Config {
 	c.KeyFormat = cmp.Or(c.KeyFormat, SegmentKeys)
+	c.ContentType = cmp.Or(c.ContentType, DefaultContentType)
 	c.MaxObjectBytes = cmp.Or(c.MaxObjectBytes, DefaultMaxObjectBytes)
 	c.MaxObjectAge = cmp.Or(c.MaxObjectAge, DefaultMaxObjectAge)
 	c.MaxEventBytes = cmp.Or(c.MaxEventBytes, DefaultMaxEventBytes)
@@ -188,6 +217,7 @@ func (c Config) withDefaults() Config {
 func (c *Config) validate() error {
 	var errs configErrors
 	c.checkPlace(&errs)
+	c.checkHeaders(&errs)
 	c.checkLimits(&errs)
 	c.Credentials.check(&errs)
 	return errors.Join(errs...)

@@ -10,10 +10,6 @@ import (
 	"github.com/s3sink/s3sink/internal/uuid7"
 )
 
-// contentType says what the bytes are. There is no Content-Encoding: HTTP
-// clients would unpack the object on the way, some only in part.
-const contentType = "application/gzip"
-
 // newHeader names the object that a partition's next segment will be.
 func (s *Sink) newHeader(p *partition, sequence uint64, opened time.Time) spool.Header {
 	return spool.Header{
@@ -23,10 +19,11 @@ func (s *Sink) newHeader(p *partition, sequence uint64, opened time.Time) spool.
 		Key: s.prefix + s.keys.key(keyData{
 			source: escapeSource(p.source.id), day: p.day, opened: opened, uuid: uuid7.New(),
 		}),
-		Source:      p.source.id,
-		Day:         p.day,
-		Opened:      opened,
-		ContentType: contentType,
+		Source: p.source.id,
+		Day:    p.day,
+		Opened: opened,
+
+		ContentType: s.cfg.ContentType, ContentEncoding: s.cfg.ContentEncoding,
 	}
 }
 
@@ -35,8 +32,8 @@ func (s *Sink) put(ctx context.Context, seg *spool.Segment) (s3put.Result, error
 	return s.client.Put(ctx, s3put.Request{
 		Bucket: seg.Bucket, Key: seg.Key,
 		Body: s.batcher.spool.Object(seg), Size: seg.Size(), CRC32: seg.CRC32(),
-		ContentType: seg.ContentType,
-		Metadata:    metadata(seg),
+		ContentType: seg.ContentType, ContentEncoding: seg.ContentEncoding,
+		Metadata: metadata(seg),
 	})
 }
 
@@ -46,12 +43,12 @@ func metadata(seg *spool.Segment) map[string]string {
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
 	instant := func(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 	return map[string]string{
-		"s3sink-events":         number(seg.Events),
-		"s3sink-raw-bytes":      number(seg.Raw),
-		"s3sink-first-received": instant(seg.First),
-		"s3sink-last-received":  instant(seg.Last),
-		"s3sink-run":            seg.RunID,
-		"s3sink-sequence":       strconv.FormatUint(seg.Sequence, 10),
+		metadataPrefix + "events":         number(seg.Events),
+		metadataPrefix + "raw-bytes":      number(seg.Raw),
+		metadataPrefix + "first-received": instant(seg.First),
+		metadataPrefix + "last-received":  instant(seg.Last),
+		metadataPrefix + "run":            seg.RunID,
+		metadataPrefix + "sequence":       strconv.FormatUint(seg.Sequence, 10),
 	}
 }
 
@@ -70,7 +67,7 @@ func newClient(ctx context.Context, cfg *Config) (*s3put.Client, error) {
 		Endpoint:    cfg.Endpoint,
 		PathStyle:   cfg.UsePathStyle,
 		CreateOnly:  cfg.CreateOnly.setting(),
-		Encryption:  cfg.Encryption.header,
+		Headers:     cfg.headers(),
 		Version:     version,
 		Credentials: providerIn(cfg, base),
 	}), nil

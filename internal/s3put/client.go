@@ -22,7 +22,7 @@ type Settings struct {
 	Endpoint   string // "" is AWS's, or what AWS names
 	PathStyle  bool
 	CreateOnly *bool // nil: on when the endpoint is AWS
-	Encryption Encryption
+	Headers    Headers
 	Version    string // of the library, for the User-Agent
 
 	// Credentials is called once, when the region is known.

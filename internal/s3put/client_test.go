@@ -94,7 +94,7 @@ func TestPutOnTheWire(t *testing.T) {
 		return answer(200, "", "Etag", `"e"`, "X-Amz-Version-Id", "v")
 	}}
 	c := client(t, tr, func(s *s3put.Settings) {
-		s.Encryption.Algorithm = "AES256"
+		s.Headers.Encryption.Algorithm = "AES256"
 		s.Version = "1.2.3"
 	})
 	got, err := c.Put(t.Context(), request())

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"io"
+	"maps"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -16,14 +17,28 @@ type Request struct {
 	Body        io.ReadSeeker // fresh for each attempt
 	Size        int64
 	CRC32       uint32
-	ContentType string
 	Metadata    map[string]string
+
+	ContentType, ContentEncoding string
+}
+
+// Headers are what every request says besides its object.
+type Headers struct {
+	Encryption          Encryption
+	ACL                 string
+	StorageClass        string
+	Tagging             string            // as a query string
+	Metadata            map[string]string // joined with the object's own
+	ExpectedBucketOwner string
 }
 
 // Encryption is how S3 encrypts an object at rest. The zero value leaves it
 // to the bucket.
 type Encryption struct {
-	Algorithm string // x-amz-server-side-encryption
+	Algorithm  string // x-amz-server-side-encryption
+	KMSKey     string
+	KMSContext string // base64 of JSON
+	BucketKey  bool   // only with a KMS key
 }
 
 // input is the one request builder: whatever puts an object goes through it.
@@ -35,15 +50,35 @@ func (c *Client) input(r Request) *s3.PutObjectInput {
 		ContentLength: &r.Size,
 		// A given checksum is sent as one header. Without it the SDK
 		// would send an aws-chunked trailer, which some stores refuse.
-		ChecksumCRC32: aws.String(base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, r.CRC32))),
-		ContentType:   &r.ContentType,
-		Metadata:      r.Metadata,
+		ChecksumCRC32:       aws.String(base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, r.CRC32))),
+		ContentType:         optional(r.ContentType),
+		ContentEncoding:     optional(r.ContentEncoding),
+		Metadata:            r.Metadata,
+		ACL:                 types.ObjectCannedACL(c.set.Headers.ACL),
+		StorageClass:        types.StorageClass(c.set.Headers.StorageClass),
+		Tagging:             optional(c.set.Headers.Tagging),
+		ExpectedBucketOwner: optional(c.set.Headers.ExpectedBucketOwner),
+	}
+	if len(c.set.Headers.Metadata) > 0 {
+		in.Metadata = maps.Clone(r.Metadata)
+		maps.Copy(in.Metadata, c.set.Headers.Metadata)
 	}
 	if c.createOnly {
 		in.IfNoneMatch = aws.String("*")
 	}
-	if e := c.set.Encryption; e.Algorithm != "" {
-		in.ServerSideEncryption = types.ServerSideEncryption(e.Algorithm)
+	e := c.set.Headers.Encryption
+	in.ServerSideEncryption = types.ServerSideEncryption(e.Algorithm)
+	if e.KMSKey != "" {
+		in.SSEKMSKeyId = &e.KMSKey
+		in.SSEKMSEncryptionContext = optional(e.KMSContext)
+		in.BucketKeyEnabled = &e.BucketKey
 	}
 	return in
+}
+
+func optional(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
 }

@@ -37,14 +37,15 @@ type Spool interface {
 // Header is what makes a segment the object it will be. It is fixed when the
 // segment takes its first block.
 type Header struct {
-	RunID       string
-	Sequence    uint64 // orders the segments of a run
-	Bucket      string
-	Key         string
-	Source      string
-	Day         time.Time // received-day, 00:00 UTC
-	Opened      time.Time
-	ContentType string
+	RunID    string
+	Sequence uint64 // orders the segments of a run
+	Bucket   string
+	Key      string
+	Source   string
+	Day      time.Time // received-day, 00:00 UTC
+	Opened   time.Time
+
+	ContentType, ContentEncoding string
 }
 
 // Frame is a compressed block, with what is known of its events.
