@@ -71,7 +71,11 @@ func newUploadError(key string, attempts int, e *s3put.Error) *UploadError {
 }
 
 func (e *UploadError) Error() string {
-	return fmt.Sprintf("s3sink: put %s (attempt %d, status %d %s): %v", e.Key, e.Attempts, e.Status, e.Code, e.Err)
+	answer := "no answer"
+	if e.Status != 0 {
+		answer = strings.TrimSpace(fmt.Sprintf("status %d %s", e.Status, e.Code))
+	}
+	return fmt.Sprintf("s3sink: put %s (attempt %d, %s): %v", e.Key, e.Attempts, answer, e.Err)
 }
 
 func (e *UploadError) Unwrap() error { return e.Err }

@@ -41,7 +41,8 @@ type Sealed struct {
 }
 
 // Attempt is what the hook of that name is told. Err is nil or an
-// [*UploadError].
+// [*UploadError]; one that wraps context.Canceled was cut off by Close and is
+// not made again.
 type Attempt struct {
 	Object   ObjectInfo
 	Number   int // 1 for the first

@@ -199,13 +199,16 @@ func (s *Sink) Close(ctx context.Context) error {
 func (s *Sink) shutdown(ctx context.Context) error {
 	s.batcher.close()
 	w := s.batcher.await(nil)
+	parked := s.Err()
 	s.uploader.Hurry()
 	s.uploader.Unpark()
 	select {
 	case <-w.done:
 	case <-ctx.Done():
 	}
-	parked := s.Err()
+	if err := s.Err(); err != nil {
+		parked = err // refused again
+	}
 	for _, seg := range s.uploader.Stop() {
 		s.batcher.settled(seg, false)
 	}
@@ -220,7 +223,11 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	if st.Dropped == 0 {
 		return nil
 	}
-	return &CloseError{Delivered: st.Delivered, Dropped: st.Dropped, Err: errors.Join(context.Cause(ctx), parked)}
+	cause := context.Cause(ctx)
+	if parked != nil && !errors.Is(cause, parked) {
+		cause = errors.Join(cause, parked)
+	}
+	return &CloseError{Delivered: st.Delivered, Dropped: st.Dropped, Err: cause}
 }
 
 // Err returns nil, or the [*UploadError] for which uploads are parked: S3
@@ -256,7 +263,7 @@ func (s *Sink) onAttempt(a upload.Attempt) {
 		return
 	}
 	var err error
-	if a.Err != nil {
+	if a.Err != nil { // also when Close cut it off; then it wraps context.Canceled
 		err = newUploadError(a.Segment.Key, a.Number, a.Err)
 	}
 	s.hooks.call(func() {

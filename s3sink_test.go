@@ -264,6 +264,32 @@ func TestCloseCountsWhatIsLost(t *testing.T) {
 	})
 }
 
+// Close says why the bucket refused, also when it was refused before.
+func TestCloseSaysWhyParked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		sink := open(t, cfg)
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 403, Code: "AccessDenied"})
+		if err := sink.Track(struct{}{}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		sink.Flush(ctx)
+		server.ClearFaults()
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Stall: true}) // so that Close learns nothing new
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := sink.Close(ctx)
+		var refused *s3sink.UploadError
+		if !errors.As(err, &refused) || refused.Code != "AccessDenied" || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want the deadline and the refusal", err)
+		}
+		server.Close()
+	})
+}
+
 // Track, Flush, Stats and Close at once: nothing is lost, doubled or stuck.
 func TestCloseUnderLoad(t *testing.T) {
 	t.Parallel()
