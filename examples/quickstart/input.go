@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/s3sink/s3sink"
+)
+
+// maxReported is how many bad lines are shown; the others are only counted.
+const maxReported = 10
+
+// input is newline-delimited JSON from standard input.
+type input struct {
+	source   string
+	shipment *shipment
+	con      *console
+}
+
+// track sends every line. One that is no event is reported and skipped.
+func (in *input) track(ctx context.Context, sink *s3sink.Sink, stdin io.Reader) error {
+	if isTerminal(stdin) {
+		fmt.Fprintln(in.con, "quickstart: type events, one JSON object a line; Ctrl-D ends")
+	}
+	account := in.shipment.books.open(in.source, "the whole line", wholeLine)
+	lines := newLineReader(untilDone(ctx, stdin), s3sink.DefaultMaxEventBytes)
+	for {
+		line, err := lines.next()
+		switch {
+		case err == io.EOF:
+			return nil
+		case errors.Is(err, errLongLine):
+			in.skip(lines.number, err)
+			continue
+		case err != nil:
+			return fmt.Errorf("standard input, line %d: %w", lines.number, err)
+		}
+		if line = oneLine(line); len(line) == 0 {
+			continue
+		}
+		err = sink.TrackContext(ctx, json.RawMessage(line))
+		if bad := new(s3sink.EventError); errors.As(err, &bad) {
+			in.skip(lines.number, err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		account.in.add(line)
+		in.shipment.events.Add(1)
+		in.shipment.bytes.Add(int64(len(line)) + 1)
+	}
+}
+
+func (in *input) skip(number int64, err error) {
+	in.shipment.skipped++
+	switch n := in.shipment.skipped; {
+	case n <= maxReported:
+		fmt.Fprintf(in.con, "quickstart: line %d skipped: %v\n", number, err)
+	case n == maxReported+1:
+		fmt.Fprintln(in.con, "quickstart: more lines skipped, not shown")
+	}
+}
+
+// oneLine makes of a line what the sink stores of it, so that what comes back
+// can be compared byte for byte.
+func oneLine(line []byte) []byte {
+	line = bytes.TrimSpace(line)
+	if bytes.IndexByte(line, '\r') < 0 {
+		return line
+	}
+	var compact bytes.Buffer
+	if json.Compact(&compact, line) != nil {
+		return line // no event; the sink says why
+	}
+	return compact.Bytes()
+}
+
+// untilDone reads from r until ctx ends. A read from a terminal or a pipe
+// cannot be interrupted, so it is left behind on a goroutine of its own.
+func untilDone(ctx context.Context, r io.Reader) io.Reader {
+	out, in := io.Pipe()
+	go func() {
+		_, err := io.Copy(in, r)
+		in.CloseWithError(err)
+	}()
+	context.AfterFunc(ctx, func() { out.CloseWithError(context.Cause(ctx)) })
+	return out
+}
+
+var errLongLine = fmt.Errorf("longer than the %d bytes that an event may have", s3sink.DefaultMaxEventBytes)
+
+// lineReader reads lines into one buffer, so that neither a long input nor a
+// long line needs memory.
+type lineReader struct {
+	r      *bufio.Reader
+	number int64 // of the line that next returned, from 1
+}
+
+func newLineReader(r io.Reader, longest int) *lineReader {
+	return &lineReader{r: bufio.NewReaderSize(r, longest+len("\r\n"))}
+}
+
+// next returns a line without its newline, valid until the next call. At the
+// end the error is io.EOF. A line too long is errLongLine, and the one behind
+// it can be read.
+func (l *lineReader) next() ([]byte, error) {
+	line, err := l.r.ReadSlice('\n')
+	if len(line) > 0 || err == nil {
+		l.number++
+	}
+	switch {
+	case err == nil:
+		return line[:len(line)-1], nil
+	case err == io.EOF && len(line) > 0:
+		return line, nil
+	case err != bufio.ErrBufferFull:
+		return nil, err
+	}
+	for err == bufio.ErrBufferFull {
+		_, err = l.r.ReadSlice('\n')
+	}
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	return nil, errLongLine
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestProgressOnATerminal(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		con := &console{w: &out, terminal: true}
+		seen := 0
+		stop := con.watch(func() string { seen++; return fmt.Sprint("line ", seen) })
+		time.Sleep(500 * time.Millisecond)
+		fmt.Fprintln(con, "a message")
+		time.Sleep(200 * time.Millisecond)
+		stop()
+		fmt.Fprintln(con, "the end")
+		const want = "\r\x1b[Kline 1\r\x1b[Kline 2\r\x1b[Ka message\n\r\x1b[Kline 3\r\x1b[Kthe end\n"
+		if out.String() != want {
+			t.Errorf("got %q, want %q", out.String(), want)
+		}
+	})
+}
+
+// slowly hands out lines for longer than it takes to show progress.
+type slowly struct{ left int }
+
+func (s *slowly) Read(p []byte) (int, error) {
+	if s.left == 0 {
+		return 0, io.EOF
+	}
+	s.left--
+	time.Sleep(100 * time.Millisecond)
+	return copy(p, "{\"a\":1}\n"), nil
+}
+
+func TestNoProgressElsewhere(t *testing.T) {
+	t.Parallel()
+	file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	reader, pipe, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	if isTerminal(file) || isTerminal(pipe) || isTerminal(null) || isTerminal(&bytes.Buffer{}) {
+		t.Error("something that is no terminal is taken for one")
+	}
+
+	var stdout strings.Builder
+	if code := run(t.Context(), []string{"-stdin"}, &slowly{left: 5}, &stdout, pipe); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	pipe.Close()
+	stderr, err := io.ReadAll(reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(stderr) > 0 || !strings.Contains(stdout.String(), "events in 5 = events out 5 ✓") {
+		t.Errorf("stderr %q, want nothing; stdout:\n%s", stderr, stdout.String())
+	}
+}
