@@ -28,9 +28,25 @@ import (
 // A key never changes once drawn: a retry goes to the same key.
 type KeyFormat string
 
-// SegmentKeys is the layout of Segment's S3 destinations, down to the parts of
-// the file name. Readers of those names must not split at every dot.
-const SegmentKeys KeyFormat = "segment-logs/{source}/{received_day_ms}/{opened_ms}.{host}.{version}.{uuid}.gz"
+const (
+	// SegmentKeys is the layout of Segment's S3 destinations, down to the
+	// parts of the file name. Readers of those names must not split at every
+	// dot.
+	SegmentKeys KeyFormat = "segment-logs/{source}/{received_day_ms}/{opened_ms}.{host}.{version}.{uuid}.gz"
+
+	// RudderStackKeys is the layout of RudderStack's S3 destination where it
+	// may only put objects, as its documented policy has it. The day is the one on which
+	// the events were received; RudderStack's is that of the upload.
+	RudderStackKeys KeyFormat = "rudder-logs/{source}/{received_day:MM-DD-YYYY}/{opened_s}.{source}.{uuid}.json.gz"
+
+	// RudderStackListedKeys is that layout where RudderStack may also list
+	// the bucket and finds no older form of dates.
+	RudderStackListedKeys KeyFormat = "rudder-logs/{source}/{received_day:YYYY-MM-DD}/{opened_s}.{source}.{uuid}.json.gz"
+
+	// HiveKeys has a folder of the form name=value for each column by which
+	// Athena, Spark, Trino and DuckDB prune.
+	HiveKeys KeyFormat = "events/source={source}/day={received_day:YYYY-MM-DD}/{opened_ms}-{uuid}.json.gz"
+)
 
 // maxKeyBytes is S3's limit.
 const maxKeyBytes = 1024

@@ -15,10 +15,12 @@ import (
 func TestKeyFormats(t *testing.T) {
 	t.Parallel()
 	for format, want := range map[s3sink.KeyFormat]string{
-		"": `segment-logs/test-source/946684800000/946684800000\.[0-9a-f]{12}\.\d+\.\d+\.\d+\.UUID\.gz`,
-		"events/source={source}/day={received_day:YYYY-MM-DD}/{opened_ms}-{uuid}.json.gz": `events/source=test-source/day=2000-01-01/946684800000-UUID\.json\.gz`,
-		"rudder-logs/{source}/{received_day:MM-DD-YYYY}/{opened_s}.{source}.{uuid}.gz":    `rudder-logs/test-source/01-01-2000/946684800\.test-source\.UUID\.gz`,
-		"{uuid}": "UUID",
+		"":                           `segment-logs/test-source/946684800000/946684800000\.[0-9a-f]{12}\.\d+\.\d+\.\d+\.UUID\.gz`,
+		s3sink.SegmentKeys:           `segment-logs/test-source/946684800000/946684800000\.[0-9a-f]{12}\.\d+\.\d+\.\d+\.UUID\.gz`,
+		s3sink.RudderStackKeys:       `rudder-logs/test-source/01-01-2000/946684800\.test-source\.UUID\.json\.gz`,
+		s3sink.RudderStackListedKeys: `rudder-logs/test-source/2000-01-01/946684800\.test-source\.UUID\.json\.gz`,
+		s3sink.HiveKeys:              `events/source=test-source/day=2000-01-01/946684800000-UUID\.json\.gz`,
+		"{uuid}":                     "UUID",
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
