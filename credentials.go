@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
 )
 
 // Credentials say as whom the sink writes. The constructors are [AssumeRole],
@@ -32,6 +33,7 @@ type awsEnvironment struct {
 	config      aws.Config // what the process has: ambient credentials, HTTP client
 	stsRegion   string
 	stsEndpoint string
+	policy      policy // what sessions are cut down to
 }
 
 // Ambient uses what the AWS SDK finds where the process runs: environment
@@ -124,10 +126,18 @@ func WithSessionName(name string) RoleOption { return func(r *role) { r.session 
 // to an hour.
 func WithDuration(d time.Duration) RoleOption { return func(r *role) { r.duration = d } }
 
+// WithoutSessionPolicy gives sessions all that the role may do. By default each
+// is cut down to what the sink needs of it: to put objects below the
+// configured prefix, or to assume the next role of a chain. The policy takes
+// room in the request, which session tags and long prefixes can use up; then
+// STS answers PackedPolicyTooLarge.
+func WithoutSessionPolicy() RoleOption { return func(r *role) { r.unrestricted = true } }
+
 type role struct {
 	arn, externalID, session string
 	duration                 time.Duration
 	base                     Credentials
+	unrestricted             bool
 }
 
 func (r role) String() string { return "role " + r.arn }
@@ -172,9 +182,11 @@ func (r role) check(errs *configErrors) {
 }
 
 func (r role) provider(env awsEnvironment) aws.CredentialsProvider {
+	hop := env
+	hop.policy = hopPolicy(r.arn)
 	client := sts.NewFromConfig(env.config, func(o *sts.Options) {
 		o.Region = env.stsRegion
-		o.Credentials = r.base.provider(env)
+		o.Credentials = r.base.provider(hop)
 		if env.stsEndpoint != "" {
 			o.BaseEndpoint = &env.stsEndpoint
 		}
@@ -190,6 +202,9 @@ func (r role) provider(env awsEnvironment) aws.CredentialsProvider {
 		}
 		if r.externalID != "" {
 			o.ExternalID = &r.externalID
+		}
+		if !r.unrestricted {
+			o.Policy = aws.String(env.policy.String())
 		}
 	})
 	return aws.NewCredentialsCache(&session{role: r.arn, assume: assume})
@@ -224,6 +239,10 @@ func (s *session) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	ctx, cancel := context.WithTimeout(ctx, stsTimeout)
 	defer cancel()
 	creds, err := s.assume.Retrieve(ctx)
+	var tooLarge *ststypes.PackedPolicyTooLargeException
+	if errors.As(err, &tooLarge) {
+		return aws.Credentials{}, fmt.Errorf("assume %s: the session policy does not fit; use WithoutSessionPolicy: %w", s.role, err)
+	}
 	if err != nil {
 		return aws.Credentials{}, fmt.Errorf("assume %s: %w", s.role, err)
 	}
@@ -263,18 +282,24 @@ func providerIn(cfg *Config, base aws.Config) func(s3Region string) aws.Credenti
 			config:      base,
 			stsRegion:   cmp.Or(cfg.STSRegion, s3Region),
 			stsEndpoint: cfg.STSEndpoint,
+			policy:      cfg.writePolicy(awsPartition(cfg.Credentials)),
 		})
 	}
 }
 
-// hintRegion is where a bucket of the role's partition is asked for first.
-func hintRegion(c Credentials) string {
+// awsPartition is the part of AWS that the credentials belong to.
+func awsPartition(c Credentials) string {
 	if r, ok := c.(role); ok {
 		if m := roleARN.FindStringSubmatch(r.arn); m != nil {
-			return map[string]string{"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}[m[1]]
+			return m[1]
 		}
 	}
-	return ""
+	return "aws"
+}
+
+// hintRegion is where a bucket of the partition is asked for first.
+func hintRegion(c Credentials) string {
+	return map[string]string{"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}[awsPartition(c)]
 }
 
 // secret is a string that does not print. It is a pointer, because fmt looks
