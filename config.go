@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
@@ -68,6 +69,10 @@ type Config struct {
 
 	// STSEndpoint is the URL of an STS that is not AWS's.
 	STSEndpoint string
+
+	// AllowPlaintext allows endpoints with http:// that are not on this host.
+	// Events, and the token of a session, then travel in the clear.
+	AllowPlaintext bool
 
 	// Credentials say as whom the sink writes. Defaults to [Ambient].
 	Credentials Credentials
@@ -255,8 +260,8 @@ func (c *Config) checkPlace(errs *configErrors) {
 	}
 	checkRegion(errs, "Region", c.Region)
 	checkRegion(errs, "STSRegion", c.STSRegion)
-	checkURL(errs, "Endpoint", c.Endpoint)
-	checkURL(errs, "STSEndpoint", c.STSEndpoint)
+	c.checkEndpoint(errs, "Endpoint", c.Endpoint)
+	c.checkEndpoint(errs, "STSEndpoint", c.STSEndpoint)
 	if c.CreateOnly < CreateOnlyAuto || c.CreateOnly > CreateOnlyOff {
 		errs.add("CreateOnly", fmt.Sprint(int(c.CreateOnly)), "CreateOnlyAuto, CreateOnlyOn or CreateOnlyOff")
 	}
@@ -285,18 +290,26 @@ func checkRegion(errs *configErrors, field, region string) {
 	}
 }
 
-func checkURL(errs *configErrors, field, text string) {
+func (c *Config) checkEndpoint(errs *configErrors, field, text string) {
 	if text == "" {
 		return
 	}
 	u, err := url.Parse(text)
-	if err == nil && u.User != nil {
+	switch {
+	case err == nil && u.User != nil:
 		errs.add(field, redacted, "a URL without user and password; they belong into Credentials")
-		return
-	}
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "":
 		errs.add(field, text, "a URL such as https://s3.example.com:9000")
+	case u.Scheme == "http" && !c.AllowPlaintext && !loopback(u.Hostname()):
+		errs.add(field, text, "https, or a loopback address, or AllowPlaintext")
 	}
+}
+
+func loopback(host string) bool {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.IsLoopback()
+	}
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 func (c *Config) checkLimits(errs *configErrors) {

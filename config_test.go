@@ -83,6 +83,26 @@ func TestBucketNames(t *testing.T) {
 	}
 }
 
+func TestPlaintextIsRefused(t *testing.T) {
+	t.Parallel()
+	for endpoint, good := range map[string]bool{
+		"https://s3.example.com": true, "http://127.0.0.1:9000": true, "http://localhost:9000": true,
+		"http://[::1]:9000": true, "http://minio.localhost": true,
+		"http://s3.example.com": false, "http://10.0.0.1:9000": false, "http://localhost.example.com": false,
+	} {
+		cfg := new(nullStore).config()
+		cfg.Endpoint = endpoint
+		_, err := s3sink.New(t.Context(), cfg)
+		if (err == nil) != good {
+			t.Errorf("%s: %v, want good %t", endpoint, err, good)
+		}
+		cfg.AllowPlaintext = true
+		if _, err := s3sink.New(t.Context(), cfg); err != nil {
+			t.Errorf("%s with AllowPlaintext: %v", endpoint, err)
+		}
+	}
+}
+
 func TestRoleARNs(t *testing.T) {
 	t.Parallel()
 	for arn, good := range map[string]bool{

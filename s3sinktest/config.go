@@ -50,6 +50,8 @@ func (s *Server) Config() s3sink.Config {
 		Endpoint:     s.URL(),
 		UsePathStyle: true,
 		STSEndpoint:  s.URL(),
+
+		AllowPlaintext: true, // the in-memory host only looks like another one
 		Credentials: s3sink.AssumeRole(RoleARN, ExternalID,
 			s3sink.Via(s3sink.AccessKeys(accessKeyID, secretAccessKey, ""))),
 		CreateOnly: s3sink.CreateOnlyOn,
