@@ -6,14 +6,20 @@ package budget
 import (
 	"container/list"
 	"context"
+	"errors"
 	"sync"
 )
+
+// ErrClosed is what [Budget.Take] returns after [Budget.Close].
+var ErrClosed = errors.New("budget: closed")
 
 // Budget is a number of bytes to share. It is safe for concurrent use.
 type Budget struct {
 	size int64
+	wait func()
 
 	mu      sync.Mutex
+	closed  bool
 	used    int64
 	peak    int64
 	waiters list.List // of *waiter, first come first served
@@ -21,11 +27,13 @@ type Budget struct {
 
 type waiter struct {
 	bytes   int64
-	granted chan struct{}
+	granted bool
+	wake    chan struct{} // closed when granted, or when the budget is closed
 }
 
-// New returns a budget of size bytes.
-func New(size int64) *Budget { return &Budget{size: size} }
+// New returns a budget of size bytes. It calls wait, without a lock, whenever
+// somebody begins to wait: room that nobody makes would never come.
+func New(size int64, wait func()) *Budget { return &Budget{size: size, wait: wait} }
 
 // TryTake takes n bytes, or reports that there is no room. Those that wait in
 // [Budget.Take] come first.
@@ -45,37 +53,63 @@ func (b *Budget) Take(ctx context.Context, n int64) error {
 	if b.TryTake(n) {
 		return nil
 	}
-	w := &waiter{bytes: n, granted: make(chan struct{})}
+	w := &waiter{bytes: n, wake: make(chan struct{})}
 	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return ErrClosed
+	}
 	place := b.waiters.PushBack(w)
 	b.grantLocked() // room may have come since
 	b.mu.Unlock()
+	b.wait()
 	select {
-	case <-w.granted:
-		return nil
+	case <-w.wake:
 	case <-ctx.Done():
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	select {
-	case <-w.granted: // both at once: the bytes are ours, so keep them
+	switch {
+	case w.granted: // perhaps while ctx ended: the bytes are ours, so keep them
 		return nil
-	default:
+	case b.closed:
+		return ErrClosed
 	}
 	b.waiters.Remove(place)
 	b.grantLocked() // those behind may ask for less
 	return context.Cause(ctx)
 }
 
-// Give returns n bytes.
+// Close ends every wait, and those that would begin, with [ErrClosed].
+func (b *Budget) Close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	for e := b.waiters.Front(); e != nil; e = e.Next() {
+		close(e.Value.(*waiter).wake)
+	}
+	b.waiters.Init()
+}
+
+// Give returns n bytes that were taken.
 func (b *Budget) Give(n int64) {
+	if n == 0 {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.used -= n
-	if b.used < 0 {
-		panic("budget: more given back than was taken")
-	}
 	b.grantLocked()
+}
+
+// Wanted returns the bytes that the first of those who wait asks for, or 0.
+func (b *Budget) Wanted() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := b.waiters.Front(); e != nil {
+		return e.Value.(*waiter).bytes
+	}
+	return 0
 }
 
 // Used returns the bytes taken now, and the most that ever were.
@@ -96,7 +130,8 @@ func (b *Budget) grantLocked() {
 		}
 		b.takeLocked(w.bytes)
 		b.waiters.Remove(e)
-		close(w.granted)
+		w.granted = true
+		close(w.wake)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 
 func TestTryTake(t *testing.T) {
 	t.Parallel()
-	b := budget.New(10)
+	b := budget.New(10, func() {})
 	if !b.TryTake(10) || b.TryTake(1) {
 		t.Fatal("the bound does not hold")
 	}
@@ -28,7 +28,7 @@ func TestTryTake(t *testing.T) {
 func TestTakeServesInOrder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := budget.New(10)
+		b := budget.New(10, func() {})
 		b.TryTake(10)
 		order := make(chan int64, 2)
 		for _, n := range []int64{8, 2} {
@@ -58,7 +58,7 @@ func TestTakeServesInOrder(t *testing.T) {
 func TestTakeEndsWithContext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := budget.New(10)
+		b := budget.New(10, func() {})
 		b.TryTake(9)
 		cause := errors.New("enough")
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, cause)
@@ -80,12 +80,27 @@ func TestTakeEndsWithContext(t *testing.T) {
 	})
 }
 
-func TestGiveRefusesTooMuch(t *testing.T) {
+func TestCloseEndsWaits(t *testing.T) {
 	t.Parallel()
-	defer func() {
-		if recover() == nil {
-			t.Error("giving back what was not taken went unnoticed")
+	synctest.Test(t, func(t *testing.T) {
+		waits := 0
+		b := budget.New(10, func() { waits++ })
+		b.TryTake(10)
+		ended := make(chan error, 1)
+		go func() { ended <- b.Take(t.Context(), 7) }()
+		synctest.Wait()
+		if waits != 1 || b.Wanted() != 7 {
+			t.Errorf("told %d times, %d wanted, want 1 and 7", waits, b.Wanted())
 		}
-	}()
-	budget.New(10).Give(1)
+		b.Close()
+		if err := <-ended; !errors.Is(err, budget.ErrClosed) {
+			t.Errorf("got %v, want ErrClosed", err)
+		}
+		if err := b.Take(t.Context(), 1); !errors.Is(err, budget.ErrClosed) {
+			t.Errorf("a new wait: %v, want ErrClosed", err)
+		}
+		if b.Wanted() != 0 {
+			t.Errorf("%d wanted after Close", b.Wanted())
+		}
+	})
 }

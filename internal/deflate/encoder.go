@@ -48,9 +48,15 @@ func (e *Encoder) Frame(chunks [][]byte) (Frame, error) {
 		return Frame{}, err
 	}
 	f.Payload = bytes.Clone(e.out.Bytes())
+	if e.out.Cap() > maxKept {
+		e.out = bytes.Buffer{}
+	}
 	f.CRC = crc32.ChecksumIEEE(f.Payload)
 	return f, nil
 }
+
+// maxKept is the most output space kept for the next block.
+const maxKept = 2 << 20
 
 // stored is the least that klauspost's flate puts into a stored block, which
 // is what bytes without any pattern become: 32,768 at levels 7 to 9, 65,535

@@ -24,8 +24,10 @@ type Settings struct {
 	CreateOnly *bool // nil: on when the endpoint is AWS
 	Headers    Headers
 	Version    string // of the library, for the User-Agent
+	OwnHTTP    bool   // nobody else uses AWS.HTTPClient
 
-	// Credentials is called once, when the region is known.
+	// Credentials is called once for a region: the bucket's, and before
+	// that perhaps the hint.
 	Credentials func(s3Region string) aws.CredentialsProvider
 }
 
@@ -44,6 +46,8 @@ type Result struct {
 type Client struct {
 	set Settings
 
+	providers map[string]aws.CredentialsProvider // by region; of whoever connects
+
 	mu         sync.Mutex
 	finding    chan struct{} // closed when the goroutine that connects is done
 	s3         *s3.Client
@@ -53,7 +57,9 @@ type Client struct {
 
 // New returns a client. It makes no request: the region is discovered by the
 // first attempt that needs it.
-func New(set Settings) *Client { return &Client{set: set} }
+func New(set Settings) *Client {
+	return &Client{set: set, providers: map[string]aws.CredentialsProvider{}}
+}
 
 // Put stores one object. It returns nil only once S3 has acknowledged the
 // whole body, or has said that the key is already taken; every other answer is
@@ -74,8 +80,12 @@ func (c *Client) Put(ctx context.Context, r Request) (Result, error) {
 	return Result{}, e
 }
 
-// CloseIdleConnections lets go of the connections that no attempt uses.
-func (c *Client) CloseIdleConnections() {
+// Close lets go of the connections, if they are the client's alone. No attempt
+// may be under way.
+func (c *Client) Close() {
+	if !c.set.OwnHTTP {
+		return
+	}
 	if h, ok := c.set.AWS.HTTPClient.(interface{ CloseIdleConnections() }); ok {
 		h.CloseIdleConnections()
 	}
@@ -124,6 +134,7 @@ func (c *Client) connect(ctx context.Context) (*s3.Client, error) {
 
 func (c *Client) discoverAndBuild(ctx context.Context) (*s3.Client, error) {
 	region, err := c.region(ctx)
+	creds := c.credentials(region)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	close(c.finding)
@@ -131,13 +142,24 @@ func (c *Client) discoverAndBuild(ctx context.Context) (*s3.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.creds = c.set.Credentials(region)
-	c.s3 = c.build(region, c.creds)
+	c.creds = creds
+	c.s3 = c.build(region, creds)
 	c.createOnly = c.s3.Options().BaseEndpoint == nil
 	if c.set.CreateOnly != nil {
 		c.createOnly = *c.set.CreateOnly
 	}
 	return c.s3, nil
+}
+
+// credentials keeps the provider of a region, because it caches sessions. One
+// goroutine at a time connects.
+func (c *Client) credentials(region string) aws.CredentialsProvider {
+	p, ok := c.providers[region]
+	if !ok {
+		p = c.set.Credentials(region)
+		c.providers[region] = p
+	}
+	return p
 }
 
 func (c *Client) build(region string, creds aws.CredentialsProvider) *s3.Client {

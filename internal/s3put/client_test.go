@@ -58,7 +58,7 @@ func s3Error(status int, code string, header ...string) *http.Response {
 
 func client(t *testing.T, tr *transport, change func(*s3put.Settings)) *s3put.Client {
 	t.Helper()
-	cfg, err := s3put.LoadConfig(t.Context(), &aws.Config{}, &http.Client{Transport: tr})
+	cfg, _, err := s3put.LoadConfig(t.Context(), &aws.Config{}, &http.Client{Transport: tr})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestErrorsHaveFacts(t *testing.T) {
 		"slow down":  {s3Error(503, "SlowDown"), s3put.Transient, 503, "SlowDown"},
 		"proxy page": {answer(502, "<html><body><h1>502 Bad Gateway</h1></body></html>"), s3put.Transient, 502, "BadGateway"},
 		"empty":      {answer(403, ""), s3put.Parked, 403, "Forbidden"},
-		"redirect":   {answer(307, "", "Location", "https://elsewhere.example.com/"), s3put.Parked, 307, "Temporary Redirect"},
+		"redirect":   {answer(301, "", "Location", "https://elsewhere.example.com/"), s3put.Parked, 301, ""},
 	} {
 		tr := &transport{answer: func(*http.Request) *http.Response { return tt.resp }}
 		_, err := client(t, tr, nil).Put(t.Context(), request())
@@ -233,7 +233,7 @@ func TestRegionDiscovery(t *testing.T) {
 		class            s3put.Class
 	}{
 		"refused but named": {answer(403, "", region, "ap-south-1"), nil, "events.s3.ap-south-1.amazonaws.com", 1, 0},
-		"redirected":        {answer(301, "", region, "eu-central-1"), nil, "events.s3.eu-central-1.amazonaws.com", 1, 0},
+		"redirected":        {answer(301, "", region, "eu-central-1", "Location", "https://elsewhere.example.com/"), nil, "events.s3.eu-central-1.amazonaws.com", 1, 0},
 		"public bucket":     {answer(200, "", region, "us-west-2"), nil, "events.s3.us-west-2.amazonaws.com", 1, 0},
 		"anonymous ignored": {answer(403, ""), answer(200, "", region, "cn-north-1"), "events.s3.cn-north-1.amazonaws.com.cn", 2, 0},
 		"no such bucket":    {answer(404, ""), answer(404, ""), "", 2, s3put.Parked},

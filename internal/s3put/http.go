@@ -11,33 +11,41 @@ import (
 )
 
 // LoadConfig returns given, or what the SDK finds in the environment and the
-// shared files, with an HTTP client for a sink: that one, or the SDK's own.
+// shared files, with an HTTP client for a sink: that one, or the
+// configuration's own, or a new one, which is the sink's to close.
 //
 // LoadDefaultConfig makes the client, although ours wraps it, because only
 // then does it add the certificates that AWS_CA_BUNDLE names.
-func LoadConfig(ctx context.Context, given *aws.Config, client *http.Client) (aws.Config, error) {
-	var cfg aws.Config
+func LoadConfig(ctx context.Context, given *aws.Config, client *http.Client) (cfg aws.Config, own bool, err error) {
 	if given != nil {
 		cfg = given.Copy()
-	} else {
-		var err error
-		if cfg, err = config.LoadDefaultConfig(ctx, config.WithHTTPClient(awshttp.NewBuildableClient())); err != nil {
-			return aws.Config{}, err
-		}
+	} else if cfg, err = config.LoadDefaultConfig(ctx, config.WithHTTPClient(awshttp.NewBuildableClient())); err != nil {
+		return aws.Config{}, false, err
 	}
+	own = client == nil && (given == nil || given.HTTPClient == nil)
 	if client == nil {
-		switch c := cfg.HTTPClient.(type) {
-		case *awshttp.BuildableClient:
-			client = &http.Client{Transport: c.GetTransport()}
-		case *http.Client:
-			client = c
-		default:
-			client = &http.Client{Transport: awshttp.NewBuildableClient().GetTransport()}
-		}
+		client = standard(cfg.HTTPClient)
 	}
 	cfg.HTTPClient = forSink(client)
-	return cfg, nil
+	return cfg, own, nil
 }
+
+// standard returns c as the standard library's client.
+func standard(c aws.HTTPClient) *http.Client {
+	switch c := c.(type) {
+	case nil:
+		return &http.Client{Transport: awshttp.NewBuildableClient().GetTransport()}
+	case *http.Client:
+		return c
+	case *awshttp.BuildableClient:
+		return &http.Client{Transport: c.GetTransport(), Timeout: c.GetTimeout()}
+	}
+	return &http.Client{Transport: doer{c}}
+}
+
+type doer struct{ client aws.HTTPClient }
+
+func (d doer) RoundTrip(r *http.Request) (*http.Response, error) { return d.client.Do(r) }
 
 // maxErrorBody bounds what is read of an answer that is not a success: the
 // SDK buffers all of it, and an error page can have any length.

@@ -40,7 +40,7 @@ func (c *Client) region(ctx context.Context) (string, error) {
 	if region != "" {
 		return region, nil
 	}
-	region, signed := headBucket(ctx, c.build(hint, c.set.Credentials(hint)), c.set.Bucket)
+	region, signed := headBucket(ctx, c.build(hint, c.credentials(hint)), c.set.Bucket)
 	if region != "" {
 		return region, nil
 	}

@@ -23,10 +23,10 @@ func (Memory) Append(seg *Segment, f Frame) error {
 }
 
 // Seal implements [Spool].
-func (Memory) Seal(seg *Segment, sealed func(error)) {
+func (Memory) Seal(seg *Segment, sealed func()) {
 	seg.seal()
 	seg.payloads.add(seg.trailer)
-	sealed(nil)
+	sealed()
 }
 
 // Object implements [Spool].

@@ -17,15 +17,16 @@ import (
 // number may read it. A spool may hold many segments that are open at once.
 type Spool interface {
 	// Append puts f at the end of an open segment. The caller has asked
-	// [Segment.Fits] and does not use f.Payload afterwards.
+	// [Segment.Fits] and does not use f.Payload afterwards. After an error
+	// the segment is as it was.
 	Append(seg *Segment, f Frame) error
 
 	// Seal completes a segment: nothing is appended to it again. It calls
 	// sealed once, perhaps before it returns and perhaps from another
-	// goroutine, when the seal is as durable as the spool promises. Nothing
-	// may be put before that, or a crash could leave a shorter segment that
-	// overwrites a longer object.
-	Seal(seg *Segment, sealed func(error))
+	// goroutine, when the seal is as durable as the spool promises; a spool
+	// whose disk fails goes on trying. Nothing may be put before that, or a
+	// crash could leave a shorter segment that overwrites a longer object.
+	Seal(seg *Segment, sealed func())
 
 	// Object returns the bytes of the object that a sealed segment is.
 	Object(seg *Segment) io.ReadSeeker

@@ -42,7 +42,7 @@ func TestMemoryObject(t *testing.T) {
 		}
 	}
 	ready := false
-	mem.Seal(seg, func(err error) { ready = err == nil })
+	mem.Seal(seg, func() { ready = true })
 	if !ready {
 		t.Fatal("not sealed")
 	}
@@ -77,7 +77,7 @@ func TestReaderOutlivesRemove(t *testing.T) {
 	var mem spool.Memory
 	seg := spool.NewSegment(spool.Header{})
 	mem.Append(seg, frame(t, "{}\n", day))
-	mem.Seal(seg, func(error) {})
+	mem.Seal(seg, func() {})
 	r := mem.Object(seg) // a transport may go on reading a body after its answer
 	mem.Remove(seg)
 	if got, err := io.ReadAll(r); err != nil || len(got) == 0 {

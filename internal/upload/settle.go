@@ -44,29 +44,43 @@ func asError(err error) *s3put.Error {
 }
 
 // settle takes the end of an attempt and starts what follows from it. It
-// reports whether the segment is parked by this attempt.
-func (u *Uploader) settle(it *item, refusal *s3put.Error) (parked bool) {
+// returns the refusal that parks the segment, if this one does.
+func (u *Uploader) settle(it *item, refusal *s3put.Error) *Refusal {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.running, it)
 	defer u.startLocked()
 	if refusal == nil {
 		u.succeededLocked(it)
-		return false
+		return nil
+	}
+	if it.atOnce(refusal.Class) {
+		heap.Push(&u.ready, it)
+		return nil
 	}
 	switch refusal.Class {
-	case s3put.Refresh, s3put.Skew:
-		if !it.atOnce[refusal.Class] {
-			it.atOnce[refusal.Class] = true
-			heap.Push(&u.ready, it)
-			return false
-		}
 	case s3put.Transient, s3put.Integrity:
 		u.failedLocked(it)
+		return nil
+	}
+	return u.refusedOnceLocked(it, refusal)
+}
+
+// atOnce reports whether to try again without a backoff, which each class that
+// allows it does once.
+func (it *item) atOnce(class s3put.Class) bool {
+	var spent *bool
+	switch class {
+	case s3put.Refresh:
+		spent = &it.refreshed
+	case s3put.Skew:
+		spent = &it.reclocked
+	default:
 		return false
 	}
-	u.refusedOnceLocked(it, refusal)
-	return true
+	again := !*spent
+	*spent = true
+	return again
 }
 
 func (u *Uploader) succeededLocked(it *item) {
@@ -86,7 +100,7 @@ func (u *Uploader) succeededLocked(it *item) {
 func (u *Uploader) failedLocked(it *item) {
 	now := time.Now()
 	it.failures++
-	clear(it.atOnce)
+	it.refreshed, it.reclocked = false, false
 	it.notBefore = now.Add(backoff(it.failures))
 	heap.Push(&u.delayed, it)
 	if it.started.Before(u.gate) {
@@ -97,13 +111,16 @@ func (u *Uploader) failedLocked(it *item) {
 	u.slots = max(1, u.slots/2)
 }
 
-func (u *Uploader) refusedOnceLocked(it *item, refusal *s3put.Error) {
+func (u *Uploader) refusedOnceLocked(it *item, refusal *s3put.Error) *Refusal {
 	it.wasParked = true
-	clear(it.atOnce)
+	it.refreshed, it.reclocked = false, false
 	if len(u.parked) == 0 && u.probe.Before(time.Now()) {
 		u.probe = time.Now().Add(u.set.RetryParked)
 	}
 	u.parked = append(u.parked, it)
 	u.refusals++
-	u.why = refusal
+	err := *refusal
+	err.Class = s3put.Parked // whatever it was, it is tried slowly now
+	u.why = &Refusal{Segment: it.seg, Attempts: it.attempts, Err: &err}
+	return u.why
 }

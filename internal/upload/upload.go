@@ -27,7 +27,7 @@ type Settings struct {
 	// attempt's own goroutine and without a lock.
 	Delivered func(Delivery)
 	Attempted func(Attempt)
-	Parked    func(seg *spool.Segment, attempts int, refusal *s3put.Error)
+	Parked    func(Refusal)
 }
 
 // Attempt is one PUT and how it ended.
@@ -44,6 +44,13 @@ type Delivery struct {
 	Result   s3put.Result
 	Attempts int
 	Duration time.Duration // from seal to acknowledgement
+}
+
+// Refusal is a segment that waits for a person.
+type Refusal struct {
+	Segment  *spool.Segment
+	Attempts int
+	Err      *s3put.Error // of class Parked
 }
 
 // Uploader sends segments, lowest sequence first. It is safe for concurrent
@@ -66,8 +73,9 @@ type Uploader struct {
 	failures int       // transient failures in a row, over all segments
 	gate     time.Time // nothing starts before
 	refusals int       // parked outcomes in a row, over all segments
+	wanted   int       // new segments to try in spite of them
 	probe    time.Time // when the next parked segment is tried
-	why      *s3put.Error
+	why      *Refusal  // the last one, while something is parked
 	timer    *time.Timer
 }
 
@@ -79,8 +87,9 @@ type item struct {
 	notBefore time.Time
 	attempts  int
 	failures  int
-	atOnce    map[s3put.Class]bool // immediate retries already spent
 	wasParked bool
+
+	refreshed, reclocked bool // immediate retries already spent
 }
 
 // New returns an uploader without work.
@@ -96,16 +105,19 @@ func New(set Settings) *Uploader {
 func (u *Uploader) Add(seg *spool.Segment) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	it := &item{seg: seg, sealed: time.Now(), atOnce: map[s3put.Class]bool{}}
+	it := &item{seg: seg, sealed: time.Now()}
 	heap.Push(&u.ready, it)
 	u.startLocked()
 }
 
-// Hurry ends every backoff: somebody waits for delivery.
+// Hurry ends every backoff, because somebody waits for delivery. At a bucket
+// that refuses it costs a few requests: what an interval would probe, and as
+// many new segments as may run at once.
 func (u *Uploader) Hurry() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.gate = time.Time{}
+	u.gate, u.probe = time.Time{}, time.Time{}
+	u.wanted = u.set.Concurrency
 	for len(u.delayed) > 0 {
 		heap.Push(&u.ready, heap.Pop(&u.delayed))
 	}
@@ -122,7 +134,7 @@ func (u *Uploader) Unpark() {
 }
 
 // Why returns the refusal for which uploads are parked, or nil.
-func (u *Uploader) Why() *s3put.Error {
+func (u *Uploader) Why() *Refusal {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.why
@@ -170,9 +182,12 @@ func (u *Uploader) startLocked() {
 	for len(u.ready) > 0 && len(u.running) < u.slots && !u.gate.After(now) {
 		it := heap.Pop(&u.ready).(*item)
 		if u.refusedLocked() && !it.wasParked {
-			u.parked = append(u.parked, it) // not even tried: the bucket refuses everything
-			it.wasParked = true
-			continue
+			if u.wanted == 0 {
+				u.parked = append(u.parked, it) // not even tried: the bucket refuses everything
+				it.wasParked = true
+				continue
+			}
+			u.wanted--
 		}
 		it.started = now
 		it.attempts++
@@ -193,10 +208,14 @@ func (u *Uploader) probeLocked(now time.Time) {
 	}
 	heap.Push(&u.ready, u.parked[0])
 	u.parked = u.parked[1:]
-	// One that was never sent may be allowed where the others are not.
-	if i := slices.IndexFunc(u.parked, func(it *item) bool { return it.attempts == 0 }); i >= 0 {
-		heap.Push(&u.ready, u.parked[i])
-		u.parked = slices.Delete(u.parked, i, i+1)
+	// One that was never sent may be allowed where the others are not; the
+	// newest is likeliest to be what somebody waits for.
+	for i := len(u.parked) - 1; i >= 0; i-- {
+		if u.parked[i].attempts == 0 {
+			heap.Push(&u.ready, u.parked[i])
+			u.parked = slices.Delete(u.parked, i, i+1)
+			break
+		}
 	}
 	u.probe = now.Add(u.set.RetryParked)
 }
@@ -244,7 +263,7 @@ func (u *Uploader) attempt(it *item) {
 	switch {
 	case refusal == nil:
 		u.set.Delivered(Delivery{Segment: it.seg, Result: result, Attempts: number, Duration: time.Since(it.sealed)})
-	case parked:
-		u.set.Parked(it.seg, number, refusal)
+	case parked != nil:
+		u.set.Parked(*parked)
 	}
 }

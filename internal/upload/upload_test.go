@@ -78,10 +78,10 @@ func (s *store) uploader(concurrency int) *upload.Uploader {
 			defer s.mu.Unlock()
 			s.delivered = append(s.delivered, d.Segment.Sequence)
 		},
-		Parked: func(seg *spool.Segment, _ int, _ *s3put.Error) {
+		Parked: func(r upload.Refusal) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.parked = append(s.parked, seg.Sequence)
+			s.parked = append(s.parked, r.Segment.Sequence)
 		},
 	})
 }
@@ -329,6 +329,92 @@ func TestAttemptHasDeadline(t *testing.T) {
 		time.Sleep(31 * time.Second)
 		if tries, delivered, _ := s.counts(); tries != 2 || delivered != 0 {
 			t.Errorf("%d attempts after 31 s, want 2: a server that hangs must be given up", tries)
+		}
+		u.Stop()
+	})
+}
+
+// Attempts that fail together are one failure of the store.
+func TestFailingTogetherCountsOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var took time.Duration
+		for range 30 {
+			left := 8
+			var s *store
+			s = &store{takes: time.Millisecond, answer: func(uint64) error {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if left--; left >= 0 {
+					return &s3put.Error{Class: s3put.Transient, Err: errors.New("scripted")}
+				}
+				return nil
+			}}
+			u := s.uploader(4)
+			began := time.Now()
+			add(u, 1, 2, 3, 4)
+			for {
+				time.Sleep(10 * time.Millisecond)
+				if _, delivered, _ := s.counts(); delivered == 4 {
+					break
+				}
+			}
+			took += time.Since(began)
+			u.Stop()
+		}
+		// About 2 s each; counted one by one they would be 8 failures in a
+		// row, and a wait of up to 25 s.
+		if took > 30*5*time.Second {
+			t.Errorf("30 recoveries took %v", took)
+		}
+	})
+}
+
+// Of what is parked, the next probe also tries one that was never sent.
+func TestProbeTriesTheUntried(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{answer: func(n uint64) error {
+			if n <= 4 {
+				return &s3put.Error{Class: s3put.Parked, Err: errors.New("denied")}
+			}
+			return nil
+		}}
+		u := s.uploader(4)
+		add(u, 1, 2, 3, 4)
+		synctest.Wait()
+		add(u, 5, 6, 7)
+		synctest.Wait()
+		if tries, delivered, _ := s.counts(); tries != 4 || delivered != 0 {
+			t.Errorf("%d attempts and %d delivered: new segments are sent to a bucket that refuses", tries, delivered)
+		}
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if _, delivered, _ := s.counts(); delivered != 3 {
+			t.Errorf("%d delivered after one probe, want 3", delivered)
+		}
+		u.Stop()
+	})
+}
+
+// The immediate retry is once for each trouble, not once for ever.
+func TestAtOnceAgainAfterBackoff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		classes := []s3put.Class{s3put.Refresh, s3put.Transient, s3put.Refresh}
+		s := &store{answer: func(uint64) error {
+			if len(classes) == 0 {
+				return nil
+			}
+			class := classes[0]
+			classes = classes[1:]
+			return &s3put.Error{Class: class, Err: errors.New("scripted")}
+		}}
+		u := s.uploader(1)
+		add(u, 1)
+		time.Sleep(time.Second)
+		if _, delivered, parked := s.counts(); delivered != 1 || parked != 0 {
+			t.Errorf("%d delivered, %d parked, want 1 and 0", delivered, parked)
 		}
 		u.Stop()
 	})
