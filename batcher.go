@@ -30,16 +30,18 @@ type batcher struct {
 	sealed    func(*spool.Segment, SealReason) // told under mu
 	ready     func(*spool.Segment)             // durable: may be put; perhaps under mu
 
-	closing   atomic.Bool // read by Track under Source.mu
-	relieving atomic.Bool
-	relief    sync.WaitGroup
-
 	mu       sync.Mutex
 	closed   bool
 	open     list.List // of *partition, first opened first
+	blocks   uint64    // opened so far
 	pending  map[*block]struct{}
+	waiters  map[*waiter]struct{}
 	sequence uint64
 	inFlight map[*spool.Segment][]*block // sealed and not delivered
+
+	relief    sync.WaitGroup
+	relieving bool // a goroutine of relief runs
+	again     bool // and has been asked once more
 
 	// Bytes of the budget that will be given back without anybody's doing.
 	compressing, leaving int64
@@ -90,7 +92,7 @@ type partition struct {
 	age    *time.Timer
 
 	held   atomic.Int64 // bytes of the budget
-	events atomic.Int64 // of the object that is gathering
+	events atomic.Int64 // in seg, on their way to it and in block; only with a limit
 }
 
 // full reports whether a block of raw bytes should be cut now.
@@ -106,26 +108,43 @@ func (b *batcher) hold(blk *block, bytes int64) {
 }
 
 // openBlock registers a new block of p, and p itself if it is new. It reports
-// false after Close. A partition that is one too many is returned for the
-// caller to seal when it holds no lock.
-func (b *batcher) openBlock(p *partition, held int64, now time.Time) (excess *partition, ok bool) {
+// false after Close, and whether there are too many partitions now, which the
+// caller mends with closeExcess when it holds no lock.
+func (b *batcher) openBlock(p *partition, held int64) (excess, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return nil, false
+		return false, false
 	}
-	p.block = &block{part: p, held: held, opensNew: p.later}
+	p.block = &block{part: p, held: held, opensNew: p.later, number: b.blocks, opened: time.Now()}
 	p.later = false
+	b.blocks++
 	b.pending[p.block] = struct{}{}
+	if p.seg == nil && (p.last == nil || p.last.appended) {
+		p.since = p.block.opened
+	}
 	if p.place == nil {
 		p.place = b.open.PushBack(p)
-		p.since = now
 		p.age = time.AfterFunc(b.lim.age, func() { p.source.expire(p) })
-		if b.open.Len() > b.lim.partitions {
-			excess = b.open.Front().Value.(*partition)
-		}
 	}
-	return excess, true
+	return b.open.Len() > b.lim.partitions, true
+}
+
+// closeExcess seals the partitions that were opened first until there are not
+// too many. Two callers may pick the same one; each looks again.
+func (b *batcher) closeExcess() {
+	for {
+		b.mu.Lock()
+		var first *partition
+		if b.open.Len() > b.lim.partitions {
+			first = b.open.Front().Value.(*partition)
+		}
+		b.mu.Unlock()
+		if first == nil {
+			return
+		}
+		first.source.seal(first, SealedByPartitions)
+	}
 }
 
 // cutLocked hands an open block to the compressors. b.mu and the source's
@@ -145,6 +164,7 @@ func (b *batcher) compress(e *deflate.Encoder, blk *block) {
 	compressed, err := e.Frame(blk.chunks)
 	frame := spool.Frame{Frame: compressed, Events: blk.events.Load(), First: blk.first, Last: blk.last}
 	blk.free()
+	defer b.relieveWaiters() // what is left of the block may be less than was hoped
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -176,26 +196,42 @@ func (b *batcher) appendFramedLocked(s *Source) {
 
 func (b *batcher) appendLocked(blk *block) {
 	p := blk.part
-	if p.seg != nil && (blk.opensNew || !p.seg.Fits(&blk.frame, b.lim.object)) {
+	switch {
+	case p.seg == nil:
+	case blk.opensNew:
+		b.sealSegmentLocked(p, SealedByClock)
+	case !p.seg.Fits(&blk.frame, b.lim.object):
 		b.sealSegmentLocked(p, SealedBySize)
 	}
 	if _, alive := b.pending[blk]; alive {
-		if p.seg == nil {
-			b.sequence++
-			p.seg = spool.NewSegment(b.newHeader(p, b.sequence, time.Now()))
-			p.since = blk.first
-		}
-		if err := b.spool.Append(p.seg, blk.frame); err != nil {
-			b.giveLocked(blk, blk.held)
-			b.dropLocked(blk)
-		} else {
-			p.blocks = append(p.blocks, blk)
-		}
-		blk.frame = spool.Frame{}
+		b.addToSegmentLocked(p, blk)
 	}
-	if blk.sealsAfter != 0 && p.seg != nil {
+	switch {
+	case p.seg == nil:
+	case blk.sealsAfter != 0:
 		b.sealSegmentLocked(p, blk.sealsAfter)
+	case p.seg.Events == b.lim.object.Events:
+		b.sealSegmentLocked(p, SealedByEvents)
 	}
+}
+
+func (b *batcher) addToSegmentLocked(p *partition, blk *block) {
+	seg := p.seg
+	if seg == nil {
+		b.sequence++
+		seg = spool.NewSegment(b.newHeader(p, b.sequence, time.Now()))
+	}
+	frame := blk.frame
+	blk.frame = spool.Frame{}
+	if err := b.spool.Append(seg, frame); err != nil {
+		b.giveLocked(blk, blk.held)
+		b.dropLocked(blk)
+		return
+	}
+	if p.seg == nil {
+		p.seg, p.since = seg, blk.opened
+	}
+	p.blocks = append(p.blocks, blk)
 }
 
 func (b *batcher) sealSegmentLocked(p *partition, why SealReason) {
@@ -207,12 +243,8 @@ func (b *batcher) sealSegmentLocked(p *partition, why SealReason) {
 		b.leaving += blk.held
 	}
 	b.inFlight[seg] = blocks
-	b.spool.Seal(seg, func(err error) {
-		if err == nil {
-			b.ready(seg)
-		}
-	})
-	b.sealed(seg, why)
+	b.sealed(seg, why) // before it is ready, so that hooks hear of it first
+	b.spool.Seal(seg, func() { b.ready(seg) })
 }
 
 // seal closes p: what it holds becomes an object as soon as it is compressed,
@@ -248,15 +280,16 @@ func (b *batcher) due(p *partition) time.Duration {
 // settled takes a segment that is in S3 out of the books, or one that is
 // given up.
 func (b *batcher) settled(seg *spool.Segment, delivered bool) {
+	defer b.relieveWaiters()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, blk := range b.inFlight[seg] {
 		b.leaving -= blk.held
-		if !delivered {
+		if delivered {
+			b.forgetLocked(blk)
+		} else {
 			b.dropLocked(blk)
-			continue
 		}
-		b.forgetLocked(blk, 0)
 	}
 	delete(b.inFlight, seg)
 	if delivered {
@@ -270,23 +303,24 @@ func (b *batcher) settled(seg *spool.Segment, delivered bool) {
 
 // dropLocked gives a block up. It is the only place that loses events.
 func (b *batcher) dropLocked(blk *block) {
-	n := blk.events.Load()
-	b.dropped += n
-	b.forgetLocked(blk, n)
+	b.dropped += blk.events.Load()
+	b.forgetLocked(blk)
 }
 
-func (b *batcher) forgetLocked(blk *block, dropped int64) {
+func (b *batcher) forgetLocked(blk *block) {
 	delete(b.pending, blk)
 	b.budget.Give(blk.held)
 	blk.held = 0
-	for _, w := range blk.waiters {
+	for w := range b.waiters {
+		if !w.wants(blk) {
+			continue
+		}
 		w.blocks--
-		w.dropped += dropped
 		if w.blocks == 0 {
 			close(w.done)
+			delete(b.waiters, w)
 		}
 	}
-	blk.waiters = nil
 }
 
 func (b *batcher) giveLocked(blk *block, n int64) {
@@ -300,17 +334,32 @@ func (b *batcher) giveLocked(blk *block, n int64) {
 func (b *batcher) await(s *Source) *waiter {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	w := &waiter{done: make(chan struct{})}
+	w := &waiter{source: s, below: b.blocks, done: make(chan struct{})}
 	for blk := range b.pending {
-		if s == nil || blk.part.source == s {
+		if w.wants(blk) {
 			w.blocks++
-			blk.waiters = append(blk.waiters, w)
 		}
 	}
 	if w.blocks == 0 {
 		close(w.done)
+		return w
 	}
+	b.waiters[w] = struct{}{}
 	return w
+}
+
+// abandon forgets a waiter that nobody waits for any more.
+func (b *batcher) abandon(w *waiter) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.waiters, w)
+}
+
+// lost returns how many events were given up.
+func (b *batcher) lost() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.dropped
 }
 
 // sealAll seals every open partition, of one source or (nil) of all.
@@ -329,12 +378,12 @@ func (b *batcher) sealAll(s *Source, why SealReason) {
 }
 
 // close stops admission: when it returns, no line is taken any more and every
-// block is cut.
+// block is compressed.
 func (b *batcher) close() {
-	b.closing.Store(true)
 	b.mu.Lock()
-	b.closed = true
+	b.closed = true // no block is opened any more
 	b.mu.Unlock()
+	b.budget.Close()
 	b.sealAll(nil, SealedByClose)
 	b.relief.Wait()
 	b.pool.Wait()
@@ -343,18 +392,37 @@ func (b *batcher) close() {
 // relieve sees to it that memory comes free: unless enough is on its way out,
 // it seals the largest partitions. It returns at once.
 func (b *batcher) relieve() {
-	if !b.relieving.CompareAndSwap(false, true) {
-		return
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
 		return // everything is on its way out
 	}
-	b.relief.Go(func() {
-		defer b.relieving.Store(false)
+	b.again = true
+	if !b.relieving {
+		b.relieving = true
+		b.relief.Go(b.runRelief)
+	}
+}
+
+// relieveWaiters is relieve, if somebody waits for memory.
+func (b *batcher) relieveWaiters() {
+	if b.budget.Wanted() > 0 {
+		b.relieve()
+	}
+}
+
+func (b *batcher) runRelief() {
+	for {
+		b.mu.Lock()
+		if !b.again {
+			b.relieving = false
+			b.mu.Unlock()
+			return
+		}
+		b.again = false
+		b.mu.Unlock()
 		b.sealLargest()
-	})
+	}
 }
 
 func (b *batcher) sealLargest() {
@@ -380,9 +448,12 @@ func (b *batcher) sealLargest() {
 	}
 }
 
-// shortLocked returns how many bytes ought to be on their way out and are not.
-// An eighth of the budget keeps the upload busy while it comes free.
-func (b *batcher) shortLocked() int64 { return b.budget.Size()/8 - b.compressing - b.leaving }
+// shortLocked returns how many bytes ought to be on their way out and are not:
+// an eighth of the budget, which keeps the uploader busy while it comes free,
+// or what somebody waits for.
+func (b *batcher) shortLocked() int64 {
+	return max(b.budget.Size()/8, b.budget.Wanted()) - b.compressing - b.leaving
+}
 
 // pressed reports whether the budget is so far used that relief is due.
 func (b *batcher) pressed() bool {

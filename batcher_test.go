@@ -170,7 +170,7 @@ func TestMaxObjectAge(t *testing.T) {
 }
 
 // An object that is closed by size hands its age to nobody: the next one
-// counts from its own first event.
+// counts from its own first event, neither earlier nor later.
 func TestAgeAfterSize(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -180,23 +180,25 @@ func TestAgeAfterSize(t *testing.T) {
 		cfg.MaxObjectBytes = 20_000
 		sink := open(t, cfg)
 		r := rand.New(rand.NewPCG(5, 6))
-		for range 30 { // 10 kB compressed each minute: one object in two minutes would be too old
+		for range 6 { // the fifth does not fit
 			if err := sink.Track(map[string]string{"x": hex(r, 9000)}); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(10 * time.Second)
-			synctest.Wait()
+			time.Sleep(8 * time.Second)
+		}
+		time.Sleep(time.Hour)
+		all := objects(t, server, s3sinktest.Bucket)
+		if len(all) != 2 {
+			t.Fatalf("%d objects, want 2", len(all))
+		}
+		first, err := time.Parse(time.RFC3339, all[1].Metadata["s3sink-first-received"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if age := all[1].LastModified.Sub(first); age != time.Minute {
+			t.Errorf("the second object was stored %v after its first event, want 1m", age)
 		}
 		mustClose(t, sink)
-		for _, o := range objects(t, server, s3sinktest.Bucket) {
-			first, err := time.Parse(time.RFC3339, o.Metadata["s3sink-first-received"])
-			if err != nil {
-				t.Fatal(err)
-			}
-			if age := o.LastModified.Sub(first); age > time.Minute {
-				t.Errorf("an object was %v old when it was stored", age)
-			}
-		}
 		server.Close()
 	})
 }
@@ -463,6 +465,141 @@ func TestMemoryRelief(t *testing.T) {
 	})
 }
 
+// Nobody waits for a timer while memory could be freed, however the waiting
+// came about: more waiters than one relief makes room for, or blocks that
+// compress to nothing less.
+func TestReliefGoesOn(t *testing.T) {
+	t.Parallel()
+	for name, run := range map[string]func(*testing.T, *s3sink.Sink){
+		"many at once": func(t *testing.T, sink *s3sink.Sink) {
+			var wg sync.WaitGroup
+			for i := range 600 { // more first chunks than there is room
+				wg.Go(func() {
+					src, err := sink.Source(fmt.Sprint(i))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if err := src.TrackContext(t.Context(), struct{}{}); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+		},
+		"noise": func(t *testing.T, sink *s3sink.Sink) {
+			for i := range 40 {
+				if err := sink.TrackLineContext(t.Context(), noise(uint64(i), 190<<10)); err != nil {
+					t.Error(err)
+				}
+			}
+		},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+			cfg.MaxMemory = 1 << 20
+			cfg.MaxEventBytes = 200 << 10
+			cfg.MaxObjectAge = 24 * time.Hour
+			sink := open(t, cfg)
+			began := time.Now()
+			run(t, sink)
+			if waited := time.Since(began); waited > time.Minute {
+				t.Errorf("%s: producers waited %v", name, waited)
+			}
+			mustClose(t, sink)
+			server.Close()
+		})
+	}
+}
+
+// noise returns a line of n bytes that hardly compresses.
+func noise(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 4))
+	line := []byte(`{"x":"` + randomID(r, n-len(`{"x":""}`)) + `"}`)
+	return line
+}
+
+// Relief closes the largest object, and no more than it must.
+func TestReliefClosesTheLargest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		cfg.MaxMemory = 4 << 20
+		cfg.MaxEventBytes = 100 << 10
+		var sealed []string
+		cfg.Hooks.Sealed = func(s s3sink.Sealed) {
+			if s.Reason == s3sink.SealedByMemory {
+				sealed = append(sealed, s.Object.Source)
+			}
+		}
+		sink := open(t, cfg)
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503}) // what is sealed stays in memory
+		for i := range 48 {
+			for source, n := range map[string]int{"large": 60 << 10, "middle": 20 << 10, "small": 5 << 10} {
+				src, err := sink.Source(source)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := src.TrackLine(noise(uint64(i), n)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+		}
+		// Some 3.5 MB in all: over seven eighths of the room once, when large has
+		// by far more than the eighth that ought to come free.
+		if fmt.Sprint(sealed) != "[large]" {
+			t.Errorf("sealed %v, want only large", sealed)
+		}
+		server.ClearFaults()
+		mustClose(t, sink)
+		server.Close()
+	})
+}
+
+// Memory holds compressed bytes as soon as a block is compressed.
+func TestMemoryHoldsCompressedBytes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		sink := open(t, cfg)
+		for range 10_000 { // 10 MB that compress to nearly nothing
+			if err := sink.Track(map[string]string{"x": strings.Repeat("y", 1000)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if st := sink.Stats(); st.Memory > 2<<20 {
+			t.Errorf("%d bytes of memory for 10,000 events that compress to nearly nothing", st.Memory)
+		}
+		mustClose(t, sink)
+		server.Close()
+	})
+}
+
+// A limit by events counts the events of the object that is open, also after
+// one was closed by size.
+func TestMaxObjectEventsAfterSize(t *testing.T) {
+	t.Parallel()
+	server, cfg := s3sinktest.New(t)
+	cfg.MaxEventBytes = 2000
+	cfg.MaxObjectBytes = 20_000
+	cfg.MaxObjectEvents = 100 // some 30 events fit by size
+	sink := open(t, cfg)
+	for i := range 500 {
+		if err := sink.TrackLineContext(t.Context(), noise(uint64(i), 1000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustClose(t, sink)
+	all := objects(t, server, s3sinktest.Bucket)
+	for i, o := range all[:len(all)-1] {
+		if len(o.Body) < 18_000 {
+			t.Errorf("object %d of %d has %d events and %d bytes: closed by events that are not in it", i+1, len(all), len(o.lines), len(o.Body))
+		}
+	}
+}
+
 // One partition too many closes the one opened first.
 func TestMaxOpenPartitions(t *testing.T) {
 	t.Parallel()
@@ -493,6 +630,35 @@ func TestMaxOpenPartitions(t *testing.T) {
 		mustClose(t, sink)
 		server.Close()
 	})
+}
+
+// The bound holds however many open partitions at once.
+func TestMaxOpenPartitionsAtOnce(t *testing.T) {
+	t.Parallel()
+	cfg := new(nullStore).config()
+	cfg.MaxOpenPartitions = 3
+	sink := open(t, cfg)
+	var wg sync.WaitGroup
+	for w := range 32 {
+		wg.Go(func() {
+			for n := range 50 {
+				src, err := sink.Source(fmt.Sprint(w, "-", n))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := src.TrackContext(t.Context(), struct{}{}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := sink.Stats().OpenObjects; n > 3 {
+		t.Errorf("%d open, want 3 at most", n)
+	}
+	mustClose(t, sink)
 }
 
 // 64 goroutines over 10,000 sources stay within MaxMemory.

@@ -21,9 +21,10 @@ const (
 	minBlock = 256 << 10
 	maxBlock = 1 << 20
 
-	// recordBytes is charged for a compressed block besides its payload:
-	// what remembers it until it is delivered.
-	recordBytes = 512
+	// recordBytes is charged for a block besides its lines: what remembers
+	// it, its partition and its object until they are delivered. Measured with
+	// one event an object, where it is nearly everything.
+	recordBytes = 1536
 )
 
 // block is open (it takes lines), then cut (it waits for compression or for
@@ -45,13 +46,14 @@ type block struct {
 	held       int64 // of the budget
 	opensNew   bool  // the block before it must not be in the same object
 	sealsAfter SealReason
-	waiters    []*waiter
+	number     uint64    // rises with each block of the sink
+	opened     time.Time // by the monotonic clock
 }
 
 // room returns what the budget must give before n more bytes fit.
 func (b *block) room(n int) (bytes int64) {
-	if b == nil || len(b.chunks) == 0 {
-		return chunkBytes(true, n)
+	if b == nil {
+		return recordBytes + chunkBytes(true, n)
 	}
 	last := b.chunks[len(b.chunks)-1]
 	return chunkBytes(false, n-(cap(last)-len(last)))
@@ -137,9 +139,15 @@ var (
 	}
 )
 
-// waiter waits until a number of blocks are delivered or given up.
+// waiter waits until the blocks below a number, of one source or of all, are
+// delivered or given up.
 type waiter struct {
-	blocks  int
-	dropped int64 // events
-	done    chan struct{}
+	source *Source // nil: all
+	below  uint64
+	blocks int // still to come
+	done   chan struct{}
+}
+
+func (w *waiter) wants(blk *block) bool {
+	return blk.number < w.below && (w.source == nil || w.source == blk.part.source)
 }

@@ -132,8 +132,10 @@ type Config struct {
 	MaxEventBytes int
 
 	// MaxMemory bounds the bytes of events that are not in S3 yet, raw and
-	// compressed, over all sources; each of the few compressors needs about
-	// 3 MiB more. When it runs short, the largest objects are closed early.
+	// compressed, and what remembers them, over all sources. Each compressor,
+	// one for each core, needs about 3 MiB more while it runs, or three times
+	// the largest event. When memory runs short, the largest objects are
+	// closed early.
 	// An object held in memory cannot be larger than it. Defaults to
 	// [DefaultMaxMemory]; the minimum is 1 MiB and 4 events of MaxEventBytes.
 	MaxMemory int64
@@ -141,7 +143,7 @@ type Config struct {
 	// MaxOpenPartitions bounds how many partitions (a source and a
 	// received-day) gather events at once. One more closes the one opened
 	// first. Defaults to [DefaultMaxOpenPartitions]; an open one takes at
-	// least 4 KiB of MaxMemory.
+	// least 5.5 KiB of MaxMemory.
 	MaxOpenPartitions int
 
 	// CompressionLevel is gzip's, 1 (fast) to 9 (small). Defaults to
@@ -241,7 +243,11 @@ func (c *Config) checkPlace(errs *configErrors) {
 		valid = otherBucket
 	}
 	if strings.Contains(c.Bucket, "://") || strings.HasPrefix(c.Bucket, "arn:") || !valid.MatchString(name) {
-		errs.add("Bucket", c.Bucket, "the name of a bucket (3 to 63 of a-z 0-9 . -), optionally followed by /prefix; not a URI, not an ARN")
+		value := c.Bucket
+		if strings.ContainsAny(value, "@?") {
+			value = redacted // a URL with a password or a signature
+		}
+		errs.add("Bucket", value, "the name of a bucket (3 to 63 of a-z 0-9 . -), optionally followed by /prefix; not a URI, not an ARN")
 	}
 	for _, part := range strings.Split(path, "/") {
 		if part == "." || part == ".." || !utf8.ValidString(part) || strings.IndexFunc(part, isControl) >= 0 {
@@ -296,9 +302,9 @@ func (c *Config) checkEndpoint(errs *configErrors, field, text string) {
 	}
 	u, err := url.Parse(text)
 	switch {
-	case err == nil && u.User != nil:
-		errs.add(field, redacted, "a URL without user and password; they belong into Credentials")
-	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "":
+	case strings.ContainsAny(text, "@?#"):
+		errs.add(field, redacted, "a URL without user, password or query; keys belong into Credentials")
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
 		errs.add(field, text, "a URL such as https://s3.example.com:9000")
 	case u.Scheme == "http" && !c.AllowPlaintext && !loopback(u.Hostname()):
 		errs.add(field, text, "https, or a loopback address, or AllowPlaintext")

@@ -62,6 +62,23 @@ func TestConfigReportsEveryProblem(t *testing.T) {
 	}
 }
 
+// What may hold a password is not printed, however it is broken.
+func TestConfigErrorsHideSecrets(t *testing.T) {
+	t.Parallel()
+	for _, cfg := range []s3sink.Config{
+		{Bucket: "s3://AKIA:hunter2@bucket"},
+		{Bucket: "https://bucket.s3.amazonaws.com/?X-Amz-Signature=hunter2"},
+		{Endpoint: "https://user:hunter2%zz@host"},
+		{Endpoint: "https://host/?X-Amz-Signature=hunter2"},
+		{Endpoint: "user:hunter2@host:80"},
+		{STSEndpoint: "https://user:hunter2@host"},
+	} {
+		if _, err := s3sink.New(t.Context(), cfg); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%+v", err)
+		}
+	}
+}
+
 func TestBucketNames(t *testing.T) {
 	t.Parallel()
 	for bucket, good := range map[string]bool{

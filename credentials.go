@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"regexp"
 	"sync"
 	"time"
@@ -220,6 +221,9 @@ const (
 	// none ends in the middle of an upload.
 	refreshEarly = 5 * time.Minute
 
+	// refreshJitter spreads the renewals of a fleet that started together.
+	refreshJitter = 30 * time.Second
+
 	// refreshAgain is how long the old session serves before STS is asked
 	// again, when a refresh failed.
 	refreshAgain = 30 * time.Second
@@ -253,7 +257,8 @@ func (s *session) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	s.mu.Lock()
 	s.ends = creds.Expires
 	s.mu.Unlock()
-	creds.Expires = creds.Expires.Add(-min(refreshEarly, time.Until(creds.Expires)/2))
+	early := refreshEarly + rand.N(refreshJitter)
+	creds.Expires = creds.Expires.Add(-min(early, time.Until(creds.Expires)/2))
 	return creds, nil
 }
 
@@ -264,7 +269,7 @@ func (s *session) HandleFailToRefresh(_ context.Context, old aws.Credentials, er
 	ends := s.ends
 	s.mu.Unlock()
 	now := time.Now()
-	if !now.Before(ends) {
+	if !now.Before(ends) || !old.HasKeys() { // S3 said that the old one has ended
 		return aws.Credentials{}, err
 	}
 	old.Expires = now.Add(refreshAgain)

@@ -40,7 +40,19 @@ func TestSessionIsCached(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		mustClose(t, sink)
-		if n := count(server, "AssumeRole"); n < 5 || n > 7 {
+		var last time.Time
+		n := 0
+		for _, r := range server.Requests() {
+			if r.Operation != "AssumeRole" {
+				continue
+			}
+			n++
+			if lasted := r.Time.Sub(last); !last.IsZero() && (lasted < 54*time.Minute || lasted > 56*time.Minute) {
+				t.Errorf("a session was renewed after %v, want 5 minutes early", lasted)
+			}
+			last = r.Time
+		}
+		if n < 5 || n > 7 {
 			t.Errorf("%d calls of AssumeRole in 5 hours, want 5 to 7", n)
 		}
 		if st := sink.Stats(); st.Attempts != 300 || st.Objects != 300 {
@@ -79,6 +91,68 @@ func TestSessionServesWhileSTSIsDown(t *testing.T) {
 		if st := sink.Stats(); st.Attempts != st.Objects {
 			t.Errorf("%d attempts for %d objects: some failed although the session was good", st.Attempts, st.Objects)
 		}
+		server.Close()
+	})
+}
+
+// A session that has really ended signs nothing, and one that S3 no longer
+// takes is not used again, also when STS is down.
+func TestEndedSessionIsNotUsed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		sink := open(t, cfg)
+		flush := func(within time.Duration) error {
+			if err := sink.Track(struct{}{}); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), within)
+			defer cancel()
+			return sink.Flush(ctx)
+		}
+		if err := flush(time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		server.Inject(s3sinktest.Fault{Operation: "AssumeRole", Status: 503, Code: "ServiceUnavailable"})
+		time.Sleep(59 * time.Minute)
+		if err := flush(50 * time.Second); err != nil { // it tries to renew first
+			t.Errorf("with a minute left: %v", err)
+		}
+		time.Sleep(2 * time.Minute)
+		if err := flush(10 * time.Minute); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("with an ended session: %v", err)
+		}
+		if err := sink.Err(); err != nil {
+			t.Errorf("an outage of STS parked uploads: %v", err)
+		}
+		server.ClearFaults()
+		if err := flush(time.Minute); err != nil {
+			t.Error(err)
+		}
+
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 400, Code: "ExpiredToken", Times: 1})
+		server.Inject(s3sinktest.Fault{Operation: "AssumeRole", Status: 503, Code: "ServiceUnavailable", Times: 20})
+		if err := flush(10 * time.Minute); err != nil {
+			t.Errorf("after S3 refused the session: %v", err)
+		}
+		if err := sink.Err(); err != nil {
+			t.Errorf("a session that ended early parked uploads: %v", err)
+		}
+		for _, r := range server.Requests() {
+			if r.Operation == "PutObject" && r.Status != 200 && r.Code != "ExpiredToken" || r.Code == "InvalidAccessKeyId" {
+				t.Errorf("a PUT was answered %d %s", r.Status, r.Code)
+			}
+		}
+		expired := 0
+		for _, r := range server.Requests() {
+			if r.Code == "ExpiredToken" {
+				expired++
+			}
+		}
+		if expired != 1 {
+			t.Errorf("%d PUTs with a session that had ended, want the one that was scripted", expired)
+		}
+		mustClose(t, sink)
 		server.Close()
 	})
 }

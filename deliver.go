@@ -54,7 +54,7 @@ func metadata(seg *spool.Segment) map[string]string {
 
 // newClient returns the client of the configured bucket.
 func newClient(ctx context.Context, cfg *Config) (*s3put.Client, error) {
-	base, err := s3put.LoadConfig(ctx, cfg.AWS, cfg.HTTPClient)
+	base, own, err := s3put.LoadConfig(ctx, cfg.AWS, cfg.HTTPClient)
 	if err != nil {
 		return nil, err
 	}
@@ -69,6 +69,7 @@ func newClient(ctx context.Context, cfg *Config) (*s3put.Client, error) {
 		CreateOnly:  cfg.CreateOnly.setting(),
 		Headers:     cfg.headers(),
 		Version:     version,
+		OwnHTTP:     own,
 		Credentials: providerIn(cfg, base),
 	}), nil
 }

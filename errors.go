@@ -97,8 +97,10 @@ func (e *CloseError) Unwrap() error { return e.Err }
 // made again and nothing else changes.
 func Retryable(err error) bool {
 	var refused *UploadError
+	var lost *CloseError
+	var wrong *EventError
 	switch {
-	case err == nil, errors.Is(err, ErrClosed):
+	case err == nil, errors.Is(err, ErrClosed), errors.As(err, &lost), errors.As(err, &wrong):
 		return false
 	case errors.As(err, &refused):
 		return refused.class != s3put.Parked // parked: somebody must act first

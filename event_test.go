@@ -34,46 +34,48 @@ func TestBadEvents(t *testing.T) {
 		event any
 		want  string // in the error
 	}{
-		"nil":                    {nil, "null"},
-		"bare number":            {5, "not an object"},
-		"bare string":            {"text", "a string"},
-		"array":                  {[]int{1}, "an array"},
-		"NaN":                    {map[string]float64{"n": math.NaN()}, "NaN"},
-		"cycle":                  {loop, "cycle"},
-		"channel":                {map[string]any{"c": make(chan int)}, "chan int"},
-		"panic":                  {panics{}, "from user code"},
-		"panic inside":           {map[string]any{"p": panics{}}, "from user code"},
-		"nil pointer":            {(*cycle)(nil), "null"},
-		"marshals to a number":   {writes("5"), "not an object"},
-		"marshals to nonsense":   {writes("{"), "cannot be encoded"},
-		"no bytes":               {[]byte{}, "no bytes"},
-		"only spaces":            {[]byte(" \n "), "no bytes"},
-		"raw number":             {json.RawMessage("5"), "not an object"},
-		"raw array":              {json.RawMessage("[1]"), "an array"},
-		"two values":             {[]byte(`{"a":1}{"b":2}`), "after top-level value"},
-		"two lines":              {[]byte("{\"a\":1}\n{\"b\":2}"), "after top-level value"},
-		"trailing bytes":         {[]byte(`{"a":1} x`), "after top-level value"},
-		"cut off":                {[]byte(`{"a":1`), "unexpected end"},
-		"newline in a string":    {[]byte("{\"a\":\"x\ny\"}"), "invalid character"},
-		"invalid UTF-8":          {[]byte("{\"a\":\"\xff\"}"), "UTF-8"},
-		"invalid UTF-8 inside":   {map[string]any{"raw": json.RawMessage("\"\xff\"")}, "UTF-8"},
-		"too deep":               {[]byte(strings.Repeat(`{"a":`, 20_000) + "1" + strings.Repeat("}", 20_000)), "depth"},
-		"1 GiB":                  {make([]byte, 1<<30), "MaxEventBytes"},
-		"too long when encoded":  {map[string]string{"a": strings.Repeat("x", s3sink.DefaultMaxEventBytes)}, "MaxEventBytes"},
-		"empty Event":            {s3sink.Event{}, "Type"},
-		"nil *Event":             {(*s3sink.Event)(nil), "nil *Event"},
-		"unknown type":           {s3sink.Event{Type: "click", UserID: "u"}, `"click"`},
-		"track without name":     {s3sink.Event{Type: s3sink.TypeTrack, UserID: "u"}, "needs Event"},
-		"track without id":       {s3sink.Event{Type: s3sink.TypeTrack, Event: "e"}, "UserID or AnonymousID"},
-		"identify without id":    {s3sink.Event{Type: s3sink.TypeIdentify}, "UserID or AnonymousID"},
-		"page without id":        {s3sink.Event{Type: s3sink.TypePage}, "UserID or AnonymousID"},
-		"screen without id":      {s3sink.Event{Type: s3sink.TypeScreen}, "UserID or AnonymousID"},
-		"group without group id": {s3sink.Event{Type: s3sink.TypeGroup, UserID: "u"}, "GroupID"},
-		"group without id":       {s3sink.Event{Type: s3sink.TypeGroup, GroupID: "g"}, "UserID or AnonymousID"},
-		"alias without old id":   {s3sink.Event{Type: s3sink.TypeAlias, UserID: "u"}, "PreviousID"},
-		"alias without id":       {s3sink.Event{Type: s3sink.TypeAlias, PreviousID: "p"}, "UserID"},
-		"long message id":        {s3sink.Event{Type: s3sink.TypePage, UserID: "u", MessageID: strings.Repeat("m", 101)}, "101"},
-		"NaN in an Event":        {s3sink.Event{Type: s3sink.TypePage, UserID: "u", Properties: map[string]any{"n": math.NaN()}}, "NaN"},
+		"nil":                     {nil, "null"},
+		"bare number":             {5, "not an object"},
+		"bare string":             {"text", "a string"},
+		"array":                   {[]int{1}, "an array"},
+		"NaN":                     {map[string]float64{"n": math.NaN()}, "NaN"},
+		"cycle":                   {loop, "cycle"},
+		"channel":                 {map[string]any{"c": make(chan int)}, "chan int"},
+		"panic":                   {panics{}, "from user code"},
+		"panic inside":            {map[string]any{"p": panics{}}, "from user code"},
+		"nil pointer":             {(*cycle)(nil), "null"},
+		"marshals to a number":    {writes("5"), "not an object"},
+		"marshals to nonsense":    {writes("{"), "cannot be encoded"},
+		"no bytes":                {[]byte{}, "no bytes"},
+		"only spaces":             {[]byte(" \n "), "no bytes"},
+		"raw number":              {json.RawMessage("5"), "not an object"},
+		"raw array":               {json.RawMessage("[1]"), "an array"},
+		"two values":              {[]byte(`{"a":1}{"b":2}`), "after top-level value"},
+		"two lines":               {[]byte("{\"a\":1}\n{\"b\":2}"), "after top-level value"},
+		"trailing bytes":          {[]byte(`{"a":1} x`), "after top-level value"},
+		"trailing no-break space": {[]byte("{}\u00a0"), "after top-level value"},
+		"trailing form feed":      {[]byte("{}\f"), "after top-level value"},
+		"cut off":                 {[]byte(`{"a":1`), "unexpected end"},
+		"newline in a string":     {[]byte("{\"a\":\"x\ny\"}"), "invalid character"},
+		"invalid UTF-8":           {[]byte("{\"a\":\"\xff\"}"), "UTF-8"},
+		"invalid UTF-8 inside":    {map[string]any{"raw": json.RawMessage("\"\xff\"")}, "UTF-8"},
+		"too deep":                {[]byte(strings.Repeat(`{"a":`, 20_000) + "1" + strings.Repeat("}", 20_000)), "depth"},
+		"1 GiB":                   {make([]byte, 1<<30), "MaxEventBytes"},
+		"too long when encoded":   {map[string]string{"a": strings.Repeat("x", s3sink.DefaultMaxEventBytes)}, "MaxEventBytes"},
+		"empty Event":             {s3sink.Event{}, "Type"},
+		"nil *Event":              {(*s3sink.Event)(nil), "nil *Event"},
+		"unknown type":            {s3sink.Event{Type: "click", UserID: "u"}, `"click"`},
+		"track without name":      {s3sink.Event{Type: s3sink.TypeTrack, UserID: "u"}, "needs Event"},
+		"track without id":        {s3sink.Event{Type: s3sink.TypeTrack, Event: "e"}, "UserID or AnonymousID"},
+		"identify without id":     {s3sink.Event{Type: s3sink.TypeIdentify}, "UserID or AnonymousID"},
+		"page without id":         {s3sink.Event{Type: s3sink.TypePage}, "UserID or AnonymousID"},
+		"screen without id":       {s3sink.Event{Type: s3sink.TypeScreen}, "UserID or AnonymousID"},
+		"group without group id":  {s3sink.Event{Type: s3sink.TypeGroup, UserID: "u"}, "GroupID"},
+		"group without id":        {s3sink.Event{Type: s3sink.TypeGroup, GroupID: "g"}, "UserID or AnonymousID"},
+		"alias without old id":    {s3sink.Event{Type: s3sink.TypeAlias, UserID: "u"}, "PreviousID"},
+		"alias without id":        {s3sink.Event{Type: s3sink.TypeAlias, PreviousID: "p"}, "UserID"},
+		"long message id":         {s3sink.Event{Type: s3sink.TypePage, UserID: "u", MessageID: strings.Repeat("m", 101)}, "101"},
+		"NaN in an Event":         {s3sink.Event{Type: s3sink.TypePage, UserID: "u", Properties: map[string]any{"n": math.NaN()}}, "NaN"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -159,11 +161,11 @@ func TestGoodEvents(t *testing.T) {
 		}
 		want = append(want, tt.want)
 	}
-	for _, line := range []string{`{"line":1}`, "{\"line\":2}\n"} {
+	for _, line := range []string{`{"line":1}`, "{\"line\":2}\n", "{\"line\":3}\r\n"} {
 		if err := sink.TrackLine([]byte(line)); err != nil {
 			t.Errorf("%q: %v", line, err)
 		}
-		want = append(want, strings.TrimSuffix(line, "\n"))
+		want = append(want, strings.TrimRight(line, "\r\n"))
 	}
 	mustClose(t, sink)
 	got := lines(t, server, s3sinktest.Bucket)

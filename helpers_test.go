@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"compress/gzip"
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
@@ -52,7 +54,9 @@ func checkBooks(t testing.TB, sink *s3sink.Sink) {
 // mustClose closes sink, and everything must be in S3.
 func mustClose(t testing.TB, sink *s3sink.Sink) {
 	t.Helper()
-	if err := sink.Close(t.Context()); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // to fail by name, not by the test's time-out
+	defer cancel()
+	if err := sink.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
 	checkBooks(t, sink)

@@ -2,6 +2,7 @@ package s3sink
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,7 +14,7 @@ import (
 // one at a time, in order, on a goroutine of their own and without a lock, so a
 // hook may call any method of the sink except Close. A hook that falls 1,024
 // calls behind misses the next ones, which [Stats] counts; events are never
-// held up. For exact totals use [Sink.Stats].
+// held up. A hook that panics is logged. For exact totals use [Sink.Stats].
 type Hooks struct {
 	Sealed   func(Sealed)   // an object is complete and will be sent
 	Attempt  func(Attempt)  // an attempt to send one has ended
@@ -82,10 +83,11 @@ const (
 	SealedByClose
 	SealedByMemory     // MaxMemory ran short
 	SealedByPartitions // MaxOpenPartitions was exceeded
+	SealedByClock      // the clock went back to its day, whose later events must come later
 )
 
 func (r SealReason) String() string {
-	names := [...]string{"open", "size", "events", "age", "flush", "close", "memory", "partitions"}
+	names := [...]string{"open", "size", "events", "age", "flush", "close", "memory", "partitions", "clock"}
 	if r < 0 || int(r) >= len(names) {
 		return "unknown"
 	}
@@ -104,6 +106,7 @@ const hookQueue = 1024
 
 // hookRunner calls hooks. Its goroutine exists only while there are calls.
 type hookRunner struct {
+	logger *slog.Logger
 	missed atomic.Int64
 
 	mu      sync.Mutex
@@ -128,19 +131,43 @@ func (h *hookRunner) call(f func()) {
 }
 
 func (h *hookRunner) run() {
+	done := false
+	defer func() {
+		if !done { // the hook called runtime.Goexit
+			go h.run()
+		}
+	}()
 	for {
-		h.mu.Lock()
-		if len(h.calls) == 0 {
-			h.running, h.calls = false, nil
-			close(h.idle)
-			h.mu.Unlock()
+		f, ok := h.next()
+		if !ok {
+			done = true
 			return
 		}
-		f := h.calls[0]
-		h.calls = h.calls[1:]
-		h.mu.Unlock()
-		f()
+		h.safely(f)
 	}
+}
+
+func (h *hookRunner) next() (f func(), ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.calls) == 0 {
+		h.running, h.calls = false, nil
+		close(h.idle)
+		return nil, false
+	}
+	f = h.calls[0]
+	h.calls = h.calls[1:]
+	return f, true
+}
+
+// safely keeps a hook that panics from ending the process.
+func (h *hookRunner) safely(f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			h.logger.Error("s3sink: a hook panicked", slog.Any("panic", p))
+		}
+	}()
+	f()
 }
 
 // drain waits for the calls that are queued, until ctx ends.

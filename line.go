@@ -65,7 +65,7 @@ func (m *lineMaker) raw(b []byte, maxBytes int) ([]byte, error) {
 	if len(b) > maxBytes {
 		return nil, tooLong(len(b), maxBytes)
 	}
-	line := bytes.TrimSpace(b)
+	line := bytes.Trim(b, " \t\r\n") // JSON's spaces, and no others
 	if len(line) == 0 {
 		return nil, &EventError{Problem: "no bytes; want one JSON object"}
 	}

@@ -1,7 +1,6 @@
 package s3sink
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +30,7 @@ type Sink struct {
 	batcher  *batcher
 	uploader *upload.Uploader
 	client   *s3put.Client
-	hooks    hookRunner
+	hooks    *hookRunner
 	keys     keyTemplate
 	runID    func() string
 	bucket   string
@@ -42,7 +41,6 @@ type Sink struct {
 	existed  atomic.Int64
 
 	warned   atomic.Int64 // Unix nanoseconds of the last warning about parked uploads
-	why      atomic.Pointer[UploadError]
 	closing  sync.Once
 	closed   chan struct{}
 	closeErr error
@@ -70,6 +68,7 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 		sources: newSources(),
 		client:  client,
 		keys:    keys,
+		hooks:   &hookRunner{logger: cfg.Logger},
 		runID:   sync.OnceValue(uuid7.New), // at first use: an idle snapshot must not carry one
 		closed:  make(chan struct{}),
 	}
@@ -98,17 +97,19 @@ func (s *Sink) newBatcher() (*batcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &batcher{
+	b := &batcher{
 		lim:       newBatchLimits(&s.cfg),
-		budget:    budget.New(s.cfg.MaxMemory),
 		pool:      pool,
 		spool:     spool.Memory{},
 		newHeader: s.newHeader,
 		sealed:    s.onSealed,
 		ready:     s.uploader.Add,
 		pending:   map[*block]struct{}{},
+		waiters:   map[*waiter]struct{}{},
 		inFlight:  map[*spool.Segment][]*block{},
-	}, nil
+	}
+	b.budget = budget.New(s.cfg.MaxMemory, b.relieve)
+	return b, nil
 }
 
 // Track takes an event of Config.SourceID. It returns nil once the event is in
@@ -123,7 +124,8 @@ func (s *Sink) newBatcher() (*batcher, error) {
 func (s *Sink) Track(event any) error { return s.own.Track(event) }
 
 // TrackContext is Track, but waits for room until ctx ends; then it returns
-// ctx's cause, and the event was not taken.
+// ctx's cause, joined with the [*UploadError] if uploads are parked, and the
+// event was not taken.
 func (s *Sink) TrackContext(ctx context.Context, event any) error {
 	return s.own.TrackContext(ctx, event)
 }
@@ -159,7 +161,9 @@ func (s *Sink) Source(id string) (*Source, error) {
 // Flush closes every open object, whatever its age, and waits until everything
 // that this sink took before the call is in S3; then it returns nil. When ctx
 // ends first it returns ctx's cause, joined with the [*UploadError] if uploads
-// are parked; the sink goes on trying. Flush does not stop new events.
+// are parked; the sink goes on trying. It waits for no backoff, and of parked
+// uploads it tries one or two. Flush does not stop new events. After a Close
+// that dropped events it returns [ErrClosed].
 func (s *Sink) Flush(ctx context.Context) error { return s.flush(ctx, nil) }
 
 func (s *Sink) flush(ctx context.Context, src *Source) error {
@@ -169,10 +173,11 @@ func (s *Sink) flush(ctx context.Context, src *Source) error {
 	select {
 	case <-w.done:
 	case <-ctx.Done():
+		s.batcher.abandon(w)
 		return errors.Join(context.Cause(ctx), s.Err())
 	}
-	if w.dropped > 0 {
-		return fmt.Errorf("%w: it dropped %d events that this Flush waited for", ErrClosed, w.dropped)
+	if n := s.batcher.lost(); n > 0 { // by Close alone
+		return fmt.Errorf("%w: it dropped %d events", ErrClosed, n)
 	}
 	return nil
 }
@@ -183,8 +188,10 @@ const closeGrace = time.Second
 // Close stops the sink: it takes no more events, closes every open object and
 // uploads until everything is in S3 or ctx ends. It returns nil only if
 // everything is in S3, and a [*CloseError] that counts the rest if not; without
-// a spool the rest is lost. Every call waits for the same shutdown, which the
-// first call's ctx bounds, and returns the same error.
+// a spool the rest is lost. ctx bounds the network: what is open is compressed
+// first, at most MaxMemory, and hooks that are queued get a second at the end.
+// Every call waits for the same shutdown, which the first call's ctx bounds,
+// and returns the same error.
 func (s *Sink) Close(ctx context.Context) error {
 	s.closing.Do(func() {
 		go func() {
@@ -215,29 +222,20 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	grace, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
 	s.hooks.drain(grace)
-	if s.cfg.HTTPClient == nil && s.cfg.AWS == nil {
-		s.client.CloseIdleConnections() // of a transport that is ours alone
-	}
+	s.client.Close()
 
 	st := s.Stats()
 	if st.Dropped == 0 {
 		return nil
 	}
-	cause := context.Cause(ctx)
-	if parked != nil && !errors.Is(cause, parked) {
-		cause = errors.Join(cause, parked)
-	}
-	return &CloseError{Delivered: st.Delivered, Dropped: st.Dropped, Err: cause}
+	return &CloseError{Delivered: st.Delivered, Dropped: st.Dropped, Err: errors.Join(context.Cause(ctx), parked)}
 }
 
 // Err returns nil, or the [*UploadError] for which uploads are parked: S3
 // refuses them and somebody must act. It is meant for health checks.
 func (s *Sink) Err() error {
-	if why := s.uploader.Why(); why == nil {
-		return nil
-	}
-	if e := s.why.Load(); e != nil {
-		return e
+	if why := s.uploader.Why(); why != nil {
+		return newUploadError(why.Segment.Key, why.Attempts, why.Err)
 	}
 	return nil
 }
@@ -287,11 +285,10 @@ func (s *Sink) onDelivered(d upload.Delivery) {
 	s.batcher.settled(d.Segment, true)
 }
 
-func (s *Sink) onParked(seg *spool.Segment, attempts int, refusal *s3put.Error) {
-	err := newUploadError(seg.Key, attempts, refusal)
-	s.why.Store(err)
+func (s *Sink) onParked(r upload.Refusal) {
+	err := newUploadError(r.Segment.Key, r.Attempts, r.Err)
 	if hook := s.cfg.Hooks.Parked; hook != nil {
-		s.hooks.call(func() { hook(Parked{Object: objectInfo(seg), Err: err}) })
+		s.hooks.call(func() { hook(Parked{Object: objectInfo(r.Segment), Err: err}) })
 	}
 	now, last := time.Now().UnixNano(), s.warned.Load()
 	if last != 0 && now-last < int64(s.cfg.RetryParked) || !s.warned.CompareAndSwap(last, now) {
@@ -300,5 +297,5 @@ func (s *Sink) onParked(seg *spool.Segment, attempts int, refusal *s3put.Error) 
 	s.cfg.Logger.Warn("s3sink: uploads are parked: the bucket refuses them until somebody acts; events are kept as far as there is room",
 		slog.String("bucket", s.bucket), slog.String("key", err.Key), slog.Int("status", err.Status),
 		slog.String("code", err.Code), slog.String("request_id", err.RequestID), slog.Any("error", err.Err),
-		slog.Duration("next_try_in", cmp.Or(s.cfg.RetryParked, DefaultRetryParked)))
+		slog.Duration("next_try_in", s.cfg.RetryParked))
 }

@@ -1,12 +1,16 @@
 package s3sink
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"runtime"
 	"slices"
 	"sync"
 	"time"
 	"weak"
+
+	"github.com/s3sink/s3sink/internal/budget"
 )
 
 // Source takes the events of one source id. All sources of a sink share its
@@ -19,26 +23,33 @@ type Source struct {
 	mu      sync.Mutex
 	parts   []*partition // open, of different days
 	current *partition   // that took the last line
-	latest  time.Time    // when it was received
+	latest  time.Time    // when it was received, by the wall clock
 
 	queue []*block // cut and not in a segment yet, in that order; under batcher.mu
 }
+
+var carriageReturn = []byte{'\r'}
 
 // clockNoise is how far a clock may go back without a new object: goroutines
 // read it before they get the lock, so near midnight times come out of order.
 const clockNoise = time.Minute
 
+// noWait is the context of those who do not wait for room.
+var noWait context.Context = neverWait{context.Background()}
+
+type neverWait struct{ context.Context }
+
 // ID returns the source id.
 func (s *Source) ID() string { return s.id }
 
 // Track is [Sink.Track] for this source.
-func (s *Source) Track(event any) error { return s.track(nil, event) }
+func (s *Source) Track(event any) error { return s.track(noWait, event) }
 
 // TrackContext is [Sink.TrackContext] for this source.
 func (s *Source) TrackContext(ctx context.Context, event any) error { return s.track(ctx, event) }
 
 // TrackLine is [Sink.TrackLine] for this source.
-func (s *Source) TrackLine(line []byte) error { return s.trackLine(nil, line) }
+func (s *Source) TrackLine(line []byte) error { return s.trackLine(noWait, line) }
 
 // TrackLineContext is [Sink.TrackLineContext] for this source.
 func (s *Source) TrackLineContext(ctx context.Context, line []byte) error {
@@ -61,9 +72,8 @@ func (s *Source) track(ctx context.Context, event any) error {
 }
 
 func (s *Source) trackLine(ctx context.Context, line []byte) error {
-	if n := len(line); n > 0 && line[n-1] == '\n' {
-		line = line[:n-1]
-	}
+	line = bytes.TrimSuffix(line, newline)
+	line = bytes.TrimSuffix(line, carriageReturn)
 	if err := checkLine(line, s.sink.cfg.MaxEventBytes); err != nil {
 		s.sink.rejected.Add(1)
 		return err
@@ -71,19 +81,18 @@ func (s *Source) trackLine(ctx context.Context, line []byte) error {
 	return s.add(ctx, line, time.Now())
 }
 
-// add puts a line into the open block. With a nil ctx it does not wait for
-// room. The source's lock is not held while it waits.
+// add puts a line into the open block. With noWait it does not wait for room. The source's lock is not held while it waits.
 func (s *Source) add(ctx context.Context, line []byte, received time.Time) error {
 	b := s.sink.batcher
-	if ctx != nil && ctx.Err() != nil {
+	if ctx.Err() != nil {
 		s.sink.rejected.Add(1)
 		return context.Cause(ctx)
 	}
 	var granted int64
 	for {
 		need, excess, err := s.tryAdd(line, received, granted)
-		if excess != nil {
-			excess.source.seal(excess, SealedByPartitions)
+		if excess {
+			b.closeExcess()
 		}
 		switch {
 		case err != nil:
@@ -92,14 +101,17 @@ func (s *Source) add(ctx context.Context, line []byte, received time.Time) error
 		case need == 0:
 			return nil
 		}
-		b.relieve()
-		if ctx == nil {
+		if ctx == noWait {
+			b.relieve()
 			s.sink.rejected.Add(1)
 			return s.sink.noRoom()
 		}
-		if err := b.budget.Take(ctx, need); err != nil {
+		if err := b.budget.Take(ctx, need); err != nil { // it relieves
 			s.sink.rejected.Add(1)
-			return err
+			if errors.Is(err, budget.ErrClosed) {
+				return ErrClosed
+			}
+			return errors.Join(err, s.sink.Err())
 		}
 		granted = need
 	}
@@ -107,14 +119,11 @@ func (s *Source) add(ctx context.Context, line []byte, received time.Time) error
 
 // tryAdd adds the line unless that needs more of the budget than is granted
 // or free; then it returns how much. The grant is used up or given back.
-func (s *Source) tryAdd(line []byte, received time.Time, granted int64) (need int64, excess *partition, err error) {
+func (s *Source) tryAdd(line []byte, received time.Time, granted int64) (need int64, excess bool, err error) {
 	b := s.sink.batcher
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if b.closing.Load() {
-		b.budget.Give(granted)
-		return 0, nil, ErrClosed
-	}
+	received = received.Round(0) // what counts is the wall clock
 	if received.Before(s.latest) && s.latest.Sub(received) < clockNoise {
 		received = s.latest
 	}
@@ -124,13 +133,13 @@ func (s *Source) tryAdd(line []byte, received time.Time, granted int64) (need in
 	}
 	room := p.block.room(len(line) + 1)
 	if need := s.pay(room, granted); need > 0 {
-		return need, nil, nil
+		return need, false, nil
 	}
 	if p.block == nil {
 		var ok bool
-		if excess, ok = b.openBlock(p, room, received); !ok {
+		if excess, ok = b.openBlock(p, room); !ok {
 			b.budget.Give(room)
-			return 0, nil, ErrClosed
+			return 0, false, ErrClosed
 		}
 	} else if room > 0 {
 		b.hold(p.block, room)
@@ -139,9 +148,8 @@ func (s *Source) tryAdd(line []byte, received time.Time, granted int64) (need in
 	s.enter(p)
 	s.latest = received
 	p.block.add(line, received)
-	if most := b.lim.object.Events; p.events.Add(1) == most {
-		b.seal(p, SealedByEvents)
-		s.leave(p)
+	if most := b.lim.object.Events; most > 0 && p.events.Add(1)%most == 0 {
+		s.cut(p) // an object that is full by events ends with this block
 	}
 	return 0, excess, nil
 }
@@ -150,7 +158,7 @@ func (s *Source) tryAdd(line []byte, received time.Time, granted int64) (need in
 // returns what is missing.
 func (s *Source) pay(room, granted int64) (need int64) {
 	b := s.sink.batcher
-	if granted >= room {
+	if granted >= room { // nearly always both are 0
 		b.budget.Give(granted - room)
 		return 0
 	}

@@ -48,7 +48,7 @@ func TestClockGoesBackOverMidnight(t *testing.T) {
 	sink := openInternal(t, &store)
 	midnight := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
 	for _, at := range []time.Duration{-time.Second, time.Second, -time.Second, -time.Hour, -time.Hour, time.Hour} {
-		if err := sink.own.add(nil, []byte(`{}`), midnight.Add(at)); err != nil {
+		if err := sink.own.add(noWait, []byte(`{}`), midnight.Add(at)); err != nil {
 			t.Fatal(err)
 		}
 	}
