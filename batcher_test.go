@@ -546,13 +546,13 @@ func TestReliefClosesTheLargest(t *testing.T) {
 			}
 			synctest.Wait()
 		}
+		server.ClearFaults()
+		mustClose(t, sink)
 		// Some 3.5 MB in all: over seven eighths of the room once, when large has
 		// by far more than the eighth that ought to come free.
 		if fmt.Sprint(sealed) != "[large]" {
 			t.Errorf("sealed %v, want only large", sealed)
 		}
-		server.ClearFaults()
-		mustClose(t, sink)
 		server.Close()
 	})
 }

@@ -159,14 +159,14 @@ func TestParkedIsLogged(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Hour + time.Second)
+		server.ClearFaults()
+		mustClose(t, sink)
 		if n := strings.Count(log.String(), "uploads are parked"); n < 11 || n > 13 {
 			t.Errorf("%d warnings in an hour, want one in 5 minutes:\n%s", n, log.String())
 		}
 		if strings.Contains(log.String(), "content") {
 			t.Error("an event is logged")
 		}
-		server.ClearFaults()
-		mustClose(t, sink)
 		server.Close()
 	})
 }
