@@ -1,9 +1,7 @@
 package s3sink
 
 import (
-	"cmp"
 	"container/list"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,9 +40,6 @@ type batcher struct {
 	relief    sync.WaitGroup
 	relieving bool // a goroutine of relief runs
 	again     bool // and has been asked once more
-
-	// Bytes of the budget that will be given back without anybody's doing.
-	compressing, leaving int64
 
 	accepted, delivered, dropped int64 // events; accepted are those of cut blocks
 	objects, bytes, rawBytes     int64 // delivered
@@ -90,6 +85,8 @@ type partition struct {
 	since  time.Time // first event of the object that is gathering
 	place  *list.Element
 	age    *time.Timer
+
+	underWay int64 // of held, in blocks that are cut and not in seg yet
 
 	held   atomic.Int64 // bytes of the budget
 	events atomic.Int64 // in seg, on their way to it and in block; only with a limit
@@ -153,7 +150,7 @@ func (b *batcher) cutLocked(blk *block) {
 	p := blk.part
 	blk.cut = true
 	b.accepted += blk.events.Load()
-	b.compressing += blk.held
+	p.underWay += blk.held
 	p.last = blk
 	p.source.queue = append(p.source.queue, blk)
 	b.pool.Go(func(e *deflate.Encoder) { b.compress(e, blk) })
@@ -164,12 +161,11 @@ func (b *batcher) compress(e *deflate.Encoder, blk *block) {
 	compressed, err := e.Frame(blk.chunks)
 	frame := spool.Frame{Frame: compressed, Events: blk.events.Load(), First: blk.first, Last: blk.last}
 	blk.free()
-	defer b.relieveWaiters() // what is left of the block may be less than was hoped
+	defer b.relieveIfShort() // what is left of the block may be less than was hoped
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	keep := min(blk.held, int64(len(frame.Payload))+recordBytes)
-	b.compressing -= blk.held
 	b.giveLocked(blk, blk.held-keep)
 	blk.frame, blk.framed = frame, true
 	if err != nil { // cannot happen: it is compressed into memory
@@ -187,6 +183,7 @@ func (b *batcher) appendFramedLocked(s *Source) {
 		s.queue[0] = nil
 		s.queue = s.queue[1:]
 		blk.appended = true
+		blk.part.underWay -= blk.held
 		b.appendLocked(blk)
 	}
 	if len(s.queue) == 0 {
@@ -240,7 +237,6 @@ func (b *batcher) sealSegmentLocked(p *partition, why SealReason) {
 	p.events.Add(-seg.Events)
 	for _, blk := range blocks {
 		p.held.Add(-blk.held)
-		b.leaving += blk.held
 	}
 	b.inFlight[seg] = blocks
 	b.sealed(seg, why) // before it is ready, so that hooks hear of it first
@@ -280,11 +276,10 @@ func (b *batcher) due(p *partition) time.Duration {
 // settled takes a segment that is in S3 out of the books, or one that is
 // given up.
 func (b *batcher) settled(seg *spool.Segment, delivered bool) {
-	defer b.relieveWaiters()
+	defer b.relieveIfShort()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, blk := range b.inFlight[seg] {
-		b.leaving -= blk.held
 		if delivered {
 			b.forgetLocked(blk)
 		} else {
@@ -323,9 +318,13 @@ func (b *batcher) forgetLocked(blk *block) {
 	}
 }
 
+// giveLocked gives back some of what a block holds that is in no segment.
 func (b *batcher) giveLocked(blk *block, n int64) {
 	blk.held -= n
 	blk.part.held.Add(-n)
+	if !blk.appended {
+		blk.part.underWay -= n
+	}
 	b.budget.Give(n)
 }
 
@@ -387,76 +386,4 @@ func (b *batcher) close() {
 	b.sealAll(nil, SealedByClose)
 	b.relief.Wait()
 	b.pool.Wait()
-}
-
-// relieve sees to it that memory comes free: unless enough is on its way out,
-// it seals the largest partitions. It returns at once.
-func (b *batcher) relieve() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.closed {
-		return // everything is on its way out
-	}
-	b.again = true
-	if !b.relieving {
-		b.relieving = true
-		b.relief.Go(b.runRelief)
-	}
-}
-
-// relieveWaiters is relieve, if somebody waits for memory.
-func (b *batcher) relieveWaiters() {
-	if b.budget.Wanted() > 0 {
-		b.relieve()
-	}
-}
-
-func (b *batcher) runRelief() {
-	for {
-		b.mu.Lock()
-		if !b.again {
-			b.relieving = false
-			b.mu.Unlock()
-			return
-		}
-		b.again = false
-		b.mu.Unlock()
-		b.sealLargest()
-	}
-}
-
-func (b *batcher) sealLargest() {
-	type candidate struct {
-		part *partition
-		held int64
-	}
-	var parts []candidate
-	b.mu.Lock()
-	short := b.shortLocked()
-	for e := b.open.Front(); e != nil && short > 0; e = e.Next() {
-		p := e.Value.(*partition)
-		parts = append(parts, candidate{p, p.held.Load()})
-	}
-	b.mu.Unlock()
-	slices.SortFunc(parts, func(x, y candidate) int { return cmp.Compare(y.held, x.held) })
-	for _, c := range parts {
-		if short <= 0 {
-			return
-		}
-		c.part.source.seal(c.part, SealedByMemory)
-		short -= c.held
-	}
-}
-
-// shortLocked returns how many bytes ought to be on their way out and are not:
-// an eighth of the budget, which keeps the uploader busy while it comes free,
-// or what somebody waits for.
-func (b *batcher) shortLocked() int64 {
-	return max(b.budget.Size()/8, b.budget.Wanted()) - b.compressing - b.leaving
-}
-
-// pressed reports whether the budget is so far used that relief is due.
-func (b *batcher) pressed() bool {
-	used, _ := b.budget.Used()
-	return used > b.budget.Size()/8*7
 }

@@ -557,6 +557,45 @@ func TestReliefClosesTheLargest(t *testing.T) {
 	})
 }
 
+// An object that is being sent takes most of the memory, so that producers wait
+// again and again: still no object is closed before it is full.
+func TestNoReliefWhileMemoryComesFree(t *testing.T) {
+	t.Parallel()
+	cfg := new(nullStore).config()
+	cfg.MaxMemory = 4 << 20
+	cfg.MaxEventBytes = 10 << 10
+	cfg.MaxObjectBytes = 2_500_000
+	var sizes []int64
+	cfg.Hooks.Sealed = func(s s3sink.Sealed) {
+		if s.Reason != s3sink.SealedByClose {
+			sizes = append(sizes, s.Object.Bytes)
+		}
+	}
+	sink := open(t, cfg)
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for n := range 4000 {
+				if err := sink.TrackLineContext(t.Context(), noise(uint64(w*4000+n), 3000)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	mustClose(t, sink)
+	if len(sizes) < 15 {
+		t.Errorf("only %d objects", len(sizes))
+	}
+	for _, n := range sizes {
+		if n < 2_250_000 {
+			t.Errorf("objects of %v bytes", sizes)
+			break
+		}
+	}
+}
+
 // Memory holds compressed bytes as soon as a block is compressed.
 func TestMemoryHoldsCompressedBytes(t *testing.T) {
 	t.Parallel()

@@ -144,7 +144,10 @@ func (s *Source) tryAdd(line []byte, received time.Time, granted int64) (need in
 	} else if room > 0 {
 		b.hold(p.block, room)
 	}
-	p.held.Add(room)
+	if room > 0 {
+		p.held.Add(room)
+		b.relieveIfShort()
+	}
 	s.enter(p)
 	s.latest = received
 	p.block.add(line, received)
@@ -165,9 +168,6 @@ func (s *Source) pay(room, granted int64) (need int64) {
 	b.budget.Give(granted)
 	if !b.budget.TryTake(room) {
 		return room
-	}
-	if b.pressed() {
-		b.relieve()
 	}
 	return 0
 }

@@ -1,0 +1,83 @@
+package s3sink
+
+import (
+	"cmp"
+	"slices"
+)
+
+// relieve sees to it that memory comes free: unless enough is on its way out,
+// it seals the largest partitions. It returns at once.
+func (b *batcher) relieve() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return // everything is on its way out
+	}
+	b.again = true
+	if !b.relieving {
+		b.relieving = true
+		b.relief.Go(b.runRelief)
+	}
+}
+
+// relieveIfShort is relieve, if the budget is so far used that it is due, or
+// somebody waits for it.
+func (b *batcher) relieveIfShort() {
+	used, _ := b.budget.Used()
+	if used > b.budget.Size()/8*7 || b.budget.Wanted() > 0 {
+		b.relieve()
+	}
+}
+
+// runRelief looks once for every time it was asked, or once for several.
+func (b *batcher) runRelief() {
+	for {
+		b.mu.Lock()
+		if !b.again {
+			b.relieving = false
+			b.mu.Unlock()
+			return
+		}
+		b.again = false
+		b.mu.Unlock()
+		b.sealLargest()
+	}
+}
+
+// candidate is a partition that could be sealed.
+type candidate struct {
+	part *partition
+	held int64
+}
+
+// sealLargest seals as many open partitions as it takes, largest first.
+func (b *batcher) sealLargest() {
+	short, parts := b.short()
+	slices.SortFunc(parts, func(x, y candidate) int { return cmp.Compare(y.held, x.held) })
+	for _, c := range parts {
+		if short <= 0 {
+			return
+		}
+		c.part.source.seal(c.part, SealedByMemory)
+		short -= c.held
+	}
+}
+
+// short returns the open partitions, and how many bytes ought to be free or on
+// their way out and are not: an eighth of the budget, which keeps the uploader
+// busy while the rest comes free, or what somebody waits for. On its way out
+// is what no open partition holds, and what one has cut but not in its segment
+// yet: that gets smaller and may fill the segment, which is seen when it is
+// there, and then this is asked again.
+func (b *batcher) short() (short int64, open []candidate) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	short = max(b.budget.Size()/8, b.budget.Wanted()) - b.budget.Size()
+	for e := b.open.Front(); e != nil; e = e.Next() {
+		p := e.Value.(*partition)
+		held := p.held.Load()
+		short += held - p.underWay
+		open = append(open, candidate{p, held})
+	}
+	return short, open
+}
