@@ -732,6 +732,7 @@ func TestManySources(t *testing.T) {
 	if st := sink.Stats(); st.MemoryPeak > cfg.MaxMemory || st.Objects != sources {
 		t.Errorf("memory peaked at %d of %d; %d objects, want %d", st.MemoryPeak, cfg.MaxMemory, st.Objects, sources)
 	}
+	t.Logf("%d partitions open at once; memory peaked at %d bytes, %d are allowed", sources, sink.Stats().MemoryPeak, cfg.MaxMemory)
 	if got := store.events.Load(); got != workers*each {
 		t.Errorf("%d events stored, want %d", got, workers*each)
 	}

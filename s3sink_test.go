@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -174,44 +173,6 @@ func TestFlushHurries(t *testing.T) {
 			server.Close()
 		})
 	}
-}
-
-// A Flush that is given up leaves nothing behind.
-func TestAbandonedFlush(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
-		cfg.MaxObjectEvents = 1
-		sink := open(t, cfg)
-		server.Inject(s3sinktest.Fault{Operation: "PutObject", Stall: true})
-		for range 2000 {
-			if err := sink.Track(struct{}{}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		synctest.Wait()
-		heap := func() uint64 {
-			runtime.GC()
-			var m runtime.MemStats
-			runtime.ReadMemStats(&m)
-			return m.HeapAlloc
-		}
-		before := heap()
-		for range 500 {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Microsecond)
-			if err := sink.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
-				t.Fatal(err)
-			}
-			cancel()
-		}
-		// 500 waiters on 2,000 blocks were 8 MB; other tests run beside.
-		t.Logf("the heap grew by %d bytes", int64(heap())-int64(before))
-		server.ClearFaults()
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		sink.Close(ctx)
-		server.Close()
-	})
 }
 
 func TestFlushWhileParked(t *testing.T) {

@@ -1,12 +1,15 @@
 package s3sink
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -26,7 +29,7 @@ func (s *keyStore) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
 }
 
-func openInternal(t *testing.T, store *keyStore) *Sink {
+func openInternal(t *testing.T, store http.RoundTripper) *Sink {
 	t.Helper()
 	sink, err := New(t.Context(), Config{
 		Bucket: "keys", SourceID: "test", Region: "us-east-1", KeyFormat: "{received_day:DD}/{uuid}",
@@ -61,6 +64,40 @@ func TestClockGoesBackOverMidnight(t *testing.T) {
 	if want := "1 01/1, 2 02/2, 3 01/2, 4 02/1"; strings.Join(store.keys, ", ") != want {
 		t.Errorf("objects (sequence day/events) %q, want %q", store.keys, want)
 	}
+}
+
+// stalled is a store that does not answer.
+type stalled struct{}
+
+func (stalled) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+// A Flush that is given up leaves nothing behind.
+func TestAbandonedFlush(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		sink := openInternal(t, stalled{})
+		if err := sink.Track(struct{}{}); err != nil {
+			t.Fatal(err)
+		}
+		for range 10 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if err := sink.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+			cancel()
+		}
+		if n := len(sink.batcher.waiters); n != 0 {
+			t.Errorf("%d waiters left", n)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := sink.Close(ctx); err == nil {
+			t.Error("Close delivered to a store that does not answer")
+		}
+	})
 }
 
 // Ids that are seen once leave nothing behind.
