@@ -27,6 +27,7 @@ type batcher struct {
 	newHeader func(p *partition, sequence uint64, opened time.Time) spool.Header
 	sealed    func(*spool.Segment, SealReason) // told under mu
 	ready     func(*spool.Segment)             // durable: may be put; perhaps under mu
+	stuck     func() []*spool.Segment          // those that wait for a person; asked under mu
 
 	mu       sync.Mutex
 	closed   bool
@@ -80,6 +81,7 @@ type partition struct {
 
 	// Under batcher.mu.
 	last   *block // cut last
+	newest *block // opened last
 	seg    *spool.Segment
 	blocks []*block  // of seg
 	since  time.Time // first event of the object that is gathering
@@ -115,6 +117,7 @@ func (b *batcher) openBlock(p *partition, held int64) (excess, ok bool) {
 	}
 	p.block = &block{part: p, held: held, opensNew: p.later, number: b.blocks, opened: time.Now()}
 	p.later = false
+	p.newest = p.block
 	b.blocks++
 	b.pending[p.block] = struct{}{}
 	if p.seg == nil && (p.last == nil || p.last.appended) {
@@ -207,9 +210,21 @@ func (b *batcher) appendLocked(blk *block) {
 	case p.seg == nil:
 	case blk.sealsAfter != 0:
 		b.sealSegmentLocked(p, blk.sealsAfter)
-	case p.seg.Events == b.lim.object.Events:
+	case b.lim.object.Events > 0 && p.seg.Events >= b.lim.object.Events:
 		b.sealSegmentLocked(p, SealedByEvents)
+		p.since = p.nextOpenedLocked()
 	}
+}
+
+// nextOpenedLocked returns when the first block that is not in a segment yet
+// was opened, or the last one that was.
+func (p *partition) nextOpenedLocked() time.Time {
+	for _, blk := range p.source.queue {
+		if blk.part == p {
+			return blk.opened
+		}
+	}
+	return p.newest.opened
 }
 
 func (b *batcher) addToSegmentLocked(p *partition, blk *block) {
@@ -326,32 +341,6 @@ func (b *batcher) giveLocked(blk *block, n int64) {
 		blk.part.underWay -= n
 	}
 	b.budget.Give(n)
-}
-
-// await returns a waiter for what is pending now, of one source or (nil) of
-// all.
-func (b *batcher) await(s *Source) *waiter {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	w := &waiter{source: s, below: b.blocks, done: make(chan struct{})}
-	for blk := range b.pending {
-		if w.wants(blk) {
-			w.blocks++
-		}
-	}
-	if w.blocks == 0 {
-		close(w.done)
-		return w
-	}
-	b.waiters[w] = struct{}{}
-	return w
-}
-
-// abandon forgets a waiter that nobody waits for any more.
-func (b *batcher) abandon(w *waiter) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.waiters, w)
 }
 
 // lost returns how many events were given up.

@@ -74,10 +74,12 @@ func (b *block) add(line []byte, received time.Time) {
 	b.write(line)
 	b.write(newline)
 	b.raw += len(line) + 1
-	if b.first.IsZero() {
+	if b.first.IsZero() || received.Before(b.first) { // the clock may go back
 		b.first = received
 	}
-	b.last = received
+	if received.After(b.last) {
+		b.last = received
+	}
 	b.events.Add(1)
 }
 
@@ -138,16 +140,3 @@ var (
 		array: func(c []byte) *[nextChunk]byte { return (*[nextChunk]byte)(c[:nextChunk]) },
 	}
 )
-
-// waiter waits until the blocks below a number, of one source or of all, are
-// delivered or given up.
-type waiter struct {
-	source *Source // nil: all
-	below  uint64
-	blocks int // still to come
-	done   chan struct{}
-}
-
-func (w *waiter) wants(blk *block) bool {
-	return blk.number < w.below && (w.source == nil || w.source == blk.part.source)
-}

@@ -159,8 +159,8 @@ type Config struct {
 	// to [DefaultMinUploadRate].
 	MinUploadRate int64
 
-	// RetryParked is how often one upload is tried while the bucket refuses
-	// them for a reason that a person must mend, such as a missing
+	// RetryParked is how often one or two uploads are tried while the bucket
+	// refuses them for a reason that a person must mend, such as a missing
 	// permission. Defaults to [DefaultRetryParked].
 	RetryParked time.Duration
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/s3sinktest"
 )
 
 func TestConfigReportsEveryProblem(t *testing.T) {
@@ -117,6 +118,33 @@ func TestPlaintextIsRefused(t *testing.T) {
 		if _, err := s3sink.New(t.Context(), cfg); err != nil {
 			t.Errorf("%s with AllowPlaintext: %v", endpoint, err)
 		}
+	}
+}
+
+// An endpoint from the environment is used, said, and held to the same rules.
+func TestAmbientEndpoint(t *testing.T) {
+	t.Setenv("AWS_CONFIG_FILE", t.TempDir()+"/none")
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", t.TempDir()+"/none")
+	for _, name := range []string{"AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"} {
+		t.Setenv(name, "http://store.example.com")
+		var wrong *s3sink.ConfigError
+		if _, err := s3sink.New(t.Context(), s3sink.Config{Bucket: "acme-events", SourceID: "x"}); !errors.As(err, &wrong) {
+			t.Errorf("%s: %v, want plaintext refused", name, err)
+		}
+		t.Setenv(name, "")
+	}
+	var log strings.Builder
+	server, cfg := s3sinktest.New(t)
+	t.Setenv("AWS_ENDPOINT_URL_S3", server.URL())
+	cfg.AWS, cfg.Endpoint = nil, ""
+	cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	sink := open(t, cfg)
+	if err := sink.Track(struct{}{}); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, sink)
+	if n := len(lines(t, server, s3sinktest.Bucket)); n != 1 || !strings.Contains(log.String(), server.URL()) {
+		t.Errorf("%d events at the endpoint; log %s", n, log.String())
 	}
 }
 

@@ -18,6 +18,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
+
+	"github.com/s3sink/s3sink/internal/s3put"
 )
 
 // Credentials say as whom the sink writes. The constructors are [AssumeRole],
@@ -290,6 +292,31 @@ func providerIn(cfg *Config, base aws.Config) func(s3Region string) aws.Credenti
 			policy:      cfg.writePolicy(awsPartition(cfg.Credentials)),
 		})
 	}
+}
+
+// ambientSTSEndpoint returns the STS endpoint that the environment or a profile
+// names, or "".
+func ambientSTSEndpoint(base aws.Config) string {
+	return aws.ToString(sts.NewFromConfig(base).Options().BaseEndpoint)
+}
+
+// checkAmbientEndpoints holds endpoints that come from the environment or a
+// profile to the rules of those in the Config, and says that there are any.
+func (c *Config) checkAmbientEndpoints(base aws.Config) error {
+	var errs configErrors
+	check := func(field, configured, ambient string) {
+		if configured != "" || ambient == "" {
+			return
+		}
+		before := len(errs)
+		c.checkEndpoint(&errs, field+", as the AWS configuration has it,", ambient)
+		if len(errs) == before {
+			c.Logger.Info("s3sink: the AWS configuration names an endpoint", slog.String("field", field), slog.String("endpoint", ambient))
+		}
+	}
+	check("Endpoint", c.Endpoint, s3put.AmbientEndpoint(base))
+	check("STSEndpoint", c.STSEndpoint, ambientSTSEndpoint(base))
+	return errors.Join(errs...)
 }
 
 // awsPartition is the part of AWS that the credentials belong to.

@@ -2,11 +2,14 @@ package s3sink
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"strconv"
 	"time"
 
 	"github.com/s3sink/s3sink/internal/s3put"
 	"github.com/s3sink/s3sink/internal/spool"
+	"github.com/s3sink/s3sink/internal/upload"
 	"github.com/s3sink/s3sink/internal/uuid7"
 )
 
@@ -56,6 +59,9 @@ func metadata(seg *spool.Segment) map[string]string {
 func newClient(ctx context.Context, cfg *Config) (*s3put.Client, error) {
 	base, own, err := s3put.LoadConfig(ctx, cfg.AWS, cfg.HTTPClient)
 	if err != nil {
+		return nil, fmt.Errorf("s3sink: load the AWS configuration: %w", err)
+	}
+	if err := cfg.checkAmbientEndpoints(base); err != nil {
 		return nil, err
 	}
 	bucket, _ := splitBucket(cfg.Bucket, "")
@@ -81,4 +87,57 @@ func (c CreateOnly) setting() *bool {
 	}
 	on := c == CreateOnlyOn
 	return &on
+}
+
+func (s *Sink) onSealed(seg *spool.Segment, why SealReason) {
+	if hook := s.cfg.Hooks.Sealed; hook != nil {
+		s.hooks.call(func() { hook(Sealed{Object: objectInfo(seg), Reason: why}) })
+	}
+}
+
+func (s *Sink) onAttempt(a upload.Attempt) {
+	s.attempts.Add(1)
+	hook := s.cfg.Hooks.Attempt
+	if hook == nil {
+		return
+	}
+	var err error
+	if a.Err != nil { // also when Close cut it off; then it wraps context.Canceled
+		err = newUploadError(a.Segment.Key, a.Number, a.Err)
+	}
+	s.hooks.call(func() {
+		hook(Attempt{Object: objectInfo(a.Segment), Number: a.Number, Duration: a.Duration, Err: err})
+	})
+}
+
+func (s *Sink) onDelivered(d upload.Delivery) {
+	if d.Result.Existed {
+		s.existed.Add(1)
+	}
+	if hook := s.cfg.Hooks.Uploaded; hook != nil {
+		s.hooks.call(func() {
+			hook(Uploaded{
+				Object: objectInfo(d.Segment),
+				ETag:   d.Result.ETag, VersionID: d.Result.VersionID, Existed: d.Result.Existed,
+				Attempts: d.Attempts, Duration: d.Duration,
+			})
+		})
+	}
+	s.batcher.settled(d.Segment, true)
+}
+
+func (s *Sink) onParked(r upload.Refusal) {
+	err := newUploadError(r.Segment.Key, r.Attempts, r.Err)
+	if hook := s.cfg.Hooks.Parked; hook != nil {
+		s.hooks.call(func() { hook(Parked{Object: objectInfo(r.Segment), Err: err}) })
+	}
+	s.batcher.relieveIfShort() // its memory does not come free for now
+	now, last := time.Now().UnixNano(), s.warned.Load()
+	if last != 0 && now-last < int64(s.cfg.RetryParked) || !s.warned.CompareAndSwap(last, now) {
+		return
+	}
+	s.cfg.Logger.Warn("s3sink: uploads are parked: the bucket refuses them until somebody acts; events are kept as far as there is room",
+		slog.String("bucket", s.bucket), slog.String("key", err.Key), slog.Int("status", err.Status),
+		slog.String("code", err.Code), slog.String("request_id", err.RequestID), slog.Any("error", err.Err),
+		slog.Duration("next_try_in", s.cfg.RetryParked))
 }

@@ -50,7 +50,7 @@ func (e *EventError) Error() string {
 func (e *EventError) Unwrap() error { return e.Err }
 
 // UploadError is an object that S3 refused, or an attempt that got no answer.
-// Its events are still in the sink, and it goes on trying.
+// Its events are still in the sink, and it goes on trying until it is closed.
 type UploadError struct {
 	Key       string
 	Attempts  int    // made so far for this object

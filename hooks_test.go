@@ -42,9 +42,9 @@ func TestHooks(t *testing.T) {
 		time.Sleep(5 * time.Minute) // sealed by age
 		time.Sleep(5 * time.Minute) // probed
 		synctest.Wait()
-		want := []string{"sealed by age", "attempt 1: false", "attempt 2: false", "parked: AccessDenied", "sealed by age", "attempt 3: true", "uploaded"}
-		if len(calls) < len(want) || !slices.Equal(calls[:4], want[:4]) {
-			t.Errorf("calls %q, want %q first", calls, want[:4])
+		want := []string{"sealed by age", "attempt 1: false", "attempt 2: false", "parked: AccessDenied"}
+		if len(calls) < len(want) || !slices.Equal(calls[:len(want)], want) {
+			t.Errorf("calls %q, want %q first", calls, want)
 		}
 		mustClose(t, sink)
 		o, ok := server.Object(s3sinktest.Bucket, got.Object.Key)

@@ -35,8 +35,8 @@ const (
 	SegmentKeys KeyFormat = "segment-logs/{source}/{received_day_ms}/{opened_ms}.{host}.{version}.{uuid}.gz"
 
 	// RudderStackKeys is the layout of RudderStack's S3 destination where it
-	// may only put objects, as its documented policy has it. The day is the one on which
-	// the events were received; RudderStack's is that of the upload.
+	// may only put objects, as its documented policy has it. The day is the
+	// one on which the events were received; RudderStack's is the upload's.
 	RudderStackKeys KeyFormat = "rudder-logs/{source}/{received_day:MM-DD-YYYY}/{opened_s}.{source}.{uuid}.json.gz"
 
 	// RudderStackListedKeys is that layout where RudderStack may also list

@@ -46,38 +46,44 @@ func (b *batcher) runRelief() {
 
 // candidate is a partition that could be sealed.
 type candidate struct {
-	part *partition
-	held int64
+	part  *partition
+	bytes int64 // that nothing but its sealing would free
 }
 
 // sealLargest seals as many open partitions as it takes, largest first.
 func (b *batcher) sealLargest() {
 	short, parts := b.short()
-	slices.SortFunc(parts, func(x, y candidate) int { return cmp.Compare(y.held, x.held) })
+	slices.SortFunc(parts, func(x, y candidate) int { return cmp.Compare(y.bytes, x.bytes) })
 	for _, c := range parts {
 		if short <= 0 {
 			return
 		}
 		c.part.source.seal(c.part, SealedByMemory)
-		short -= c.held
+		short -= c.bytes
 	}
 }
 
 // short returns the open partitions, and how many bytes ought to be free or on
 // their way out and are not: an eighth of the budget, which keeps the uploader
 // busy while the rest comes free, or what somebody waits for. On its way out
-// is what no open partition holds, and what one has cut but not in its segment
-// yet: that gets smaller and may fill the segment, which is seen when it is
-// there, and then this is asked again.
+// is what no open partition holds, unless it is parked while other uploads go
+// through; and what a partition has cut but not in its segment yet: that gets
+// smaller and may fill the segment, which is seen when it is there, and then
+// this is asked again.
 func (b *batcher) short() (short int64, open []candidate) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	short = max(b.budget.Size()/8, b.budget.Wanted()) - b.budget.Size()
 	for e := b.open.Front(); e != nil; e = e.Next() {
 		p := e.Value.(*partition)
-		held := p.held.Load()
-		short += held - p.underWay
-		open = append(open, candidate{p, held})
+		bytes := p.held.Load() - p.underWay
+		short += bytes
+		open = append(open, candidate{p, bytes})
+	}
+	for _, seg := range b.stuck() {
+		for _, blk := range b.inFlight[seg] {
+			short += blk.held
+		}
 	}
 	return short, open
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -47,7 +46,8 @@ type Sink struct {
 }
 
 // New checks the whole configuration and returns a sink that is ready for
-// events. It reports every problem at once, joined, each a [*ConfigError]. It
+// events. It reports every problem with cfg at once, joined, each a
+// [*ConfigError]; what the AWS SDK cannot read of its own files comes alone. It
 // makes no request, so a service starts while S3 is down; ctx bounds what the
 // AWS SDK reads of its configuration. Call [Sink.Close] to stop the sink.
 func New(ctx context.Context, cfg Config) (*Sink, error) {
@@ -57,7 +57,7 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 	}
 	client, err := newClient(ctx, &cfg)
 	if err != nil {
-		return nil, fmt.Errorf("s3sink: load the AWS configuration: %w", err)
+		return nil, err
 	}
 	keys, err := cfg.KeyFormat.compile()
 	if err != nil {
@@ -104,6 +104,7 @@ func (s *Sink) newBatcher() (*batcher, error) {
 		newHeader: s.newHeader,
 		sealed:    s.onSealed,
 		ready:     s.uploader.Add,
+		stuck:     s.uploader.Stuck,
 		pending:   map[*block]struct{}{},
 		waiters:   map[*waiter]struct{}{},
 		inFlight:  map[*spool.Segment][]*block{},
@@ -170,9 +171,7 @@ func (s *Sink) flush(ctx context.Context, src *Source) error {
 	w := s.batcher.await(src)
 	s.batcher.sealAll(src, SealedByFlush)
 	s.uploader.Hurry()
-	select {
-	case <-w.done:
-	case <-ctx.Done():
+	if !w.wait(ctx) {
 		s.batcher.abandon(w)
 		return errors.Join(context.Cause(ctx), s.Err())
 	}
@@ -209,10 +208,7 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	parked := s.Err()
 	s.uploader.Hurry()
 	s.uploader.Unpark()
-	select {
-	case <-w.done:
-	case <-ctx.Done():
-	}
+	w.wait(ctx)
 	if err := s.Err(); err != nil {
 		parked = err // refused again
 	}
@@ -246,56 +242,4 @@ func (s *Sink) noRoom() error {
 		return fmt.Errorf("%w: uploads are parked: %w", ErrBufferFull, err)
 	}
 	return ErrBufferFull
-}
-
-func (s *Sink) onSealed(seg *spool.Segment, why SealReason) {
-	if hook := s.cfg.Hooks.Sealed; hook != nil {
-		s.hooks.call(func() { hook(Sealed{Object: objectInfo(seg), Reason: why}) })
-	}
-}
-
-func (s *Sink) onAttempt(a upload.Attempt) {
-	s.attempts.Add(1)
-	hook := s.cfg.Hooks.Attempt
-	if hook == nil {
-		return
-	}
-	var err error
-	if a.Err != nil { // also when Close cut it off; then it wraps context.Canceled
-		err = newUploadError(a.Segment.Key, a.Number, a.Err)
-	}
-	s.hooks.call(func() {
-		hook(Attempt{Object: objectInfo(a.Segment), Number: a.Number, Duration: a.Duration, Err: err})
-	})
-}
-
-func (s *Sink) onDelivered(d upload.Delivery) {
-	if d.Result.Existed {
-		s.existed.Add(1)
-	}
-	if hook := s.cfg.Hooks.Uploaded; hook != nil {
-		s.hooks.call(func() {
-			hook(Uploaded{
-				Object: objectInfo(d.Segment),
-				ETag:   d.Result.ETag, VersionID: d.Result.VersionID, Existed: d.Result.Existed,
-				Attempts: d.Attempts, Duration: d.Duration,
-			})
-		})
-	}
-	s.batcher.settled(d.Segment, true)
-}
-
-func (s *Sink) onParked(r upload.Refusal) {
-	err := newUploadError(r.Segment.Key, r.Attempts, r.Err)
-	if hook := s.cfg.Hooks.Parked; hook != nil {
-		s.hooks.call(func() { hook(Parked{Object: objectInfo(r.Segment), Err: err}) })
-	}
-	now, last := time.Now().UnixNano(), s.warned.Load()
-	if last != 0 && now-last < int64(s.cfg.RetryParked) || !s.warned.CompareAndSwap(last, now) {
-		return
-	}
-	s.cfg.Logger.Warn("s3sink: uploads are parked: the bucket refuses them until somebody acts; events are kept as far as there is room",
-		slog.String("bucket", s.bucket), slog.String("key", err.Key), slog.Int("status", err.Status),
-		slog.String("code", err.Code), slog.String("request_id", err.RequestID), slog.Any("error", err.Err),
-		slog.Duration("next_try_in", s.cfg.RetryParked))
 }

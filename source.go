@@ -81,12 +81,13 @@ func (s *Source) trackLine(ctx context.Context, line []byte) error {
 	return s.add(ctx, line, time.Now())
 }
 
-// add puts a line into the open block. With noWait it does not wait for room. The source's lock is not held while it waits.
+// add puts a line into the open block. With noWait it does not wait for room.
+// The source's lock is not held while it waits.
 func (s *Source) add(ctx context.Context, line []byte, received time.Time) error {
 	b := s.sink.batcher
 	if ctx.Err() != nil {
 		s.sink.rejected.Add(1)
-		return context.Cause(ctx)
+		return errors.Join(context.Cause(ctx), s.sink.Err())
 	}
 	var granted int64
 	for {
@@ -114,6 +115,7 @@ func (s *Source) add(ctx context.Context, line []byte, received time.Time) error
 			return errors.Join(err, s.sink.Err())
 		}
 		granted = need
+		received = time.Now() // it was a while; for order, those who came since are before it
 	}
 }
 
@@ -151,8 +153,12 @@ func (s *Source) tryAdd(line []byte, received time.Time, granted int64) (need in
 	s.enter(p)
 	s.latest = received
 	p.block.add(line, received)
-	if most := b.lim.object.Events; most > 0 && p.events.Add(1)%most == 0 {
-		s.cut(p) // an object that is full by events ends with this block
+	if most := b.lim.object.Events; most > 0 {
+		// Where an object would be full by events it ends with this block,
+		// and no block is more than an object.
+		if p.events.Add(1)%most == 0 || p.block.events.Load() >= most {
+			s.cut(p)
+		}
 	}
 	return 0, excess, nil
 }

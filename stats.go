@@ -1,6 +1,7 @@
 package s3sink
 
-// Stats are counts since New. They are exact and of one moment:
+// Stats are counts since New. Those of events, in the first block, are exact
+// and of one moment:
 //
 //	Accepted + Recovered = Delivered + Pending + Quarantined + Dropped
 //
@@ -18,16 +19,16 @@ type Stats struct {
 	Rejected int64 // calls of Track that returned an error; not in Accepted
 
 	// Objects in S3.
-	Objects      int64
-	ObjectBytes  int64 // as stored
-	RawBytes     int64 // of NDJSON
-	Attempts     int64 // to send one, over all objects
-	LostAnswers  int64 // objects that S3 had already, because an answer was lost
-	MissedHooks  int64 // calls that a slow hook missed
-	OpenObjects  int   // partitions that gather events now
-	Memory       int64 // bytes of MaxMemory in use now
-	MemoryPeak   int64 // the most that ever were
-	QueuedBlocks int   // pending blocks: open, being compressed, or in objects not in S3
+	Objects        int64
+	ObjectBytes    int64 // as stored
+	RawBytes       int64 // of NDJSON
+	Attempts       int64 // to send one, over all objects
+	LostAnswers    int64 // objects that S3 had already, because an answer was lost
+	MissedHooks    int64 // calls that a slow hook missed
+	OpenPartitions int   // partitions that gather events now
+	Memory         int64 // bytes of MaxMemory in use now
+	MemoryPeak     int64 // the most that ever were
+	PendingBlocks  int   // pending blocks: open, being compressed, or in objects not in S3
 }
 
 // Stats returns the counts. It looks at every pending block, so it is meant
@@ -48,7 +49,7 @@ func (b *batcher) stats() Stats {
 	st := Stats{
 		Accepted: b.accepted, Delivered: b.delivered, Dropped: b.dropped,
 		Objects: b.objects, ObjectBytes: b.bytes, RawBytes: b.rawBytes,
-		OpenObjects: b.open.Len(), QueuedBlocks: len(b.pending),
+		OpenPartitions: b.open.Len(), PendingBlocks: len(b.pending),
 	}
 	for blk := range b.pending {
 		n := blk.events.Load()

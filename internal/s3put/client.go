@@ -134,7 +134,10 @@ func (c *Client) connect(ctx context.Context) (*s3.Client, error) {
 
 func (c *Client) discoverAndBuild(ctx context.Context) (*s3.Client, error) {
 	region, err := c.region(ctx)
-	creds := c.credentials(region)
+	var creds aws.CredentialsProvider
+	if err == nil {
+		creds = c.credentials(region)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	close(c.finding)
@@ -149,6 +152,12 @@ func (c *Client) discoverAndBuild(ctx context.Context) (*s3.Client, error) {
 		c.createOnly = *c.set.CreateOnly
 	}
 	return c.s3, nil
+}
+
+// AmbientEndpoint returns the S3 endpoint that cfg names, from the environment
+// or a profile, or "".
+func AmbientEndpoint(cfg aws.Config) string {
+	return aws.ToString(s3.NewFromConfig(cfg).Options().BaseEndpoint)
 }
 
 // credentials keeps the provider of a region, because it caches sessions. One

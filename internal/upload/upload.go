@@ -15,8 +15,9 @@ import (
 
 // Settings are fixed for an uploader's life.
 type Settings struct {
-	// Put makes one attempt. After an error that is not in its class the
-	// object is absent or complete, never partial, so a repeat is safe.
+	// Put makes one attempt. After an error the object is absent or complete,
+	// never partial, so a repeat is safe. One that is no *s3put.Error is
+	// transient.
 	Put func(context.Context, *spool.Segment) (s3put.Result, error)
 
 	Concurrency int
@@ -138,6 +139,21 @@ func (u *Uploader) Why() *Refusal {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.why
+}
+
+// Stuck returns the parked segments, if others can be delivered meanwhile. At
+// a bucket that refuses everything there is nothing to set them apart from.
+func (u *Uploader) Stuck() []*spool.Segment {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.refusedLocked() {
+		return nil
+	}
+	var all []*spool.Segment
+	for _, it := range u.parked {
+		all = append(all, it.seg)
+	}
+	return all
 }
 
 // Stop cancels attempts, waits for them, and returns the segments that are
