@@ -5,6 +5,18 @@
 // faults on demand, so that a test can lose a response, throttle a client or
 // stall it.
 //
+// In a test, [New] gives a server and the Config of a sink that writes to it as
+// a role with an external id:
+//
+//	server, cfg := s3sinktest.New(t)
+//	sink, err := s3sink.New(t.Context(), cfg)
+//	…
+//	if err := sink.Close(t.Context()); err != nil { … }
+//	objects := server.Objects(s3sinktest.Bucket)
+//
+// Besides the library itself it needs nothing but the standard library and the
+// SDK's signer. Any S3 client can use it:
+//
 //	srv := s3sinktest.NewServer(s3sinktest.TLS())
 //	defer srv.Close()
 //	srv.CreateBucket("events", "eu-west-1")

@@ -31,18 +31,6 @@ func TestProgressOnATerminal(t *testing.T) {
 	})
 }
 
-// slowly hands out lines for longer than it takes to show progress.
-type slowly struct{ left int }
-
-func (s *slowly) Read(p []byte) (int, error) {
-	if s.left == 0 {
-		return 0, io.EOF
-	}
-	s.left--
-	time.Sleep(100 * time.Millisecond)
-	return copy(p, "{\"a\":1}\n"), nil
-}
-
 func TestNoProgressElsewhere(t *testing.T) {
 	t.Parallel()
 	file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
@@ -64,8 +52,18 @@ func TestNoProgressElsewhere(t *testing.T) {
 		t.Error("something that is no terminal is taken for one")
 	}
 
+	synctest.Test(t, func(t *testing.T) {
+		stop := newConsole(pipe).watch(func() string {
+			t.Error("progress in a pipe")
+			return ""
+		})
+		time.Sleep(time.Minute)
+		stop()
+	})
+
 	var stdout strings.Builder
-	if code := run(t.Context(), []string{"-stdin"}, &slowly{left: 5}, &stdout, pipe); code != 0 {
+	input := strings.NewReader(strings.Repeat("{\"a\":1}\n", 5))
+	if code := run(t.Context(), []string{"-stdin"}, input, &stdout, pipe); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	pipe.Close()
