@@ -143,6 +143,22 @@ func noiseLine(seed, n int) []byte {
 	return append(b, `"}`...)
 }
 
+// Blocks grow while the compressors are busy anyway.
+func TestBlocksGrowUnderLoad(t *testing.T) {
+	t.Parallel()
+	sink := openInternal(t, new(keyStore))
+	b := sink.batcher
+	release := holdCompression(sink)
+	if !b.pool.Busy() || b.full(maxBlock) || !b.full(maxBlock+1) {
+		t.Errorf("while all are busy (%t): full at %d is %t, above it %t", b.pool.Busy(), maxBlock, b.full(maxBlock), b.full(maxBlock+1))
+	}
+	release()
+	b.pool.Wait()
+	if b.full(minBlock) || !b.full(minBlock+1) {
+		t.Errorf("while none is: full at %d is %t, above it %t", minBlock, b.full(minBlock), b.full(minBlock+1))
+	}
+}
+
 // No object has too many events, also when one is closed by size while a block
 // is past a boundary of the count.
 func TestEventsNeverExceedTheirLimit(t *testing.T) {
