@@ -273,12 +273,19 @@ func (c *Config) checkPlace(errs *configErrors) {
 	}
 }
 
-func (c *Config) longestKey(t keyTemplate, source string) int {
-	n := t.longest(escapeSource(source))
-	if _, path := splitBucket(c.Bucket, c.Prefix); path != "" {
-		n += len(path) + 1
+// place returns the name of the bucket and what every key begins with: the
+// prefixes with a slash at their end, or "".
+func (c *Config) place() (bucket, prefix string) {
+	bucket, path := splitBucket(c.Bucket, c.Prefix)
+	if path == "" {
+		return bucket, ""
 	}
-	return n
+	return bucket, path + "/"
+}
+
+func (c *Config) longestKey(t keyTemplate, source string) int {
+	_, prefix := c.place()
+	return len(prefix) + t.longest(escapeSource(source))
 }
 
 func checkSourceID(field, id string) error {

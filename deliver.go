@@ -44,7 +44,7 @@ func (s *Sink) put(ctx context.Context, seg *spool.Segment) (s3put.Result, error
 // the bucket.
 func metadata(seg *spool.Segment) map[string]string {
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
-	instant := func(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+	instant := func(t time.Time) string { return t.UTC().Format(isoMillis) }
 	return map[string]string{
 		metadataPrefix + "events":         number(seg.Events),
 		metadataPrefix + "raw-bytes":      number(seg.Raw),
@@ -64,7 +64,7 @@ func newClient(ctx context.Context, cfg *Config) (*s3put.Client, error) {
 	if err := cfg.checkAmbientEndpoints(base); err != nil {
 		return nil, err
 	}
-	bucket, _ := splitBucket(cfg.Bucket, "")
+	bucket, _ := cfg.place()
 	return s3put.New(s3put.Settings{
 		AWS:         base,
 		Bucket:      bucket,

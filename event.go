@@ -87,11 +87,14 @@ type specEvent struct {
 	Version           int            `json:"version"`
 }
 
-// stamp prints as the Spec's examples do: ISO 8601, UTC, milliseconds.
+// isoMillis is the layout of times as the Spec's examples have them: ISO 8601,
+// UTC, milliseconds.
+const isoMillis = "2006-01-02T15:04:05.000Z"
+
 type stamp time.Time
 
 func (s stamp) MarshalJSON() ([]byte, error) {
-	return time.Time(s).UTC().AppendFormat(nil, `"2006-01-02T15:04:05.000Z"`), nil
+	return time.Time(s).UTC().AppendFormat(nil, `"`+isoMillis+`"`), nil
 }
 
 // call makes the line of a Segment call.

@@ -41,10 +41,7 @@ var viaS3 = []string{"s3.*.amazonaws.com", "s3.*.amazonaws.com.cn"}
 // away, so it must grant the key's use too: without it a bucket that encrypts
 // with a KMS key would refuse every object.
 func (c *Config) writePolicy(partition string) policy {
-	name, path := splitBucket(c.Bucket, c.Prefix)
-	if path != "" {
-		path += "/"
-	}
+	bucket, prefix := c.place()
 	actions := []string{"s3:PutObject"}
 	if c.ACL != "" {
 		actions = append(actions, "s3:PutObjectAcl")
@@ -54,7 +51,7 @@ func (c *Config) writePolicy(partition string) policy {
 	}
 	statements := []statement{{
 		Action:   actions,
-		Resource: []string{"arn:" + partition + ":s3:::" + name + "/" + literal(path+c.KeyFormat.folder()) + "*"},
+		Resource: []string{"arn:" + partition + ":s3:::" + bucket + "/" + literal(prefix+c.KeyFormat.folder()) + "*"},
 	}}
 	if c.Encryption.algorithm != "AES256" {
 		statements = append(statements, c.keyStatement())

@@ -72,10 +72,7 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 		runID:   sync.OnceValue(uuid7.New), // at first use: an idle snapshot must not carry one
 		closed:  make(chan struct{}),
 	}
-	s.bucket, s.prefix = splitBucket(cfg.Bucket, cfg.Prefix)
-	if s.prefix != "" {
-		s.prefix += "/"
-	}
+	s.bucket, s.prefix = cfg.place()
 	s.uploader = upload.New(upload.Settings{
 		Put:         s.put,
 		Concurrency: cfg.UploadConcurrency,
@@ -162,9 +159,9 @@ func (s *Sink) Source(id string) (*Source, error) {
 // Flush closes every open object, whatever its age, and waits until everything
 // that this sink took before the call is in S3; then it returns nil. When ctx
 // ends first it returns ctx's cause, joined with the [*UploadError] if uploads
-// are parked; the sink goes on trying. It waits for no backoff, and of parked
-// uploads it tries one or two. Flush does not stop new events. After a Close
-// that dropped events it returns [ErrClosed].
+// are parked; the sink goes on trying. It waits for no backoff, and where uploads
+// are parked it makes only a few attempts. Flush does not stop new events. After
+// a Close that dropped events it returns [ErrClosed].
 func (s *Sink) Flush(ctx context.Context) error { return s.flush(ctx, nil) }
 
 func (s *Sink) flush(ctx context.Context, src *Source) error {

@@ -43,21 +43,31 @@ type neverWait struct{ context.Context }
 func (s *Source) ID() string { return s.id }
 
 // Track is [Sink.Track] for this source.
-func (s *Source) Track(event any) error { return s.track(noWait, event) }
+func (s *Source) Track(event any) error { return s.counted(s.track(noWait, event)) }
 
 // TrackContext is [Sink.TrackContext] for this source.
-func (s *Source) TrackContext(ctx context.Context, event any) error { return s.track(ctx, event) }
+func (s *Source) TrackContext(ctx context.Context, event any) error {
+	return s.counted(s.track(ctx, event))
+}
 
 // TrackLine is [Sink.TrackLine] for this source.
-func (s *Source) TrackLine(line []byte) error { return s.trackLine(noWait, line) }
+func (s *Source) TrackLine(line []byte) error { return s.counted(s.trackLine(noWait, line)) }
 
 // TrackLineContext is [Sink.TrackLineContext] for this source.
 func (s *Source) TrackLineContext(ctx context.Context, line []byte) error {
-	return s.trackLine(ctx, line)
+	return s.counted(s.trackLine(ctx, line))
 }
 
 // Flush is [Sink.Flush] for the events of this source.
 func (s *Source) Flush(ctx context.Context) error { return s.sink.flush(ctx, s) }
+
+// counted passes on what became of a call.
+func (s *Source) counted(err error) error {
+	if err != nil {
+		s.sink.rejected.Add(1)
+	}
+	return err
+}
 
 func (s *Source) track(ctx context.Context, event any) error {
 	m := lineMakers.Get().(*lineMaker)
@@ -65,7 +75,6 @@ func (s *Source) track(ctx context.Context, event any) error {
 	now := time.Now()
 	line, err := m.line(event, now, s.sink.cfg.MaxEventBytes)
 	if err != nil {
-		s.sink.rejected.Add(1)
 		return err
 	}
 	return s.add(ctx, line, now)
@@ -75,7 +84,6 @@ func (s *Source) trackLine(ctx context.Context, line []byte) error {
 	line = bytes.TrimSuffix(line, newline)
 	line = bytes.TrimSuffix(line, carriageReturn)
 	if err := checkLine(line, s.sink.cfg.MaxEventBytes); err != nil {
-		s.sink.rejected.Add(1)
 		return err
 	}
 	return s.add(ctx, line, time.Now())
@@ -86,7 +94,6 @@ func (s *Source) trackLine(ctx context.Context, line []byte) error {
 func (s *Source) add(ctx context.Context, line []byte, received time.Time) error {
 	b := s.sink.batcher
 	if ctx.Err() != nil {
-		s.sink.rejected.Add(1)
 		return errors.Join(context.Cause(ctx), s.sink.Err())
 	}
 	var granted int64
@@ -95,20 +102,14 @@ func (s *Source) add(ctx context.Context, line []byte, received time.Time) error
 		if excess {
 			b.closeExcess()
 		}
-		switch {
-		case err != nil:
-			s.sink.rejected.Add(1)
+		if err != nil || need == 0 {
 			return err
-		case need == 0:
-			return nil
 		}
 		if ctx == noWait {
 			b.relieve()
-			s.sink.rejected.Add(1)
 			return s.sink.noRoom()
 		}
 		if err := b.budget.Take(ctx, need); err != nil { // it relieves
-			s.sink.rejected.Add(1)
 			if errors.Is(err, budget.ErrClosed) {
 				return ErrClosed
 			}
@@ -172,10 +173,10 @@ func (s *Source) pay(room, granted int64) (need int64) {
 		return 0
 	}
 	b.budget.Give(granted)
-	if !b.budget.TryTake(room) {
-		return room
+	if b.budget.TryTake(room) {
+		return 0
 	}
-	return 0
+	return room
 }
 
 // partition returns the open partition of the day of received, or a new one,
