@@ -118,9 +118,7 @@ func TestMaxObjectEvents(t *testing.T) {
 		sink := open(t, cfg)
 		total := 3*limit + 1
 		for i := range total {
-			if err := sink.Track(map[string]any{"n": i, "x": strings.Repeat("y", 900)}); err != nil {
-				t.Fatal(err)
-			}
+			mustTrack(t, sink, map[string]any{"n": i, "x": strings.Repeat("y", 900)})
 		}
 		mustClose(t, sink)
 		var got []int
@@ -138,16 +136,13 @@ func TestMaxObjectEvents(t *testing.T) {
 // the last one, and not before.
 func TestMaxObjectAge(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxObjectAge = time.Minute
 		sink := open(t, cfg)
 		stored := func() int { return len(server.Objects(s3sinktest.Bucket)) }
 		for round := range 3 {
 			for range 5 {
-				if err := sink.Track(struct{}{}); err != nil {
-					t.Fatal(err)
-				}
+				mustTrack(t, sink, struct{}{})
 				time.Sleep(10 * time.Second)
 			}
 			time.Sleep(9 * time.Second)
@@ -166,7 +161,6 @@ func TestMaxObjectAge(t *testing.T) {
 			}
 		}
 		mustClose(t, sink)
-		server.Close()
 	})
 }
 
@@ -174,17 +168,14 @@ func TestMaxObjectAge(t *testing.T) {
 // counts from its own first event, neither earlier nor later.
 func TestAgeAfterSize(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxObjectAge = time.Minute
 		cfg.MaxEventBytes = 10_000
 		cfg.MaxObjectBytes = 20_000
 		sink := open(t, cfg)
 		r := rand.New(rand.NewPCG(5, 6))
 		for range 6 { // the fifth does not fit
-			if err := sink.Track(map[string]string{"x": hex(r, 9000)}); err != nil {
-				t.Fatal(err)
-			}
+			mustTrack(t, sink, map[string]string{"x": hex(r, 9000)})
 			time.Sleep(8 * time.Second)
 		}
 		time.Sleep(time.Hour)
@@ -200,7 +191,6 @@ func TestAgeAfterSize(t *testing.T) {
 			t.Errorf("the second object was stored %v after its first event, want 1m", age)
 		}
 		mustClose(t, sink)
-		server.Close()
 	})
 }
 
@@ -209,15 +199,12 @@ func TestAgeAfterSize(t *testing.T) {
 // back over midnight.
 func TestReceivedDay(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxObjectAge = time.Hour
 		sink := open(t, cfg)
 		time.Sleep(24*time.Hour - 3*time.Second) // 2000-01-01 23:59:57
 		for i := range 6 {
-			if err := sink.Track(map[string]int{"n": i}); err != nil {
-				t.Fatal(err)
-			}
+			mustTrack(t, sink, map[string]int{"n": i})
 			time.Sleep(time.Second)
 		}
 		time.Sleep(time.Minute)
@@ -238,7 +225,6 @@ func TestReceivedDay(t *testing.T) {
 			}
 		}
 		mustClose(t, sink)
-		server.Close()
 	})
 }
 
@@ -332,8 +318,7 @@ func uuidOf(key string) string {
 // that was taken arrives.
 func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxMemory = 2 << 20
 		cfg.MaxEventBytes = 64 << 10
 		sink := open(t, cfg)
@@ -368,15 +353,13 @@ func TestMemoryIsBounded(t *testing.T) {
 		if got := len(lines(t, server, s3sinktest.Bucket)); got != took {
 			t.Errorf("%d stored of %d", got, took)
 		}
-		server.Close()
 	})
 }
 
 // TrackContext waits for room where Track refuses, and gets it when S3 is back.
 func TestTrackContextWaits(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxMemory = 1 << 20
 		cfg.MaxEventBytes = 100 << 10
 		sink := open(t, cfg)
@@ -419,7 +402,6 @@ func TestTrackContextWaits(t *testing.T) {
 		if got := int64(len(lines(t, server, s3sinktest.Bucket))); got != took+20 {
 			t.Errorf("%d stored, want %d", got, took+20)
 		}
-		server.Close()
 	})
 }
 
@@ -427,8 +409,7 @@ func TestTrackContextWaits(t *testing.T) {
 // that producers that wait go on before any timer.
 func TestMemoryRelief(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxMemory = 1 << 20
 		cfg.MaxEventBytes = 4 << 10
 		cfg.MaxObjectAge = 24 * time.Hour
@@ -462,7 +443,6 @@ func TestMemoryRelief(t *testing.T) {
 		if got := len(lines(t, server, s3sinktest.Bucket)); got != 5000 {
 			t.Errorf("%d stored of 5000", got)
 		}
-		server.Close()
 	})
 }
 
@@ -496,8 +476,7 @@ func TestReliefGoesOn(t *testing.T) {
 			}
 		},
 	} {
-		synctest.Test(t, func(t *testing.T) {
-			server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 			cfg.MaxMemory = 1 << 20
 			cfg.MaxEventBytes = 200 << 10
 			cfg.MaxObjectAge = 24 * time.Hour
@@ -508,7 +487,6 @@ func TestReliefGoesOn(t *testing.T) {
 				t.Errorf("%s: producers waited %v", name, waited)
 			}
 			mustClose(t, sink)
-			server.Close()
 		})
 	}
 }
@@ -523,8 +501,7 @@ func noise(seed uint64, n int) []byte {
 // Relief closes the largest object, and no more than it must.
 func TestReliefClosesTheLargest(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxMemory = 16 << 20
 		cfg.MaxEventBytes = 100 << 10
 		var sealed []string
@@ -554,7 +531,6 @@ func TestReliefClosesTheLargest(t *testing.T) {
 		if fmt.Sprint(sealed) != "[large]" {
 			t.Errorf("sealed %v, want only large", sealed)
 		}
-		server.Close()
 	})
 }
 
@@ -600,20 +576,16 @@ func TestNoReliefWhileMemoryComesFree(t *testing.T) {
 // Memory holds compressed bytes as soon as a block is compressed.
 func TestMemoryHoldsCompressedBytes(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		sink := open(t, cfg)
 		for range 10_000 { // 10 MB that compress to nearly nothing
-			if err := sink.Track(map[string]string{"x": strings.Repeat("y", 1000)}); err != nil {
-				t.Fatal(err)
-			}
+			mustTrack(t, sink, map[string]string{"x": strings.Repeat("y", 1000)})
 		}
 		synctest.Wait()
 		if st := sink.Stats(); st.Memory > 2<<20 {
 			t.Errorf("%d bytes of memory for 10,000 events that compress to nearly nothing", st.Memory)
 		}
 		mustClose(t, sink)
-		server.Close()
 	})
 }
 
@@ -643,8 +615,7 @@ func TestMaxObjectEventsAfterSize(t *testing.T) {
 // One partition too many closes the one opened first.
 func TestMaxOpenPartitions(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxOpenPartitions = 3
 		sink := open(t, cfg)
 		for i := range 10 {
@@ -652,9 +623,7 @@ func TestMaxOpenPartitions(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := src.Track(struct{}{}); err != nil {
-				t.Fatal(err)
-			}
+			mustTrack(t, src, struct{}{})
 			if n := sink.Stats().OpenPartitions; n > 3 {
 				t.Fatalf("%d open", n)
 			}
@@ -669,7 +638,6 @@ func TestMaxOpenPartitions(t *testing.T) {
 			t.Errorf("stored %v, want %v", got, want)
 		}
 		mustClose(t, sink)
-		server.Close()
 	})
 }
 

@@ -139,9 +139,7 @@ func TestAmbientEndpoint(t *testing.T) {
 	cfg.AWS, cfg.Endpoint = nil, ""
 	cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	sink := open(t, cfg)
-	if err := sink.Track(struct{}{}); err != nil {
-		t.Fatal(err)
-	}
+	mustTrack(t, sink, struct{}{})
 	mustClose(t, sink)
 	if n := len(lines(t, server, s3sinktest.Bucket)); n != 1 || !strings.Contains(log.String(), server.URL()) {
 		t.Errorf("%d events at the endpoint; log %s", n, log.String())

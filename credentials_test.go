@@ -3,9 +3,10 @@ package s3sink_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -24,74 +25,94 @@ func count(server *s3sinktest.Server, operation string) (n int) {
 	return n
 }
 
-// An hourly session is renewed early and used for all that is uploaded.
-func TestSessionIsCached(t *testing.T) {
+// twoHops makes the configured role an intermediate one, which assumes the role
+// that writes.
+func twoHops(server *s3sinktest.Server, cfg *s3sink.Config) {
+	const last = "arn:aws:iam::999999999999:role/Customer"
+	server.AddRole(s3sinktest.Role{ARN: last, TrustedPrincipals: []string{s3sinktest.RoleARN}, ExternalID: "customer-7"})
+	cfg.Credentials = s3sink.AssumeRole(last, "customer-7", s3sink.Via(cfg.Credentials))
+}
+
+// assumed returns when each role got its sessions.
+func assumed(server *s3sinktest.Server) map[string][]time.Time {
+	times := map[string][]time.Time{}
+	for _, r := range server.Requests() {
+		if arn := r.Form.Get("RoleArn"); arn != "" && r.Status == http.StatusOK {
+			times[arn] = append(times[arn], r.Time)
+		}
+	}
+	return times
+}
+
+// uploadFor puts an object every so often, in virtual time.
+func uploadFor(t *testing.T, sink *s3sink.Sink, d, every time.Duration) {
+	t.Helper()
+	for began := time.Now(); time.Since(began) < d; time.Sleep(every) {
+		mustTrack(t, sink, struct{}{})
+		mustFlush(t, sink)
+	}
+}
+
+// Hourly sessions of every hop are renewed early and used for all that is
+// uploaded.
+func TestSessionsAreCached(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+		twoHops(server, &cfg)
 		sink := open(t, cfg)
-		for range 5 * 60 {
-			if err := sink.Track(struct{}{}); err != nil {
-				t.Fatal(err)
-			}
-			if err := sink.Flush(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(time.Minute)
-		}
+		uploadFor(t, sink, 5*time.Hour, time.Minute)
 		mustClose(t, sink)
-		var last time.Time
-		n := 0
-		for _, r := range server.Requests() {
-			if r.Operation != "AssumeRole" {
-				continue
-			}
-			n++
-			if lasted := r.Time.Sub(last); !last.IsZero() && (lasted < 54*time.Minute || lasted > 56*time.Minute) {
-				t.Errorf("a session was renewed after %v, want 5 minutes early", lasted)
-			}
-			last = r.Time
+		hops := assumed(server)
+		if len(hops) != 2 {
+			t.Errorf("%d roles were assumed, want 2", len(hops))
 		}
-		if n < 5 || n > 7 {
-			t.Errorf("%d calls of AssumeRole in 5 hours, want 5 to 7", n)
+		for role, times := range hops {
+			if len(times) < 5 || len(times) > 7 {
+				t.Errorf("%s: %d calls of AssumeRole in 5 hours, want 5 to 7", role, len(times))
+			}
+			for i, at := range times[1:] {
+				if lasted := at.Sub(times[i]); lasted < 54*time.Minute || lasted > 56*time.Minute {
+					t.Errorf("%s: a session was renewed after %v, want 5 minutes early", role, lasted)
+				}
+			}
 		}
 		if st := sink.Stats(); st.Attempts != 300 || st.Objects != 300 {
 			t.Errorf("%d attempts for %d objects: some session had ended", st.Attempts, st.Objects)
 		}
-		server.Close()
 	})
 }
 
-// While STS is down the last session serves until it really ends.
-func TestSessionServesWhileSTSIsDown(t *testing.T) {
+// While STS is down, for the last 10 minutes of each session, the last session
+// of every hop serves until it really ends.
+func TestSessionsServeWhileSTSIsDown(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+		twoHops(server, &cfg)
+		var refused atomic.Int64
+		server.Inject(s3sinktest.Fault{Operation: "AssumeRole", Status: 503, Code: "ServiceUnavailable", Match: func(*http.Request) bool {
+			for _, times := range assumed(server) {
+				age := time.Since(times[len(times)-1])
+				if age > 50*time.Minute && age < time.Hour {
+					refused.Add(1)
+					return true
+				}
+			}
+			return false
+		}})
 		sink := open(t, cfg)
-		began := time.Now()
-		down := false
-		for time.Since(began) < 5*time.Hour {
-			// The last 10 minutes of each session, until just after it ends.
-			if now := time.Since(began) % time.Hour; !down && now >= 50*time.Minute && now < 59*time.Minute {
-				server.Inject(s3sinktest.Fault{Operation: "AssumeRole", Status: 503, Code: "ServiceUnavailable"})
-				down = true
-			} else if down && now >= 59*time.Minute {
-				server.ClearFaults()
-				down = false
-			}
-			if err := sink.Track(struct{}{}); err != nil {
-				t.Fatal(err)
-			}
-			if err := sink.Flush(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(15 * time.Second)
-		}
+		uploadFor(t, sink, 5*time.Hour, 15*time.Second)
 		mustClose(t, sink)
 		if st := sink.Stats(); st.Attempts != st.Objects {
 			t.Errorf("%d attempts for %d objects: some failed although the session was good", st.Attempts, st.Objects)
 		}
-		server.Close()
+		if n := refused.Load(); n < 5*10 || n > 5*2*60 {
+			t.Errorf("STS was asked %d times while it was down", n)
+		}
+		for role, times := range assumed(server) {
+			if len(times) < 5 || len(times) > 6 {
+				t.Errorf("%s: %d sessions in 5 hours, want 5 or 6", role, len(times))
+			}
+		}
 	})
 }
 
@@ -99,13 +120,10 @@ func TestSessionServesWhileSTSIsDown(t *testing.T) {
 // takes is not used again, also when STS is down.
 func TestEndedSessionIsNotUsed(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		sink := open(t, cfg)
 		flush := func(within time.Duration) error {
-			if err := sink.Track(struct{}{}); err != nil {
-				t.Fatal(err)
-			}
+			mustTrack(t, sink, struct{}{})
 			ctx, cancel := context.WithTimeout(t.Context(), within)
 			defer cancel()
 			return sink.Flush(ctx)
@@ -153,28 +171,21 @@ func TestEndedSessionIsNotUsed(t *testing.T) {
 			t.Errorf("%d PUTs with a session that had ended, want the one that was scripted", expired)
 		}
 		mustClose(t, sink)
-		server.Close()
 	})
 }
 
 func TestSTSThatHangsIsGivenUp(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		server.Inject(s3sinktest.Fault{Operation: "AssumeRole", Stall: true, Times: 1})
 		sink := open(t, cfg)
-		if err := sink.Track(struct{}{}); err != nil {
-			t.Fatal(err)
-		}
+		mustTrack(t, sink, struct{}{})
 		began := time.Now()
-		if err := sink.Flush(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		mustFlush(t, sink)
 		if waited := time.Since(began); waited > 15*time.Second {
 			t.Errorf("delivered after %v", waited)
 		}
 		mustClose(t, sink)
-		server.Close()
 	})
 }
 
@@ -188,9 +199,7 @@ func TestChainOfRoles(t *testing.T) {
 	cfg.Credentials = s3sink.AssumeRole(last, "customer-7", s3sink.WithSessionName("orders"),
 		s3sink.Via(s3sink.AssumeRole(middle, "", s3sink.Via(cfg.Credentials))))
 	sink := open(t, cfg)
-	if err := sink.Track(struct{}{}); err != nil {
-		t.Fatal(err)
-	}
+	mustTrack(t, sink, struct{}{})
 	mustClose(t, sink)
 	requests := server.Requests()
 	if got := requests[len(requests)-1].Principal; !strings.Contains(got, "assumed-role/Customer/orders") || count(server, "AssumeRole") != 3 {
@@ -212,14 +221,11 @@ func TestRefusedRoleParks(t *testing.T) {
 		},
 		"none": func(s3sink.Credentials) s3sink.Credentials { return s3sink.Ambient() },
 	} {
-		synctest.Test(t, func(t *testing.T) {
-			server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 			server.AddUser(s3sinktest.User{ARN: "arn:aws:iam::123456789012:user/base", AccessKeyID: "AKIABASE", SecretAccessKey: "base"})
 			cfg.Credentials = credentials(s3sink.AccessKeys("AKIABASE", "base", ""))
 			sink := open(t, cfg)
-			if err := sink.Track(struct{}{}); err != nil {
-				t.Fatal(err)
-			}
+			mustTrack(t, sink, struct{}{})
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			err := sink.Flush(ctx)
@@ -235,7 +241,6 @@ func TestRefusedRoleParks(t *testing.T) {
 				t.Errorf("%s: %d requests in a minute", name, n)
 			}
 			sink.Close(ctx)
-			server.Close()
 		})
 	}
 }
@@ -251,12 +256,8 @@ func TestProvider(t *testing.T) {
 	}))
 	sink := open(t, cfg)
 	for range 3 {
-		if err := sink.Track(struct{}{}); err != nil {
-			t.Fatal(err)
-		}
-		if err := sink.Flush(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		mustTrack(t, sink, struct{}{})
+		mustFlush(t, sink)
 	}
 	mustClose(t, sink)
 	if calls != 1 {

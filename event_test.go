@@ -250,16 +250,13 @@ func TestSegmentCalls(t *testing.T) {
 			if err := sink.Track(&tt.event); err != nil {
 				t.Fatalf("%s: %v", tt.name, err)
 			}
-			if err := sink.Flush(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			mustFlush(t, sink)
 			all := lines(t, server, s3sinktest.Bucket)
 			if got := all[len(all)-2:]; got[0] != tt.want || got[1] != tt.want {
 				t.Errorf("%s:\n got %s\nwant %s", tt.name, got, tt.want)
 			}
 		}
 		mustClose(t, sink)
-		server.Close()
 	})
 }
 
@@ -269,9 +266,7 @@ func TestMessageIDIsDrawn(t *testing.T) {
 	sink := open(t, cfg)
 	event := s3sink.Event{Type: s3sink.TypePage, UserID: "u"}
 	for range 2 {
-		if err := sink.Track(&event); err != nil {
-			t.Fatal(err)
-		}
+		mustTrack(t, sink, &event)
 	}
 	mustClose(t, sink)
 	if event.MessageID != "" {

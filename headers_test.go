@@ -57,9 +57,7 @@ func TestHeaders(t *testing.T) {
 			})
 			tt.change(&cfg)
 			sink := open(t, cfg)
-			if err := sink.Track(struct{}{}); err != nil {
-				t.Fatal(err)
-			}
+			mustTrack(t, sink, struct{}{})
 			mustClose(t, sink)
 			requests := server.Requests()
 			put := requests[slices.IndexFunc(requests, func(r s3sinktest.Request) bool { return r.Operation == "PutObject" })]

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -42,6 +43,38 @@ func open(t testing.TB, cfg s3sink.Config) *s3sink.Sink {
 	return sink
 }
 
+// bubble runs a test in a synctest bubble, with a server that is reached in
+// memory and the Config of a sink that writes to it.
+func bubble(t *testing.T, f func(*testing.T, *s3sinktest.Server, s3sink.Config)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		f(t, server, cfg)
+	})
+}
+
+// patience is how long a test waits for what must happen, so that it fails by
+// name. In a bubble a wait without end would be one: retries move its clock.
+const patience = 2 * time.Minute
+
+type tracker interface{ Track(event any) error }
+
+func mustTrack(t testing.TB, to tracker, event any) {
+	t.Helper()
+	if err := to.Track(event); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustFlush(t testing.TB, of interface{ Flush(context.Context) error }) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := of.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // checkBooks checks that no event is unaccounted for.
 func checkBooks(t testing.TB, sink *s3sink.Sink) {
 	t.Helper()
@@ -54,7 +87,7 @@ func checkBooks(t testing.TB, sink *s3sink.Sink) {
 // mustClose closes sink, and everything must be in S3.
 func mustClose(t testing.TB, sink *s3sink.Sink) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // to fail by name, not by the test's time-out
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := sink.Close(ctx); err != nil {
 		t.Fatal(err)

@@ -17,8 +17,7 @@ import (
 
 func TestHooks(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		var calls []string
 		var got s3sink.Uploaded
 		var sink *s3sink.Sink
@@ -36,9 +35,7 @@ func TestHooks(t *testing.T) {
 		sink = open(t, cfg)
 		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503, Code: "SlowDown", Times: 1})
 		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 403, Code: "AccessDenied", Times: 1})
-		if err := sink.Track(struct{}{}); err != nil {
-			t.Fatal(err)
-		}
+		mustTrack(t, sink, struct{}{})
 		time.Sleep(5 * time.Minute) // sealed by age
 		time.Sleep(5 * time.Minute) // probed
 		synctest.Wait()
@@ -51,15 +48,13 @@ func TestHooks(t *testing.T) {
 		if !ok || got.Object.Bytes != int64(len(o.Body)) || got.ETag != o.ETag || got.Object.Events != 1 || got.Object.Source != s3sinktest.SourceID {
 			t.Errorf("uploaded %+v, stored %+v", got, o)
 		}
-		server.Close()
 	})
 }
 
 // A hook that hangs holds up neither events nor uploads, and misses calls.
 func TestSlowHook(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		release := make(chan struct{})
 		cfg.Hooks.Uploaded = func(s3sink.Uploaded) { <-release }
 		cfg.MaxObjectEvents = 1
@@ -76,7 +71,6 @@ func TestSlowHook(t *testing.T) {
 		if st := sink.Stats(); st.Delivered != events || st.MissedHooks != events-1025 {
 			t.Errorf("%d delivered and %d calls missed, want %d and %d", st.Delivered, st.MissedHooks, events, events-1025)
 		}
-		server.Close()
 	})
 }
 
@@ -84,8 +78,7 @@ func TestSlowHook(t *testing.T) {
 // next call comes.
 func TestHookPanics(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		var log strings.Builder
 		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		uploaded := 0
@@ -94,26 +87,20 @@ func TestHookPanics(t *testing.T) {
 		cfg.Hooks.Uploaded = func(s3sink.Uploaded) { uploaded++ }
 		sink := open(t, cfg)
 		for range 3 {
-			if err := sink.Track(struct{}{}); err != nil {
-				t.Fatal(err)
-			}
-			if err := sink.Flush(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			mustTrack(t, sink, struct{}{})
+			mustFlush(t, sink)
 		}
 		mustClose(t, sink)
 		if uploaded != 3 || strings.Count(log.String(), "user bug") != 3 {
 			t.Errorf("%d calls after those that panicked; log %s", uploaded, log.String())
 		}
-		server.Close()
 	})
 }
 
 // The hooks of one object come in the order of what happened to it.
 func TestHookOrder(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxObjectEvents = 1
 		seen := map[string]string{}
 		note := func(o s3sink.ObjectInfo, what string) { seen[o.Key] += what }
@@ -139,24 +126,20 @@ func TestHookOrder(t *testing.T) {
 		if len(seen) != 300 {
 			t.Errorf("%d objects, want 300", len(seen))
 		}
-		server.Close()
 	})
 }
 
 // While uploads are parked somebody is told, once an interval.
 func TestParkedIsLogged(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		var log strings.Builder
 		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		cfg.MaxObjectEvents = 1
 		sink := open(t, cfg)
 		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 403, Code: "AccessDenied"})
 		for range 10 {
-			if err := sink.Track(map[string]string{"private": "content"}); err != nil {
-				t.Fatal(err)
-			}
+			mustTrack(t, sink, map[string]string{"private": "content"})
 		}
 		time.Sleep(time.Hour + time.Second)
 		server.ClearFaults()
@@ -167,6 +150,5 @@ func TestParkedIsLogged(t *testing.T) {
 		if strings.Contains(log.String(), "content") {
 			t.Error("an event is logged")
 		}
-		server.Close()
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"github.com/s3sink/s3sink"
 	"github.com/s3sink/s3sink/s3sinktest"
@@ -22,19 +21,15 @@ func TestKeyFormats(t *testing.T) {
 		s3sink.HiveKeys:              `events/source=test-source/day=2000-01-01/946684800000-UUID\.json\.gz`,
 		"{uuid}":                     "UUID",
 	} {
-		synctest.Test(t, func(t *testing.T) {
-			server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 			cfg.KeyFormat = format
 			sink := open(t, cfg)
-			if err := sink.Track(struct{}{}); err != nil {
-				t.Fatal(err)
-			}
+			mustTrack(t, sink, struct{}{})
 			mustClose(t, sink)
 			form := "^" + strings.ReplaceAll(want, "UUID", `[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`) + "$"
 			if key := server.Objects(s3sinktest.Bucket)[0].Key; !regexp.MustCompile(form).MatchString(key) {
 				t.Errorf("%s: key %s", format, key)
 			}
-			server.Close()
 		})
 	}
 }

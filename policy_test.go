@@ -55,9 +55,7 @@ func TestSessionPolicy(t *testing.T) {
 			})
 			tt.change(&cfg)
 			sink := open(t, cfg)
-			if err := sink.Track(struct{}{}); err != nil {
-				t.Fatal(err)
-			}
+			mustTrack(t, sink, struct{}{})
 			mustClose(t, sink)
 			if got := sessionPolicies(server); len(got) != 1 || got[0] != tt.want {
 				t.Errorf("policies\n%q, want\n%q", got, tt.want)
@@ -74,9 +72,7 @@ func TestSessionPolicyOfAChain(t *testing.T) {
 	cfg.Encryption = s3sink.SSES3()
 	cfg.Credentials = s3sink.AssumeRole(last, "", s3sink.Via(cfg.Credentials))
 	sink := open(t, cfg)
-	if err := sink.Track(struct{}{}); err != nil {
-		t.Fatal(err)
-	}
+	mustTrack(t, sink, struct{}{})
 	mustClose(t, sink)
 	want := []string{
 		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["sts:AssumeRole"],"Resource":["` + last + `"]}]}`,

@@ -32,9 +32,7 @@ func TestEventsArrive(t *testing.T) {
 			var want []string
 			for i := range 100 {
 				want = append(want, fmt.Sprintf(`{"n":%d}`, i))
-				if err := sink.Track(map[string]int{"n": i}); err != nil {
-					t.Fatal(err)
-				}
+				mustTrack(t, sink, map[string]int{"n": i})
 			}
 			mustClose(t, sink)
 			if got := lines(t, server, s3sinktest.Bucket); !slices.Equal(got, want) {
@@ -46,8 +44,7 @@ func TestEventsArrive(t *testing.T) {
 
 func TestFlush(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		sink := open(t, cfg)
 		other, err := sink.Source("other")
 		if err != nil {
@@ -61,15 +58,11 @@ func TestFlush(t *testing.T) {
 			}
 		}
 		began := time.Now()
-		if err := other.Flush(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		mustFlush(t, other)
 		if all := server.Objects(s3sinktest.Bucket); len(all) != 1 || !strings.HasPrefix(all[0].Key, "segment-logs/other/") {
 			t.Errorf("a source's Flush stored %d objects", len(all))
 		}
-		if err := sink.Flush(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		mustFlush(t, sink)
 		if n := len(lines(t, server, s3sinktest.Bucket)); n != 6 {
 			t.Errorf("%d events stored, want 6", n)
 		}
@@ -80,7 +73,6 @@ func TestFlush(t *testing.T) {
 			t.Errorf("Flush waited %v for timers", waited)
 		}
 		mustClose(t, sink)
-		server.Close()
 	})
 }
 
@@ -108,9 +100,7 @@ func TestFlushUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := sink.Stats().Accepted
-		if err := sink.Flush(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		mustFlush(t, sink)
 		if after := sink.Stats().Delivered; after < before {
 			t.Errorf("%d delivered after a Flush of %d", after, before)
 		}
@@ -133,8 +123,7 @@ func TestFlushHurries(t *testing.T) {
 		"after it was parked":      {Status: 403, Code: "AccessDenied"},
 		"while others are refused": {Status: 403, Code: "AccessDenied", Match: denied},
 	} {
-		synctest.Test(t, func(t *testing.T) {
-			server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 			sink := open(t, cfg)
 			fault.Operation = "PutObject"
 			server.Inject(fault)
@@ -143,25 +132,19 @@ func TestFlushHurries(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := src.Track(struct{}{}); err != nil {
-					t.Fatal(err)
-				}
+				mustTrack(t, src, struct{}{})
 			}
 			time.Sleep(2*time.Hour + 7*time.Second) // sealed by age and tried for long
 			if fault.Match == nil {
 				server.ClearFaults()
 			}
-			if err := sink.Track(struct{}{}); err != nil {
-				t.Fatal(err)
-			}
+			mustTrack(t, sink, struct{}{})
 			good, err := sink.Source(s3sinktest.SourceID)
 			if err != nil {
 				t.Fatal(err)
 			}
 			began := time.Now()
-			if err := good.Flush(t.Context()); err != nil {
-				t.Error(err)
-			}
+			mustFlush(t, good)
 			if waited := time.Since(began); waited > 0 {
 				t.Errorf("%s: Flush waited %v", name, waited)
 			}
@@ -170,20 +153,16 @@ func TestFlushHurries(t *testing.T) {
 			if waited := time.Since(began); waited > 0 {
 				t.Errorf("%s: Close waited %v", name, waited)
 			}
-			server.Close()
 		})
 	}
 }
 
 func TestFlushWhileParked(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		sink := open(t, cfg)
 		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 403, Code: "AccessDenied"})
-		if err := sink.Track(struct{}{}); err != nil {
-			t.Fatal(err)
-		}
+		mustTrack(t, sink, struct{}{})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		err := sink.Flush(ctx)
@@ -202,19 +181,15 @@ func TestFlushWhileParked(t *testing.T) {
 		if err := sink.Err(); err != nil {
 			t.Errorf("Err after it was mended: %v", err)
 		}
-		if err := sink.Flush(t.Context()); err != nil {
-			t.Error(err)
-		}
+		mustFlush(t, sink)
 		mustClose(t, sink)
-		server.Close()
 	})
 }
 
 // When memory is full because uploads are parked, Track says so.
 func TestFullBecauseParked(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxMemory = 1 << 20
 		cfg.MaxEventBytes = 100 << 10
 		cfg.CompressionLevel = 1
@@ -232,22 +207,18 @@ func TestFullBecauseParked(t *testing.T) {
 		}
 		server.ClearFaults()
 		mustClose(t, sink) // Close tries at once what is parked
-		server.Close()
 	})
 }
 
 func TestClose(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		sink := open(t, cfg)
 		src, err := sink.Source("other")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := sink.Track(struct{}{}); err != nil {
-			t.Fatal(err)
-		}
+		mustTrack(t, sink, struct{}{})
 		began := time.Now()
 		var wg sync.WaitGroup
 		for range 10 {
@@ -275,27 +246,19 @@ func TestClose(t *testing.T) {
 		if n := len(server.Objects(s3sinktest.Bucket)); n != 1 {
 			t.Errorf("%d objects, want 1: nothing empty", n)
 		}
-		server.Close()
 	})
 }
 
 // What Close cannot deliver before its context ends is counted.
 func TestCloseCountsWhatIsLost(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		sink := open(t, cfg)
-		if err := sink.Track(struct{}{}); err != nil {
-			t.Fatal(err)
-		}
-		if err := sink.Flush(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		mustTrack(t, sink, struct{}{})
+		mustFlush(t, sink)
 		server.Inject(s3sinktest.Fault{Operation: "PutObject", Stall: true})
 		for range 5 {
-			if err := sink.Track(struct{}{}); err != nil {
-				t.Fatal(err)
-			}
+			mustTrack(t, sink, struct{}{})
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
@@ -315,15 +278,13 @@ func TestCloseCountsWhatIsLost(t *testing.T) {
 			t.Errorf("Flush after events were dropped: %v, want ErrClosed", err)
 		}
 		checkBooks(t, sink)
-		server.Close()
 	})
 }
 
 // Close ends the wait of those who wait for room.
 func TestCloseEndsWaits(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxMemory = 1 << 20
 		cfg.MaxEventBytes = 100 << 10
 		sink := open(t, cfg)
@@ -350,20 +311,16 @@ func TestCloseEndsWaits(t *testing.T) {
 			t.Errorf("%v after %v, want ErrClosed at once", err, time.Since(began))
 		}
 		<-closed
-		server.Close()
 	})
 }
 
 // Close says why the bucket refused, also when it was refused before.
 func TestCloseSaysWhyParked(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		sink := open(t, cfg)
 		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 403, Code: "AccessDenied"})
-		if err := sink.Track(struct{}{}); err != nil {
-			t.Fatal(err)
-		}
+		mustTrack(t, sink, struct{}{})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		sink.Flush(ctx)
@@ -376,7 +333,6 @@ func TestCloseSaysWhyParked(t *testing.T) {
 		if !errors.As(err, &refused) || refused.Code != "AccessDenied" || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v, want the deadline and the refusal", err)
 		}
-		server.Close()
 	})
 }
 
@@ -417,9 +373,7 @@ func TestCloseUnderLoad(t *testing.T) {
 			})
 		}
 		for range 3 {
-			if err := sink.Flush(t.Context()); err != nil {
-				t.Error(err)
-			}
+			mustFlush(t, sink)
 		}
 		mustClose(t, sink)
 		wg.Wait()
@@ -432,19 +386,14 @@ func TestCloseUnderLoad(t *testing.T) {
 // A response that is lost after S3 stored the object makes no second object.
 func TestLostAnswer(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		var uploaded []s3sink.Uploaded
 		cfg.Hooks.Uploaded = func(u s3sink.Uploaded) { uploaded = append(uploaded, u) }
 		sink := open(t, cfg)
 		server.Inject(s3sinktest.Fault{Operation: "PutObject", LoseResponse: true, Times: 3})
 		for range 5 {
-			if err := sink.Track(struct{}{}); err != nil {
-				t.Fatal(err)
-			}
-			if err := sink.Flush(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			mustTrack(t, sink, struct{}{})
+			mustFlush(t, sink)
 		}
 		mustClose(t, sink)
 		if got := len(lines(t, server, s3sinktest.Bucket)); got != 5 || server.StoredPuts() != 5 {
@@ -457,15 +406,13 @@ func TestLostAnswer(t *testing.T) {
 		if len(uploaded) != 5 || !existed {
 			t.Errorf("the hook saw %+v", uploaded)
 		}
-		server.Close()
 	})
 }
 
 // One event, one key, one line: everything that a reader sees of an object.
 func TestObject(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.Bucket += "/path/of/"
 		cfg.Prefix = "/and/prefix"
 		cfg.Encryption = s3sink.SSES3()
@@ -501,7 +448,6 @@ func TestObject(t *testing.T) {
 				t.Errorf("checksum header %q, want %q", r.Header.Get("X-Amz-Checksum-Crc32"), o.CRC32)
 			}
 		}
-		server.Close()
 	})
 }
 
