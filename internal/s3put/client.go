@@ -4,12 +4,12 @@ package s3put
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
@@ -42,15 +42,22 @@ type Result struct {
 }
 
 // Client stores objects in one bucket. It is safe for concurrent use, and one
-// client serves a sink for its life: the SDK keeps the clock offset on it.
+// client serves a sink for its life.
 type Client struct {
 	set Settings
 
-	providers map[string]aws.CredentialsProvider // by region; of whoever connects
+	mu        sync.Mutex
+	providers map[string]aws.CredentialsProvider // by region
+	finding   chan struct{}                      // closed when the goroutine that connects is done
+	conn      *connection                        // nil before the first attempt
+	ended     string                             // access key id of the last session that was dropped
+}
 
-	mu         sync.Mutex
-	finding    chan struct{} // closed when the goroutine that connects is done
-	s3         *s3.Client
+// connection is how attempts reach the bucket, until it turns out to be in
+// another region.
+type connection struct {
+	region     string
+	s3         *s3.Client // one for all attempts: the SDK keeps the clock offset on it
 	creds      aws.CredentialsProvider
 	createOnly bool
 }
@@ -65,63 +72,74 @@ func New(set Settings) *Client {
 // whole body, or has said that the key is already taken; every other answer is
 // an [*Error]. Put is called from several goroutines.
 func (c *Client) Put(ctx context.Context, r Request) (Result, error) {
-	client, err := c.connect(ctx)
+	conn, err := c.connect(ctx)
 	if err != nil {
-		return Result{}, c.failed(err)
+		return Result{}, newError(err)
 	}
-	out, err := client.PutObject(ctx, c.input(r))
+	// Asked here and not by the SDK, to know which session an answer is about.
+	creds, err := conn.creds.Retrieve(ctx)
+	if err != nil {
+		return Result{}, newError(err)
+	}
+	out, err := conn.s3.PutObject(ctx, c.input(conn, r), func(o *s3.Options) {
+		o.Credentials = credentials.StaticCredentialsProvider{Value: creds}
+	})
 	if err == nil {
 		return Result{ETag: aws.ToString(out.ETag), VersionID: aws.ToString(out.VersionId)}, nil
 	}
-	e := c.failed(err)
-	if c.createOnly && e.Status == http.StatusPreconditionFailed {
+	e := newError(err)
+	switch {
+	case conn.createOnly && e.Status == http.StatusPreconditionFailed:
 		return Result{Existed: true}, nil
+	case e.Class == Refresh:
+		c.drop(conn, creds.AccessKeyID)
+	case e.Class == Elsewhere:
+		c.follow(conn, e)
 	}
 	return Result{}, e
 }
 
-// Close lets go of the connections, if they are the client's alone. No attempt
-// may be under way.
+// Close lets go of the credentials, and of the connections if they are the
+// client's alone. No attempt may be under way.
 func (c *Client) Close() {
-	if !c.set.OwnHTTP {
-		return
+	for _, p := range c.providers {
+		if closer, ok := p.(interface{ Close() }); ok {
+			closer.Close()
+		}
 	}
-	if h, ok := c.set.AWS.HTTPClient.(interface{ CloseIdleConnections() }); ok {
+	if h, ok := c.set.AWS.HTTPClient.(interface{ CloseIdleConnections() }); ok && c.set.OwnHTTP {
 		h.CloseIdleConnections()
 	}
 }
 
-// failed describes err, and drops the credentials that it says have ended.
-func (c *Client) failed(err error) *Error {
-	var known *Error
-	if errors.As(err, &known) {
-		return known
+// drop lets go of a session that S3 does not take any more. Many attempts may
+// say so of the same one; the session after it is not theirs to drop.
+func (c *Client) drop(conn *connection, accessKeyID string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended == accessKeyID {
+		return
 	}
-	e := newError(err)
-	if e.Class == Refresh {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if cache, ok := c.creds.(interface{ Invalidate() }); ok {
-			cache.Invalidate()
-		}
+	c.ended = accessKeyID
+	if cache, ok := conn.creds.(interface{ Invalidate() }); ok {
+		cache.Invalidate()
 	}
-	return e
 }
 
-// connect returns the S3 client, made by whichever attempt comes first.
+// connect returns the connection, made by whichever attempt comes first.
 // Others wait for it, each no longer than its own ctx.
-func (c *Client) connect(ctx context.Context) (*s3.Client, error) {
+func (c *Client) connect(ctx context.Context) (*connection, error) {
 	for {
 		c.mu.Lock()
-		if c.s3 != nil {
+		if c.conn != nil {
 			defer c.mu.Unlock()
-			return c.s3, nil
+			return c.conn, nil
 		}
 		wait := c.finding
 		if wait == nil {
 			c.finding = make(chan struct{})
 			c.mu.Unlock()
-			return c.discoverAndBuild(ctx)
+			return c.discoverAndConnect(ctx)
 		}
 		c.mu.Unlock()
 		select {
@@ -132,26 +150,28 @@ func (c *Client) connect(ctx context.Context) (*s3.Client, error) {
 	}
 }
 
-func (c *Client) discoverAndBuild(ctx context.Context) (*s3.Client, error) {
+func (c *Client) discoverAndConnect(ctx context.Context) (*connection, error) {
 	region, err := c.region(ctx)
-	var creds aws.CredentialsProvider
+	var conn *connection
 	if err == nil {
-		creds = c.credentials(region)
+		conn = c.connectionTo(region)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	close(c.finding)
 	c.finding = nil
-	if err != nil {
-		return nil, err
-	}
-	c.creds = creds
-	c.s3 = c.build(region, creds)
-	c.createOnly = c.s3.Options().BaseEndpoint == nil
+	c.conn = conn
+	return conn, err
+}
+
+func (c *Client) connectionTo(region string) *connection {
+	conn := &connection{region: region, creds: c.credentials(region)}
+	conn.s3 = c.build(region, conn.creds)
+	conn.createOnly = conn.s3.Options().BaseEndpoint == nil
 	if c.set.CreateOnly != nil {
-		c.createOnly = *c.set.CreateOnly
+		conn.createOnly = *c.set.CreateOnly
 	}
-	return c.s3, nil
+	return conn
 }
 
 // AmbientEndpoint returns the S3 endpoint that cfg names, from the environment
@@ -160,9 +180,10 @@ func AmbientEndpoint(cfg aws.Config) string {
 	return aws.ToString(s3.NewFromConfig(cfg).Options().BaseEndpoint)
 }
 
-// credentials keeps the provider of a region, because it caches sessions. One
-// goroutine at a time connects.
+// credentials keeps the provider of a region, because it caches sessions.
 func (c *Client) credentials(region string) aws.CredentialsProvider {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	p, ok := c.providers[region]
 	if !ok {
 		p = c.set.Credentials(region)

@@ -21,6 +21,8 @@ const (
 	// Skew: at once, on the same client, which has learnt the server's
 	// clock from the answer; once.
 	Skew
+	// Elsewhere: at once, in the region that the answer names; once.
+	Elsewhere
 	// Parked: a person must change something. Keep the data, try slowly.
 	Parked
 	// Integrity: the bytes that arrived are not those that were meant.
@@ -28,7 +30,7 @@ const (
 )
 
 func (c Class) String() string {
-	return [...]string{"transient", "refresh", "skew", "parked", "integrity"}[c]
+	return [...]string{"transient", "refresh", "skew", "elsewhere", "parked", "integrity"}[c]
 }
 
 // Error is an attempt that did not store the object, or that may have stored
@@ -53,6 +55,10 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // newError reads the facts out of err and decides.
 func newError(err error) *Error {
+	var known *Error
+	if errors.As(err, &known) {
+		return known
+	}
 	e := &Error{Err: err}
 	var re *awshttp.ResponseError
 	if errors.As(err, &re) {
@@ -66,6 +72,13 @@ func newError(err error) *Error {
 	return e
 }
 
+// HasEnded reports whether err is an answer of S3 or STS that says that the
+// session which signed the request is over or was never known.
+func HasEnded(err error) bool {
+	var ae smithy.APIError
+	return errors.As(err, &ae) && classify(0, ae.ErrorCode()) == Refresh
+}
+
 // classify is the one place that decides what an answer means. Status first,
 // code second: proxies and compatible stores answer in shapes without a code.
 // What is unknown is transient, because the key is fixed and a repeat is
@@ -76,6 +89,8 @@ func classify(status int, code string) Class {
 		return Refresh // a session ended in mid-upload; the next one will do
 	case "RequestTimeTooSkewed", "RequestExpired":
 		return Skew // the SDK corrects its clock from the Date of this answer
+	case "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException":
+		return Elsewhere // another region; redirects are not followed with data
 	case "BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch":
 		return Integrity
 	case "RequestTimeout", "IncompleteBody", "SlowDown", "Throttling", "ThrottlingException",
@@ -88,7 +103,7 @@ func classify(status int, code string) Class {
 	case status == http.StatusNotFound:
 		return Parked // no such bucket
 	case status == http.StatusMovedPermanently, status == http.StatusTemporaryRedirect, status == http.StatusPermanentRedirect:
-		return Parked // another region; redirects are not followed with data
+		return Elsewhere
 	case status == http.StatusBadRequest, status == http.StatusMethodNotAllowed,
 		status == http.StatusNotImplemented, status == http.StatusLengthRequired:
 		return Parked // the store does not take what the settings ask for

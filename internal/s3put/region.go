@@ -82,3 +82,30 @@ func regionIn(r *smithyhttp.Response) string {
 	}
 	return r.Header.Get(regionHeader)
 }
+
+// follow takes an answer that says that the bucket is in another region. A
+// region that was discovered is learnt anew: somebody deleted the bucket and
+// made it again elsewhere. One that was given is a person's to correct.
+func (c *Client) follow(conn *connection, e *Error) {
+	var named string
+	var re *awshttp.ResponseError
+	if errors.As(e.Err, &re) && re.Response != nil {
+		named = regionIn(re.Response)
+	}
+	if named != "" {
+		e.Err = fmt.Errorf("the bucket is in %s, not in %s: %w", named, conn.region, e.Err)
+	}
+	if c.set.Region != "" || conn.s3.Options().BaseEndpoint != nil {
+		e.Class = Parked
+		return
+	}
+	var next *connection // nil: ask
+	if named != "" {
+		next = c.connectionTo(named)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == conn { // else another attempt was first
+		c.conn = next
+	}
+}

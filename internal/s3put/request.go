@@ -42,7 +42,7 @@ type Encryption struct {
 }
 
 // input is the one request builder: whatever puts an object goes through it.
-func (c *Client) input(r Request) *s3.PutObjectInput {
+func (c *Client) input(conn *connection, r Request) *s3.PutObjectInput {
 	in := &s3.PutObjectInput{
 		Bucket:        &r.Bucket,
 		Key:           &r.Key,
@@ -63,7 +63,7 @@ func (c *Client) input(r Request) *s3.PutObjectInput {
 		in.Metadata = maps.Clone(r.Metadata)
 		maps.Copy(in.Metadata, c.set.Headers.Metadata)
 	}
-	if c.createOnly {
+	if conn.createOnly {
 		in.IfNoneMatch = aws.String("*")
 	}
 	e := c.set.Headers.Encryption

@@ -75,6 +75,8 @@ func (it *item) atOnce(class s3put.Class) bool {
 		spent = &it.refreshed
 	case s3put.Skew:
 		spent = &it.reclocked
+	case s3put.Elsewhere:
+		spent = &it.redirected
 	default:
 		return false
 	}
@@ -100,7 +102,7 @@ func (u *Uploader) succeededLocked(it *item) {
 func (u *Uploader) failedLocked(it *item) {
 	now := time.Now()
 	it.failures++
-	it.refreshed, it.reclocked = false, false
+	it.refreshed, it.reclocked, it.redirected = false, false, false
 	it.notBefore = now.Add(backoff(it.failures))
 	heap.Push(&u.delayed, it)
 	if it.started.Before(u.gate) {
@@ -113,7 +115,7 @@ func (u *Uploader) failedLocked(it *item) {
 
 func (u *Uploader) refusedOnceLocked(it *item, refusal *s3put.Error) *Refusal {
 	it.wasParked = true
-	it.refreshed, it.reclocked = false, false
+	it.refreshed, it.reclocked, it.redirected = false, false, false
 	if len(u.parked) == 0 && u.probe.Before(time.Now()) {
 		u.probe = time.Now().Add(u.set.RetryParked)
 	}

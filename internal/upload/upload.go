@@ -90,7 +90,7 @@ type item struct {
 	failures  int
 	wasParked bool
 
-	refreshed, reclocked bool // immediate retries already spent
+	refreshed, reclocked, redirected bool // immediate retries already spent
 }
 
 // New returns an uploader without work.

@@ -269,7 +269,7 @@ func TestSomeAreRefused(t *testing.T) {
 
 func TestAtOnceOnlyOnce(t *testing.T) {
 	t.Parallel()
-	for _, class := range []s3put.Class{s3put.Refresh, s3put.Skew} {
+	for _, class := range []s3put.Class{s3put.Refresh, s3put.Skew, s3put.Elsewhere} {
 		synctest.Test(t, func(t *testing.T) {
 			s := &store{answer: fails(class)}
 			u := s.uploader(1)
