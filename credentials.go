@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"regexp"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -17,7 +15,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
-	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
 
 	"github.com/s3sink/s3sink/internal/s3put"
 )
@@ -37,6 +34,7 @@ type awsEnvironment struct {
 	stsRegion   string
 	stsEndpoint string
 	policy      policy // what sessions are cut down to
+	refreshed   func(CredentialRefresh)
 }
 
 // Ambient uses what the AWS SDK finds where the process runs: environment
@@ -103,8 +101,8 @@ func (c custom) check(errs *configErrors) {
 
 // AssumeRole writes as an IAM role, which it assumes with externalID ("": the
 // role demands none) as the ambient identity, or as another one with [Via].
-// Sessions are cached and renewed before they end; while STS cannot be reached
-// the last one is used for as long as S3 accepts it.
+// Sessions are cached and renewed before they end, in the background; while STS
+// cannot be reached the last one is used until it really ends.
 func AssumeRole(roleARN, externalID string, opts ...RoleOption) Credentials {
 	r := role{arn: roleARN, externalID: externalID, base: Ambient(), session: "s3sink"}
 	for _, opt := range opts {
@@ -187,9 +185,10 @@ func (r role) check(errs *configErrors) {
 func (r role) provider(env awsEnvironment) aws.CredentialsProvider {
 	hop := env
 	hop.policy = hopPolicy(r.arn)
+	base := r.base.provider(hop)
 	client := sts.NewFromConfig(env.config, func(o *sts.Options) {
 		o.Region = env.stsRegion
-		o.Credentials = r.base.provider(hop)
+		o.Credentials = base
 		if env.stsEndpoint != "" {
 			o.BaseEndpoint = &env.stsEndpoint
 		}
@@ -197,12 +196,9 @@ func (r role) provider(env awsEnvironment) aws.CredentialsProvider {
 			o.RateLimiter = ratelimit.None // the SDK's quota would drain in an outage
 		})
 	})
-	assume := stscreds.NewAssumeRoleProvider(client, r.arn, func(o *stscreds.AssumeRoleOptions) {
+	assume := stscreds.NewAssumeRoleProvider(localClock{client}, r.arn, func(o *stscreds.AssumeRoleOptions) {
 		o.RoleSessionName = r.session
-		o.Duration = r.duration
-		if r.duration == 0 {
-			o.Duration = defaultSession
-		}
+		o.Duration = cmp.Or(r.duration, defaultSession)
 		if r.externalID != "" {
 			o.ExternalID = &r.externalID
 		}
@@ -210,86 +206,19 @@ func (r role) provider(env awsEnvironment) aws.CredentialsProvider {
 			o.Policy = aws.String(env.policy.String())
 		}
 	})
-	return aws.NewCredentialsCache(&session{role: r.arn, assume: assume})
-}
-
-const (
-	// stsTimeout bounds one refresh. The SDK's cache lets a refresh outlive
-	// the request that wanted it, so without a bound one that hangs would
-	// hang every later request too.
-	stsTimeout = 10 * time.Second
-
-	// refreshEarly is how long before its end a session is renewed, so that
-	// none ends in the middle of an upload.
-	refreshEarly = 5 * time.Minute
-
-	// refreshJitter spreads the renewals of a fleet that started together.
-	refreshJitter = 30 * time.Second
-
-	// refreshAgain is how long the old session serves before STS is asked
-	// again, when a refresh failed.
-	refreshAgain = 30 * time.Second
-)
-
-// session gives the SDK's cache one role's sessions. It owns the refresh
-// window, because the cache forgets when a session really ends.
-type session struct {
-	role   string
-	assume aws.CredentialsProvider
-
-	mu   sync.Mutex
-	ends time.Time
-}
-
-func (s *session) Retrieve(ctx context.Context) (aws.Credentials, error) {
-	ctx, cancel := context.WithTimeout(ctx, stsTimeout)
-	defer cancel()
-	creds, err := s.assume.Retrieve(ctx)
-	var tooLarge *ststypes.PackedPolicyTooLargeException
-	if errors.As(err, &tooLarge) {
-		return aws.Credentials{}, fmt.Errorf("assume %s: the session policy does not fit; use WithoutSessionPolicy: %w", s.role, err)
-	}
-	if err != nil {
-		return aws.Credentials{}, fmt.Errorf("assume %s: %w", s.role, err)
-	}
-	if !creds.CanExpire || creds.Expires.Before(time.Now()) {
-		// Taken as it is, the cache would ask STS again for every object.
-		return aws.Credentials{}, fmt.Errorf("assume %s: the answer names no time at which the session ends, or one that is past", s.role)
-	}
-	s.mu.Lock()
-	s.ends = creds.Expires
-	s.mu.Unlock()
-	early := refreshEarly + rand.N(refreshJitter)
-	creds.Expires = creds.Expires.Add(-min(early, time.Until(creds.Expires)/2))
-	return creds, nil
-}
-
-// HandleFailToRefresh lets a session serve to its real end.
-// It implements aws.HandleFailRefreshCredentialsCacheStrategy.
-func (s *session) HandleFailToRefresh(_ context.Context, old aws.Credentials, err error) (aws.Credentials, error) {
-	s.mu.Lock()
-	ends := s.ends
-	s.mu.Unlock()
-	now := time.Now()
-	if !now.Before(ends) || !old.HasKeys() { // S3 said that the old one has ended
-		return aws.Credentials{}, err
-	}
-	old.Expires = now.Add(refreshAgain)
-	if ends.Before(old.Expires) {
-		old.Expires = ends
-	}
-	return old, nil
+	return newSession(r.arn, assume, base, env.refreshed)
 }
 
 // providerIn returns the provider for a bucket in a region, which is where STS
 // is asked too unless the Config says otherwise.
-func providerIn(cfg *Config, base aws.Config) func(s3Region string) aws.CredentialsProvider {
+func providerIn(cfg *Config, base aws.Config, refreshed func(CredentialRefresh)) func(s3Region string) aws.CredentialsProvider {
 	return func(s3Region string) aws.CredentialsProvider {
 		return cfg.Credentials.provider(awsEnvironment{
 			config:      base,
 			stsRegion:   cmp.Or(cfg.STSRegion, s3Region),
 			stsEndpoint: cfg.STSEndpoint,
 			policy:      cfg.writePolicy(awsPartition(cfg.Credentials)),
+			refreshed:   refreshed,
 		})
 	}
 }

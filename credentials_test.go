@@ -3,6 +3,7 @@ package s3sink_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -171,6 +172,98 @@ func TestEndedSessionIsNotUsed(t *testing.T) {
 			t.Errorf("%d PUTs with a session that had ended, want the one that was scripted", expired)
 		}
 		mustClose(t, sink)
+	})
+}
+
+// While the session is good, nobody waits for its renewal, and people are told
+// that it fails.
+func TestRenewalIsInTheBackground(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+		var log strings.Builder
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		var told []s3sink.CredentialRefresh
+		cfg.Hooks.CredentialRefresh = func(r s3sink.CredentialRefresh) { told = append(told, r) }
+		sink := open(t, cfg)
+		mustTrack(t, sink, struct{}{})
+		mustFlush(t, sink)
+		ends := time.Now().Add(time.Hour)
+		server.Inject(s3sinktest.Fault{Operation: "AssumeRole", Stall: true})
+		time.Sleep(56 * time.Minute)
+		for range 12 { // every 15 s for 3 minutes
+			began := time.Now()
+			mustTrack(t, sink, struct{}{})
+			mustFlush(t, sink)
+			if waited := time.Since(began); waited != 0 {
+				t.Errorf("an upload waited %v for STS", waited)
+			}
+			time.Sleep(15 * time.Second)
+		}
+		server.ClearFaults()
+		time.Sleep(30 * time.Second)
+		mustTrack(t, sink, struct{}{})
+		mustFlush(t, sink)
+		time.Sleep(time.Second)
+		mustClose(t, sink)
+
+		failed := 0
+		for _, r := range told {
+			if r.Role != s3sinktest.RoleARN {
+				t.Errorf("told of role %q", r.Role)
+			}
+			if r.Err != nil {
+				failed++
+				if r.Expires.Sub(ends).Abs() > time.Second || r.Duration != 10*time.Second {
+					t.Errorf("a renewal failed after %v, the session ends at %v, want %v", r.Duration, r.Expires, ends)
+				}
+			}
+		}
+		// One at once, given up after 10 s, and each 30 s from then on.
+		if failed < 4 || failed > 5 || len(told) != failed+2 {
+			t.Errorf("told of %d renewals of which %d failed", len(told), failed)
+		}
+		if n := strings.Count(log.String(), "a session could not be renewed"); n != failed {
+			t.Errorf("%d warnings, want %d:\n%s", n, failed, &log)
+		}
+	})
+}
+
+// STS says that the session of the hop before has ended: that hop is renewed,
+// and nothing else notices.
+func TestEndedHopIsRenewed(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+		twoHops(server, &cfg)
+		server.Inject(s3sinktest.Fault{Operation: "AssumeRole", Status: 403, Code: "ExpiredTokenException", Times: 1,
+			Match: func(r *http.Request) bool { return strings.Contains(r.Header.Get("Authorization"), "Credential=ASIA") }})
+		sink := open(t, cfg)
+		mustTrack(t, sink, struct{}{})
+		mustClose(t, sink)
+		if st := sink.Stats(); st.Attempts != 1 {
+			t.Errorf("%d attempts, want 1", st.Attempts)
+		}
+		hops := assumed(server)
+		if n := len(hops[s3sinktest.RoleARN]); n != 2 {
+			t.Errorf("the first hop was assumed %d times, want 2", n)
+		}
+	})
+}
+
+// Close does not wait for an STS that hangs.
+func TestCloseEndsRenewals(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+		sink := open(t, cfg)
+		mustTrack(t, sink, struct{}{})
+		mustFlush(t, sink)
+		server.Inject(s3sinktest.Fault{Operation: "AssumeRole", Stall: true})
+		time.Sleep(56 * time.Minute)
+		mustTrack(t, sink, struct{}{})
+		began := time.Now()
+		mustClose(t, sink)
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("Close took %v", waited)
+		}
 	})
 }
 

@@ -56,7 +56,7 @@ func metadata(seg *spool.Segment) map[string]string {
 }
 
 // newClient returns the client of the configured bucket.
-func newClient(ctx context.Context, cfg *Config) (*s3put.Client, error) {
+func newClient(ctx context.Context, cfg *Config, hooks *hookRunner) (*s3put.Client, error) {
 	base, own, err := s3put.LoadConfig(ctx, cfg.AWS, cfg.HTTPClient)
 	if err != nil {
 		return nil, fmt.Errorf("s3sink: load the AWS configuration: %w", err)
@@ -76,7 +76,7 @@ func newClient(ctx context.Context, cfg *Config) (*s3put.Client, error) {
 		Headers:     cfg.headers(),
 		Version:     version,
 		OwnHTTP:     own,
-		Credentials: providerIn(cfg, base),
+		Credentials: providerIn(cfg, base, func(r CredentialRefresh) { cfg.onCredentialRefresh(hooks, r) }),
 	}), nil
 }
 
@@ -87,6 +87,16 @@ func (c CreateOnly) setting() *bool {
 	}
 	on := c == CreateOnlyOn
 	return &on
+}
+
+func (c *Config) onCredentialRefresh(hooks *hookRunner, r CredentialRefresh) {
+	if r.Err != nil && !r.Expires.IsZero() { // without a session the attempt fails and says why
+		c.Logger.Warn("s3sink: a session could not be renewed; the last one serves until it ends",
+			slog.String("role", r.Role), slog.Time("ends", r.Expires), slog.Any("error", r.Err))
+	}
+	if hook := c.Hooks.CredentialRefresh; hook != nil {
+		hooks.call(func() { hook(r) })
+	}
 }
 
 func (s *Sink) onSealed(seg *spool.Segment, why SealReason) {

@@ -20,6 +20,8 @@ type Hooks struct {
 	Attempt  func(Attempt)  // an attempt to send one has ended
 	Uploaded func(Uploaded) // S3 has it
 	Parked   func(Parked)   // S3 refuses it until somebody acts
+
+	CredentialRefresh func(CredentialRefresh) // STS was asked for a session of a role
 }
 
 // ObjectInfo describes an object.
@@ -68,6 +70,14 @@ type Uploaded struct {
 type Parked struct {
 	Object ObjectInfo
 	Err    *UploadError
+}
+
+// CredentialRefresh is what the hook of that name is told.
+type CredentialRefresh struct {
+	Role     string        // its ARN
+	Expires  time.Time     // when the session that is used now ends; zero if there is none
+	Duration time.Duration // of the call
+	Err      error         // nil: the session is new
 }
 
 // SealReason is why an object was closed.

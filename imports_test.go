@@ -38,6 +38,7 @@ var arrows = []struct {
 	{"*.go", []string{"internal/budget", "internal/deflate", "internal/s3put", "internal/spool", "internal/upload", "internal/uuid7"}},
 	{"config.go", []string{"github.com/aws/..."}},
 	{"credentials.go", []string{"github.com/aws/..."}},
+	{"session.go", []string{"github.com/aws/..."}},
 	{"validate.go", []string{"github.com/aws/..."}},
 	{"*_test.go", []string{"s3sinktest", "github.com/aws/..."}},
 	{"bench_test.go", []string{"github.com/klauspost/compress/gzip"}}, // what we are measured against

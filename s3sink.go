@@ -55,7 +55,8 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	client, err := newClient(ctx, &cfg)
+	hooks := &hookRunner{logger: cfg.Logger}
+	client, err := newClient(ctx, &cfg, hooks)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +69,7 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 		sources: newSources(),
 		client:  client,
 		keys:    keys,
-		hooks:   &hookRunner{logger: cfg.Logger},
+		hooks:   hooks,
 		runID:   sync.OnceValue(uuid7.New), // at first use: an idle snapshot must not carry one
 		closed:  make(chan struct{}),
 	}
@@ -212,10 +213,10 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	for _, seg := range s.uploader.Stop() {
 		s.batcher.settled(seg, false)
 	}
+	s.client.Close()
 	grace, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
 	s.hooks.drain(grace)
-	s.client.Close()
 
 	st := s.Stats()
 	if st.Dropped == 0 {
