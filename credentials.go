@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"regexp"
 	"time"
 
@@ -35,11 +36,16 @@ type awsEnvironment struct {
 	stsEndpoint string
 	policy      policy // what sessions are cut down to
 	refreshed   func(CredentialRefresh)
+	copyUser    aws.CredentialsProvider // or nil
 }
 
 // Ambient uses what the AWS SDK finds where the process runs: environment
 // variables, shared config files, web identity, container or instance roles.
 // It is the default.
+//
+// As in RudderStack, where both RUDDER_AWS_S3_COPY_USER_ACCESS_KEY_ID and
+// RUDDER_AWS_S3_COPY_USER_ACCESS_KEY are set, objects are written with those
+// instead; but no role is assumed with them.
 func Ambient() Credentials { return ambient{} }
 
 type ambient struct{}
@@ -47,10 +53,23 @@ type ambient struct{}
 func (ambient) check(*configErrors) {}
 func (ambient) String() string      { return "ambient" }
 func (ambient) provider(env awsEnvironment) aws.CredentialsProvider {
-	if env.config.Credentials == nil {
+	switch {
+	case env.copyUser != nil:
+		return env.copyUser
+	case env.config.Credentials == nil:
 		return noCredentials{}
 	}
 	return env.config.Credentials
+}
+
+// copyUser returns the access keys of RudderStack's variables, or nil without
+// both of them.
+func copyUser() aws.CredentialsProvider {
+	id, secret := os.Getenv("RUDDER_AWS_S3_COPY_USER_ACCESS_KEY_ID"), os.Getenv("RUDDER_AWS_S3_COPY_USER_ACCESS_KEY")
+	if id == "" || secret == "" {
+		return nil
+	}
+	return credentials.NewStaticCredentialsProvider(id, secret, "")
 }
 
 // noCredentials stands for an escape-hatch aws.Config without credentials.
@@ -185,6 +204,7 @@ func (r role) check(errs *configErrors) {
 func (r role) provider(env awsEnvironment) aws.CredentialsProvider {
 	hop := env
 	hop.policy = hopPolicy(r.arn)
+	hop.copyUser = nil
 	base := r.base.provider(hop)
 	client := sts.NewFromConfig(env.config, func(o *sts.Options) {
 		o.Region = env.stsRegion
@@ -212,6 +232,10 @@ func (r role) provider(env awsEnvironment) aws.CredentialsProvider {
 // providerIn returns the provider for a bucket in a region, which is where STS
 // is asked too unless the Config says otherwise.
 func providerIn(cfg *Config, base aws.Config, refreshed func(CredentialRefresh)) func(s3Region string) aws.CredentialsProvider {
+	var user aws.CredentialsProvider
+	if cfg.AWS == nil {
+		user = copyUser()
+	}
 	return func(s3Region string) aws.CredentialsProvider {
 		return cfg.Credentials.provider(awsEnvironment{
 			config:      base,
@@ -219,6 +243,7 @@ func providerIn(cfg *Config, base aws.Config, refreshed func(CredentialRefresh))
 			stsEndpoint: cfg.STSEndpoint,
 			policy:      cfg.writePolicy(awsPartition(cfg.Credentials)),
 			refreshed:   refreshed,
+			copyUser:    user,
 		})
 	}
 }

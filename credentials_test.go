@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -355,5 +356,50 @@ func TestProvider(t *testing.T) {
 	mustClose(t, sink)
 	if calls != 1 {
 		t.Errorf("the provider was asked %d times", calls)
+	}
+}
+
+// Ambient credentials have RudderStack's precedence. Not parallel: it sets the
+// environment.
+func TestAmbient(t *testing.T) {
+	const (
+		aws, copyUser = "arn:aws:iam::123456789012:user/aws", "arn:aws:iam::123456789012:user/copy"
+		id, key       = "RUDDER_AWS_S3_COPY_USER_ACCESS_KEY_ID", "RUDDER_AWS_S3_COPY_USER_ACCESS_KEY"
+	)
+	env := map[string]string{"AWS_ACCESS_KEY_ID": "AKIAAWS", "AWS_SECRET_ACCESS_KEY": "aws", id: "AKIACOPY", key: "copy"}
+	for name, tt := range map[string]struct {
+		unset      []string
+		role       bool
+		authorized string // of the first request
+	}{
+		"the SDK's alone":          {[]string{id, key}, false, aws},
+		"RudderStack's alone":      {[]string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, false, copyUser},
+		"both":                     {nil, false, copyUser},
+		"half of RudderStack's":    {[]string{key}, false, aws},
+		"the other half":           {[]string{id}, false, aws},
+		"both, to assume the role": {nil, true, aws},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for variable, value := range env {
+				if slices.Contains(tt.unset, variable) {
+					value = ""
+				}
+				t.Setenv(variable, value)
+			}
+			server, cfg := s3sinktest.New(t)
+			server.AddUser(s3sinktest.User{ARN: aws, AccessKeyID: "AKIAAWS", SecretAccessKey: "aws"})
+			server.AddUser(s3sinktest.User{ARN: copyUser, AccessKeyID: "AKIACOPY", SecretAccessKey: "copy"})
+			server.AddRole(s3sinktest.Role{ARN: s3sinktest.RoleARN, TrustedPrincipals: []string{aws}})
+			cfg.AWS, cfg.Credentials = nil, nil
+			if tt.role {
+				cfg.Credentials = s3sink.AssumeRole(s3sinktest.RoleARN, "")
+			}
+			sink := open(t, cfg)
+			mustTrack(t, sink, struct{}{})
+			mustClose(t, sink)
+			if got := server.Requests()[0].Principal; got != tt.authorized {
+				t.Errorf("authorized as %q, want %q", got, tt.authorized)
+			}
+		})
 	}
 }
