@@ -1,18 +1,14 @@
 package s3sinktest
 
 import (
-	"bytes"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
-
-// maxBody bounds what one request can make the server hold.
-const maxBody = 200 << 20
 
 // The services, as a credential scope names them.
 const (
@@ -25,8 +21,9 @@ type call struct {
 	r       *http.Request
 	arrived time.Time
 
-	body    []byte
-	bodyErr error // the body was cut short or too large
+	input   *input
+	body    []byte // once input has been read
+	bodyErr error  // the body was cut short or too large
 
 	service     string
 	operation   string
@@ -45,17 +42,18 @@ type answer struct {
 	header http.Header
 	body   []byte
 	stored bool
+	closes bool // the connection ends with this answer
 }
 
-// serve takes one request through body, fault, signature and operation.
+// serve takes one request through fault, body, signature and operation.
 //
-// The body is read before anything is answered: a client may write it to the
-// end before it reads, and a handler that leaves part of it unread is not told
-// when its client goes away.
+// Unless a fault says otherwise the body is read before anything is answered: a
+// client may write it to the end before it reads, and a handler that leaves
+// part of it unread is not told when its client goes away.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	c := newCall(r)
 	fault := s.faults.take(c)
-	if !fault.wait(c, s.closing) {
+	if !fault.receive(c, s.closing) || !fault.wait(c, s.closing) {
 		s.record(c, answer{})
 		panic(http.ErrAbortHandler)
 	}
@@ -70,14 +68,20 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if fault.LoseResponse {
 		panic(http.ErrAbortHandler)
 	}
+	if fault.CutAnswer {
+		a.cut(w, c)
+		panic(http.ErrAbortHandler)
+	}
 	a.write(w, c)
 }
 
+// newCall reads no body but that of STS, whose operation is named in it.
 func newCall(r *http.Request) *call {
 	c := &call{r: r, arrived: time.Now(), authorization: r.Header.Get("Authorization")}
-	c.body, c.bodyErr = readBody(r)
+	c.input = newInput(r)
 	c.service = serviceOf(c)
 	if c.service == serviceSTS {
+		c.readBody()
 		c.form, _ = url.ParseQuery(string(c.body)) // what cannot be parsed is missing, and refused as that
 		c.operation = c.form.Get("Action")
 	} else {
@@ -87,20 +91,7 @@ func newCall(r *http.Request) *call {
 	return c
 }
 
-var errTooLarge = errors.New("body is too large")
-
-func readBody(r *http.Request) ([]byte, error) {
-	if r.ContentLength > maxBody {
-		return nil, errTooLarge
-	}
-	var buf bytes.Buffer
-	buf.Grow(int(max(r.ContentLength, 0)) + bytes.MinRead)
-	_, err := buf.ReadFrom(io.LimitReader(r.Body, maxBody+1))
-	if err == nil && buf.Len() > maxBody {
-		return nil, errTooLarge
-	}
-	return buf.Bytes(), err
-}
+func (c *call) readBody() { c.body, c.bodyErr = c.input.all() }
 
 // serviceOf goes by the credential scope, and for a request without one by the
 // fact that only STS takes a form.
@@ -157,11 +148,21 @@ func (a answer) write(w http.ResponseWriter, c *call) {
 	for name, values := range a.header {
 		h[name] = values
 	}
-	if c.bodyErr != nil {
+	if c.bodyErr != nil || a.closes {
 		h.Set("Connection", "close") // the rest of the body may still be in the way
 	}
 	w.WriteHeader(a.status)
 	if c.r.Method != http.MethodHead {
 		w.Write(a.body) // an error means that the client has gone
 	}
+}
+
+// cut sends half of the body, after headers that promise all of it; of an empty
+// one they promise a byte.
+func (a answer) cut(w http.ResponseWriter, c *call) {
+	promised := max(len(a.body), 1)
+	a.header.Set("Content-Length", strconv.Itoa(promised))
+	a.body = a.body[:len(a.body)/2]
+	a.write(w, c)
+	http.NewResponseController(w).Flush()
 }

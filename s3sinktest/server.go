@@ -36,6 +36,7 @@ type Server struct {
 	closed  chan struct{}  // closed when Close has finished
 
 	faults faultQueue
+	gate   *gate
 
 	mu         sync.Mutex // guards everything below; held for no I/O
 	isClosing  bool
@@ -82,7 +83,7 @@ type Object struct {
 type Option func(*options)
 
 type options struct {
-	tls, inMemory bool
+	tls, untrusted, inMemory bool
 }
 
 // TLS serves https with a self-signed certificate that [Server.HTTPClient]
@@ -90,6 +91,10 @@ type options struct {
 // testing/synctest bubble starts in 2000, for 127.0.0.1, localhost, example.com
 // and the names below s3sink.test. The default is plain http.
 func TLS() Option { return func(o *options) { o.tls = true } }
+
+// UntrustedTLS serves https like [TLS], with a certificate that nobody trusts,
+// [Server.HTTPClient] included: every handshake fails.
+func UntrustedTLS() Option { return func(o *options) { o.tls, o.untrusted = true, true } }
 
 // InMemory serves over buffers in memory in place of TCP, so that a
 // testing/synctest bubble can tell when everybody is waiting. Writing to a
@@ -113,6 +118,7 @@ func NewServer(opts ...Option) *Server {
 		keys:    make(map[string]credential),
 		roles:   make(map[string]Role),
 	}
+	s.gate = &gate{closing: s.closing}
 	s.listen(o)
 	s.http = &http.Server{
 		Handler:   http.HandlerFunc(s.serve),

@@ -81,12 +81,16 @@ func everywhere(t *testing.T, test func(t *testing.T, srv *s3sinktest.Server)) {
 				furnish(srv)
 				test(t, srv)
 			}
-			if mode.inMemory {
-				synctest.Test(t, run)
-			} else {
-				run(t)
-			}
+			synctestOrNot(t, mode.inMemory, run)
 		})
+	}
+}
+
+func synctestOrNot(t *testing.T, inBubble bool, test func(*testing.T)) {
+	if inBubble {
+		synctest.Test(t, test)
+	} else {
+		test(t)
 	}
 }
 
