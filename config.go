@@ -51,6 +51,14 @@ type Config struct {
 	// [SegmentKeys].
 	KeyFormat KeyFormat
 
+	// ReceivedAt says when an event was received, for services that pass on
+	// what others have received: it decides the received-day, and an [Event]'s
+	// receivedAt. It gets what Track got, or TrackLine's line as a []byte, which
+	// it must neither keep nor change; it is called from many goroutines. The
+	// zero time means now. Events of a source are then in order within each
+	// day, and not across days. Defaults to now, for every event.
+	ReceivedAt func(event any) time.Time
+
 	// Region is the bucket's. If it is empty, S3 is asked for it by the first
 	// upload, unless Endpoint is set. AWS_REGION is not read: it is where the
 	// program runs.

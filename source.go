@@ -72,12 +72,15 @@ func (s *Source) counted(err error) error {
 func (s *Source) track(ctx context.Context, event any) error {
 	m := lineMakers.Get().(*lineMaker)
 	defer m.release()
-	now := time.Now()
-	line, err := m.line(event, now, s.sink.cfg.MaxEventBytes)
+	received, err := s.sink.receivedAt(event)
 	if err != nil {
 		return err
 	}
-	return s.add(ctx, line, now)
+	line, err := m.line(event, received, s.sink.cfg.MaxEventBytes)
+	if err != nil {
+		return err
+	}
+	return s.add(ctx, line, received)
 }
 
 func (s *Source) trackLine(ctx context.Context, line []byte) error {
@@ -86,7 +89,14 @@ func (s *Source) trackLine(ctx context.Context, line []byte) error {
 	if err := checkLine(line, s.sink.cfg.MaxEventBytes); err != nil {
 		return err
 	}
-	return s.add(ctx, line, time.Now())
+	if s.sink.byClock() {
+		return s.add(ctx, line, time.Now())
+	}
+	received, err := s.sink.receivedAt(line)
+	if err != nil {
+		return err
+	}
+	return s.add(ctx, line, received)
 }
 
 // add puts a line into the open block. With noWait it does not wait for room.
@@ -116,7 +126,9 @@ func (s *Source) add(ctx context.Context, line []byte, received time.Time) error
 			return errors.Join(err, s.sink.Err())
 		}
 		granted = need
-		received = time.Now() // it was a while; for order, those who came since are before it
+		if s.sink.byClock() {
+			received = time.Now() // it was a while; for order, those who came since are before it
+		}
 	}
 }
 
@@ -127,7 +139,7 @@ func (s *Source) tryAdd(line []byte, received time.Time, granted int64) (need in
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	received = received.Round(0) // what counts is the wall clock
-	if received.Before(s.latest) && s.latest.Sub(received) < clockNoise {
+	if s.sink.byClock() && received.Before(s.latest) && s.latest.Sub(received) < clockNoise {
 		received = s.latest
 	}
 	p := s.partition(received)
@@ -201,12 +213,14 @@ func sameDay(t, day time.Time) bool {
 
 // enter makes p the current partition. The block of the one before is cut, so
 // that its lines come to a segment, and so to a key, before those of p; and
-// should the clock bring its day back, they go to a new object behind p's.
+// should the clock bring its day back, they go to a new object behind p's. Where
+// events bring their own times, days take turns, and there is order within each
+// alone.
 func (s *Source) enter(p *partition) {
 	if p == s.current {
 		return
 	}
-	if s.current != nil {
+	if s.current != nil && s.sink.byClock() {
 		s.cut(s.current)
 		s.current.later = true
 	}
