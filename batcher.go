@@ -42,9 +42,20 @@ type batcher struct {
 	relieving bool // a goroutine of relief runs
 	again     bool // and has been asked once more
 
-	accepted, delivered, dropped int64 // events; accepted are those of cut blocks
-	objects, bytes, rawBytes     int64 // delivered
+	accepted                 int64 // events of blocks that were cut
+	settledEvents            [fates]int64
+	objects, bytes, rawBytes int64 // delivered
 }
+
+// fate is what became of events that were accepted.
+type fate int
+
+const (
+	delivered   fate = iota
+	quarantined      // their object is damaged
+	dropped          // given up by Close
+	fates
+)
 
 type batchLimits struct {
 	object     spool.Limits
@@ -173,7 +184,7 @@ func (b *batcher) compress(e *deflate.Encoder, blk *block) {
 	blk.frame, blk.framed = frame, true
 	if err != nil { // cannot happen: it is compressed into memory
 		b.giveLocked(blk, blk.held)
-		b.dropLocked(blk)
+		b.settleLocked(blk, dropped)
 	}
 	b.appendFramedLocked(blk.part.source)
 }
@@ -237,7 +248,7 @@ func (b *batcher) addToSegmentLocked(p *partition, blk *block) {
 	blk.frame = spool.Frame{}
 	if err := b.spool.Append(seg, frame); err != nil {
 		b.giveLocked(blk, blk.held)
-		b.dropLocked(blk)
+		b.settleLocked(blk, dropped)
 		return
 	}
 	if p.seg == nil {
@@ -288,22 +299,16 @@ func (b *batcher) due(p *partition) time.Duration {
 	return time.Until(p.since.Add(b.lim.age))
 }
 
-// settled takes a segment that is in S3 out of the books, or one that is
-// given up.
-func (b *batcher) settled(seg *spool.Segment, delivered bool) {
+// settled takes a sealed segment out of the books.
+func (b *batcher) settled(seg *spool.Segment, as fate) {
 	defer b.relieveIfShort()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, blk := range b.inFlight[seg] {
-		if delivered {
-			b.forgetLocked(blk)
-		} else {
-			b.dropLocked(blk)
-		}
+		b.settleLocked(blk, as)
 	}
 	delete(b.inFlight, seg)
-	if delivered {
-		b.delivered += seg.Events
+	if as == delivered {
 		b.objects++
 		b.bytes += seg.Size()
 		b.rawBytes += seg.Raw
@@ -311,19 +316,20 @@ func (b *batcher) settled(seg *spool.Segment, delivered bool) {
 	b.spool.Remove(seg)
 }
 
-// dropLocked gives a block up. It is the only place that loses events.
-func (b *batcher) dropLocked(blk *block) {
-	b.dropped += blk.events.Load()
-	b.forgetLocked(blk)
-}
-
-func (b *batcher) forgetLocked(blk *block) {
+// settleLocked takes a block out of the books, and tells who waits for it. It
+// is the only place where events end.
+func (b *batcher) settleLocked(blk *block, as fate) {
+	events := blk.events.Load()
+	b.settledEvents[as] += events
 	delete(b.pending, blk)
 	b.budget.Give(blk.held)
 	blk.held = 0
 	for w := range b.waiters {
 		if !w.wants(blk) {
 			continue
+		}
+		if as == quarantined {
+			w.damaged += events
 		}
 		w.blocks--
 		if w.blocks == 0 {
@@ -343,11 +349,11 @@ func (b *batcher) giveLocked(blk *block, n int64) {
 	b.budget.Give(n)
 }
 
-// lost returns how many events were given up.
-func (b *batcher) lost() int64 {
+// ended returns how many events have met a fate.
+func (b *batcher) ended(as fate) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.dropped
+	return b.settledEvents[as]
 }
 
 // sealAll seals every open partition, of one source or (nil) of all.

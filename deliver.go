@@ -2,6 +2,7 @@ package s3sink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -32,12 +33,20 @@ func (s *Sink) newHeader(p *partition, sequence uint64, opened time.Time) spool.
 
 // put makes one attempt to store a sealed segment.
 func (s *Sink) put(ctx context.Context, seg *spool.Segment) (s3put.Result, error) {
-	return s.client.Put(ctx, s3put.Request{
+	result, err := s.client.Put(ctx, s3put.Request{
 		Bucket: seg.Bucket, Key: seg.Key,
 		Body: s.batcher.spool.Object(seg), Size: seg.Size(), CRC32: seg.CRC32(),
 		ContentType: seg.ContentType, ContentEncoding: seg.ContentEncoding,
 		Metadata: metadata(seg),
 	})
+	var e *s3put.Error
+	if errors.As(err, &e) && e.Class == s3put.Integrity {
+		// The bytes changed on their way, which a repeat mends, or before.
+		if damage := spool.Verify(s.batcher.spool, seg); damage != nil {
+			e.Class, e.Err = s3put.Damaged, fmt.Errorf("%w (%w)", damage, e.Err)
+		}
+	}
+	return result, err
 }
 
 // metadata lets an object say what it holds, to a reader that has nothing but
@@ -133,7 +142,19 @@ func (s *Sink) onDelivered(d upload.Delivery) {
 			})
 		})
 	}
-	s.batcher.settled(d.Segment, true)
+	s.batcher.settled(d.Segment, delivered)
+}
+
+// onDamaged sets an object aside. Only a fault of this machine's memory leads
+// here.
+func (s *Sink) onDamaged(r upload.Refusal) {
+	err := newUploadError(r.Segment.Key, r.Attempts, r.Err)
+	s.cfg.Logger.Error("s3sink: an object was damaged before it was sent; its events are lost",
+		slog.String("key", err.Key), slog.Int64("events", r.Segment.Events), slog.Any("error", err.Err))
+	if hook := s.cfg.Hooks.Corrupt; hook != nil {
+		s.hooks.call(func() { hook(Corrupt{Object: objectInfo(r.Segment), Err: err}) })
+	}
+	s.batcher.settled(r.Segment, quarantined)
 }
 
 func (s *Sink) onParked(r upload.Refusal) {

@@ -19,6 +19,11 @@ var (
 
 	// ErrClosed says that Close was called. The event was not taken.
 	ErrClosed = errors.New("s3sink: the sink is closed")
+
+	// ErrDamaged says that objects did not match their checksums any more and
+	// were set aside: the memory of this machine is at fault. Other objects are
+	// not affected.
+	ErrDamaged = errors.New("s3sink: events were damaged in memory")
 )
 
 // ConfigError is one setting that New or [Sink.Source] refuses. New reports all
@@ -84,11 +89,13 @@ func (e *UploadError) Unwrap() error { return e.Err }
 type CloseError struct {
 	Delivered int64 // events in S3, over the whole run
 	Dropped   int64 // events given up; an attempt that was cut off may have stored some
-	Err       error // the context's cause, joined with the last refusal if there is one
+	Err       error // the context's cause, joined with the last refusal if there is one; or ErrDamaged
+
+	Quarantined int64 // events in objects that were damaged in memory
 }
 
 func (e *CloseError) Error() string {
-	return fmt.Sprintf("s3sink: close: %d events delivered, %d dropped: %v", e.Delivered, e.Dropped, e.Err)
+	return fmt.Sprintf("s3sink: close: %d events delivered, %d dropped, %d damaged: %v", e.Delivered, e.Dropped, e.Quarantined, e.Err)
 }
 
 func (e *CloseError) Unwrap() error { return e.Err }

@@ -20,6 +20,7 @@ type Hooks struct {
 	Attempt  func(Attempt)  // an attempt to send one has ended
 	Uploaded func(Uploaded) // S3 has it
 	Parked   func(Parked)   // S3 refuses it until somebody acts
+	Corrupt  func(Corrupt)  // it was damaged in memory and is set aside
 
 	CredentialRefresh func(CredentialRefresh) // STS was asked for a session of a role
 }
@@ -68,6 +69,12 @@ type Uploaded struct {
 
 // Parked is what the hook of that name is told.
 type Parked struct {
+	Object ObjectInfo
+	Err    *UploadError
+}
+
+// Corrupt is what the hook of that name is told.
+type Corrupt struct {
 	Object ObjectInfo
 	Err    *UploadError
 }

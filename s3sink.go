@@ -82,6 +82,7 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 		Delivered:   s.onDelivered,
 		Attempted:   s.onAttempt,
 		Parked:      s.onParked,
+		Damaged:     s.onDamaged,
 	})
 	if s.batcher, err = s.newBatcher(); err != nil {
 		return nil, err
@@ -162,7 +163,8 @@ func (s *Sink) Source(id string) (*Source, error) {
 // ends first it returns ctx's cause, joined with the [*UploadError] if uploads
 // are parked; the sink goes on trying. It waits for no backoff, and where uploads
 // are parked it makes only a few attempts. Flush does not stop new events. After
-// a Close that dropped events it returns [ErrClosed].
+// a Close that dropped events it returns [ErrClosed], and [ErrDamaged] if events
+// that it waited for were set aside.
 func (s *Sink) Flush(ctx context.Context) error { return s.flush(ctx, nil) }
 
 func (s *Sink) flush(ctx context.Context, src *Source) error {
@@ -173,8 +175,11 @@ func (s *Sink) flush(ctx context.Context, src *Source) error {
 		s.batcher.abandon(w)
 		return errors.Join(context.Cause(ctx), s.Err())
 	}
-	if n := s.batcher.lost(); n > 0 { // by Close alone
+	if n := s.batcher.ended(dropped); n > 0 { // by Close alone
 		return fmt.Errorf("%w: it dropped %d events", ErrClosed, n)
+	}
+	if w.damaged > 0 {
+		return fmt.Errorf("%w: %d of them", ErrDamaged, w.damaged)
 	}
 	return nil
 }
@@ -211,7 +216,7 @@ func (s *Sink) shutdown(ctx context.Context) error {
 		parked = err // refused again
 	}
 	for _, seg := range s.uploader.Stop() {
-		s.batcher.settled(seg, false)
+		s.batcher.settled(seg, dropped)
 	}
 	s.client.Close()
 	grace, cancel := context.WithTimeout(context.Background(), closeGrace)
@@ -219,10 +224,16 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	s.hooks.drain(grace)
 
 	st := s.Stats()
-	if st.Dropped == 0 {
+	if st.Dropped == 0 && st.Quarantined == 0 {
 		return nil
 	}
-	return &CloseError{Delivered: st.Delivered, Dropped: st.Dropped, Err: errors.Join(context.Cause(ctx), parked)}
+	lost := &CloseError{Delivered: st.Delivered, Dropped: st.Dropped, Quarantined: st.Quarantined}
+	if st.Dropped > 0 {
+		lost.Err = errors.Join(context.Cause(ctx), parked)
+	} else {
+		lost.Err = ErrDamaged
+	}
+	return lost
 }
 
 // Err returns nil, or the [*UploadError] for which uploads are parked: S3

@@ -13,7 +13,7 @@ type Stats struct {
 	Recovered   int64 // found in the spool by New; 0 without one
 	Delivered   int64 // in S3
 	Pending     int64 // in the sink
-	Quarantined int64 // set aside, damaged; 0 without a spool
+	Quarantined int64 // in objects that were found damaged
 	Dropped     int64 // given up by Close
 
 	Rejected int64 // calls of Track that returned an error; not in Accepted
@@ -47,7 +47,8 @@ func (b *batcher) stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	st := Stats{
-		Accepted: b.accepted, Delivered: b.delivered, Dropped: b.dropped,
+		Accepted:  b.accepted,
+		Delivered: b.settledEvents[delivered], Quarantined: b.settledEvents[quarantined], Dropped: b.settledEvents[dropped],
 		Objects: b.objects, ObjectBytes: b.bytes, RawBytes: b.rawBytes,
 		OpenPartitions: b.open.Len(), PendingBlocks: len(b.pending),
 	}

@@ -9,6 +9,8 @@ type waiter struct {
 	below  uint64
 	blocks int // still to come
 	done   chan struct{}
+
+	damaged int64 // events of them in objects that were set aside; read when done
 }
 
 // wait returns true when the blocks are settled, also if ctx has ended too, and

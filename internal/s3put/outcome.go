@@ -27,10 +27,13 @@ const (
 	Parked
 	// Integrity: the bytes that arrived are not those that were meant.
 	Integrity
+	// Damaged: what would be sent is not what was meant. Set it aside. It
+	// is for the caller to find out, after Integrity.
+	Damaged
 )
 
 func (c Class) String() string {
-	return [...]string{"transient", "refresh", "skew", "elsewhere", "parked", "integrity"}[c]
+	return [...]string{"transient", "refresh", "skew", "elsewhere", "parked", "integrity", "damaged"}[c]
 }
 
 // Error is an attempt that did not store the object, or that may have stored

@@ -4,6 +4,7 @@
 package spool
 
 import (
+	"fmt"
 	"hash/crc32"
 	"io"
 	"time"
@@ -33,6 +34,22 @@ type Spool interface {
 
 	// Remove forgets a sealed segment, which is delivered or given up.
 	Remove(seg *Segment)
+}
+
+// Verify reports whether the object that a sealed segment is still is what was
+// framed.
+func Verify(s Spool, seg *Segment) error {
+	sum := crc32.NewIEEE()
+	n, err := io.Copy(sum, s.Object(seg))
+	switch {
+	case err != nil:
+		return fmt.Errorf("read the object: %w", err)
+	case n != seg.Size():
+		return fmt.Errorf("the object has %d bytes instead of %d", n, seg.Size())
+	case sum.Sum32() != seg.CRC32():
+		return fmt.Errorf("the object's CRC-32 is %08x instead of %08x", sum.Sum32(), seg.CRC32())
+	}
+	return nil
 }
 
 // Header is what makes a segment the object it will be. It is fixed when the

@@ -62,6 +62,8 @@ func (u *Uploader) settle(it *item, refusal *s3put.Error) *Refusal {
 	case s3put.Transient, s3put.Integrity:
 		u.failedLocked(it)
 		return nil
+	case s3put.Damaged:
+		return nil
 	}
 	return u.refusedOnceLocked(it, refusal)
 }

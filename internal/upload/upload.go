@@ -29,6 +29,7 @@ type Settings struct {
 	Delivered func(Delivery)
 	Attempted func(Attempt)
 	Parked    func(Refusal)
+	Damaged   func(Refusal) // the segment is not tried again
 }
 
 // Attempt is one PUT and how it ended.
@@ -47,11 +48,11 @@ type Delivery struct {
 	Duration time.Duration // from seal to acknowledgement
 }
 
-// Refusal is a segment that waits for a person.
+// Refusal is a segment that waits for a person, or is set aside.
 type Refusal struct {
 	Segment  *spool.Segment
 	Attempts int
-	Err      *s3put.Error // of class Parked
+	Err      *s3put.Error // of class Parked, or Damaged
 }
 
 // Uploader sends segments, lowest sequence first. It is safe for concurrent
@@ -279,6 +280,8 @@ func (u *Uploader) attempt(it *item) {
 	switch {
 	case refusal == nil:
 		u.set.Delivered(Delivery{Segment: it.seg, Result: result, Attempts: number, Duration: time.Since(it.sealed)})
+	case refusal.Class == s3put.Damaged:
+		u.set.Damaged(Refusal{Segment: it.seg, Attempts: number, Err: refusal})
 	case parked != nil:
 		u.set.Parked(*parked)
 	}
