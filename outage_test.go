@@ -1,0 +1,147 @@
+package s3sink_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+// S3 and STS are down for a day, in another way every hour, while events go on
+// coming. Memory fills, and from then on Track says so; it costs S3 one small
+// request at a time; nobody has to act; and when it is over everything that was
+// taken is there once and in order.
+func TestDayOfOutage(t *testing.T) {
+	t.Parallel()
+	put := func(f s3sinktest.Fault) func(*s3sinktest.Server) {
+		f.Operation = "PutObject"
+		return func(s *s3sinktest.Server) { s.Inject(f) }
+	}
+	down := []func(*s3sinktest.Server){
+		put(s3sinktest.Fault{Status: 503, Code: "SlowDown"}),
+		func(s *s3sinktest.Server) { s.Refuse(true) },
+		put(s3sinktest.Fault{Stall: true}),
+		put(s3sinktest.Fault{Delay: 35 * time.Second}), // more than an attempt waits
+		func(s *s3sinktest.Server) { s.Freeze(true) },
+		put(s3sinktest.Fault{LoseResponse: true}),                                                  // stored
+		func(s *s3sinktest.Server) { s.Inject(s3sinktest.Fault{Status: 502, Body: []byte(page)}) }, // STS as well
+		put(s3sinktest.Fault{CutAfter: 1000}),
+		put(s3sinktest.Fault{ReadRate: 100}),
+		put(s3sinktest.Fault{Status: 503, AnswerEarly: true}),
+		put(s3sinktest.Fault{Status: 500, Code: "InternalError", CutAnswer: true}),
+		func(s *s3sinktest.Server) { s.Inject(s3sinktest.Fault{Stall: true}) },
+	}
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+		puts := &meter{next: cfg.HTTPClient.Transport}
+		cfg.HTTPClient.Transport = puts
+		cfg.MaxMemory = 1 << 20
+		cfg.MaxEventBytes = 1 << 10
+		cfg.Hooks.Parked = func(p s3sink.Parked) { t.Errorf("parked: %v", p.Err) }
+		sink := open(t, cfg)
+		sources := make([]*s3sink.Source, 3)
+		for i := range sources {
+			var err error
+			if sources[i], err = sink.Source(fmt.Sprint("source-", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var refused int64
+		taken := make([][]int, len(sources))
+		random := rand.New(rand.NewPCG(1, 24))
+		n := 0
+		produce := func(d time.Duration) {
+			for began := time.Now(); time.Since(began) < d; time.Sleep(4 * time.Second) {
+				n++
+				for w, src := range sources {
+					switch err := src.Track(numbered{w, n, hex(random, 200)}); {
+					case err == nil:
+						taken[w] = append(taken[w], n)
+					case errors.Is(err, s3sink.ErrBufferFull) && s3sink.Retryable(err):
+						refused++
+					default:
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+
+		produce(time.Hour)
+		if refused != 0 {
+			t.Errorf("%d refused while S3 was up", refused)
+		}
+		for hour := range 24 {
+			down[hour%len(down)](server)
+			if hour == 0 {
+				produce(10 * time.Minute) // the last good attempts end
+				puts.most.Store(0)
+			}
+			before := sink.Stats().Attempts
+			produce(time.Hour)
+			if n, most := sink.Stats().Attempts-before, puts.most.Load(); most > 1 || n < 30 || n > 170 {
+				t.Errorf("hour %d: %d attempts, %d at once; want 50 to 120 or so, and 1", hour, n, most)
+			}
+			if err := sink.Err(); err != nil {
+				t.Errorf("hour %d: %v", hour, err)
+			}
+			checkBooks(t, sink)
+			server.ClearFaults()
+			server.Refuse(false)
+			server.Freeze(false)
+		}
+		if refused == 0 || sink.Stats().MemoryPeak > cfg.MaxMemory {
+			t.Errorf("%d refused, peak %d: the outage did not fill the memory, or more", refused, sink.Stats().MemoryPeak)
+		}
+		waits := sink.Stats().Pending
+		time.Sleep(2 * time.Minute)                               // a backoff, and the drain
+		if st := sink.Stats(); st.Pending > 300 || waits < 3000 { // open objects are up to 5 minutes old
+			t.Errorf("%d events waited; 2 minutes later %d", waits, st.Pending)
+		}
+		produce(time.Hour)
+		mustClose(t, sink)
+
+		total := int64(0)
+		stored := make([][]int, len(sources))
+		for _, line := range lines(t, server, s3sinktest.Bucket) {
+			var e numbered
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				t.Fatal(err)
+			}
+			stored[e.Worker] = append(stored[e.Worker], e.N)
+		}
+		for w := range sources {
+			total += int64(len(taken[w]))
+			if fmt.Sprint(stored[w]) != fmt.Sprint(taken[w]) {
+				t.Errorf("source %d: %d events are stored of %d, or not in order", w, len(stored[w]), len(taken[w]))
+			}
+		}
+		st := sink.Stats()
+		if st.Accepted != total || st.Delivered != total || st.Rejected != refused || total+refused != int64(3*n) || st.LostAnswers == 0 {
+			t.Errorf("%d calls, %d taken, %d refused: %+v", 3*n, total, refused, st)
+		}
+		t.Logf("%d taken, %d refused, %d objects in %d attempts, %d answers lost", total, refused, st.Objects, st.Attempts, st.LostAnswers)
+	})
+}
+
+// meter counts the PUTs that are under way, and the most that ever were.
+type meter struct {
+	next          http.RoundTripper
+	running, most atomic.Int64
+}
+
+func (m *meter) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method != http.MethodPut {
+		return m.next.RoundTrip(r)
+	}
+	now := m.running.Add(1)
+	defer m.running.Add(-1)
+	for most := m.most.Load(); now > most && !m.most.CompareAndSwap(most, now); most = m.most.Load() {
+	}
+	return m.next.RoundTrip(r)
+}
