@@ -356,6 +356,12 @@ func (b *batcher) ended(as fate) int64 {
 	return b.settledEvents[as]
 }
 
+func (b *batcher) isClosed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.closed
+}
+
 // sealAll seals every open partition, of one source or (nil) of all.
 func (b *batcher) sealAll(s *Source, why SealReason) {
 	b.mu.Lock()

@@ -206,7 +206,25 @@ func (r role) provider(env awsEnvironment) aws.CredentialsProvider {
 	hop.policy = hopPolicy(r.arn)
 	hop.copyUser = nil
 	base := r.base.provider(hop)
-	client := sts.NewFromConfig(env.config, func(o *sts.Options) {
+	return newSession(r.arn, r.assume(env, base, r.externalID), base, env.refreshed)
+}
+
+// assume returns a provider that calls STS every time.
+func (r role) assume(env awsEnvironment, base aws.CredentialsProvider, externalID string) aws.CredentialsProvider {
+	return stscreds.NewAssumeRoleProvider(localClock{stsClient(env, base)}, r.arn, func(o *stscreds.AssumeRoleOptions) {
+		o.RoleSessionName = r.session
+		o.Duration = cmp.Or(r.duration, defaultSession)
+		if externalID != "" {
+			o.ExternalID = &externalID
+		}
+		if !r.unrestricted {
+			o.Policy = aws.String(env.policy.String())
+		}
+	})
+}
+
+func stsClient(env awsEnvironment, base aws.CredentialsProvider) *sts.Client {
+	return sts.NewFromConfig(env.config, func(o *sts.Options) {
 		o.Region = env.stsRegion
 		o.Credentials = base
 		if env.stsEndpoint != "" {
@@ -216,35 +234,31 @@ func (r role) provider(env awsEnvironment) aws.CredentialsProvider {
 			o.RateLimiter = ratelimit.None // the SDK's quota would drain in an outage
 		})
 	})
-	assume := stscreds.NewAssumeRoleProvider(localClock{client}, r.arn, func(o *stscreds.AssumeRoleOptions) {
-		o.RoleSessionName = r.session
-		o.Duration = cmp.Or(r.duration, defaultSession)
-		if r.externalID != "" {
-			o.ExternalID = &r.externalID
-		}
-		if !r.unrestricted {
-			o.Policy = aws.String(env.policy.String())
-		}
-	})
-	return newSession(r.arn, assume, base, env.refreshed)
 }
 
-// providerIn returns the provider for a bucket in a region, which is where STS
-// is asked too unless the Config says otherwise.
-func providerIn(cfg *Config, base aws.Config, refreshed func(CredentialRefresh)) func(s3Region string) aws.CredentialsProvider {
+// environment returns what providers are made from, for a bucket in a region.
+type environment func(s3Region string) awsEnvironment
+
+func providerIn(c Credentials, env environment) func(s3Region string) aws.CredentialsProvider {
+	return func(s3Region string) aws.CredentialsProvider { return c.provider(env(s3Region)) }
+}
+
+// environmentIn returns what providers are made from for a bucket in a region,
+// which is where STS is asked too unless the Config says otherwise.
+func environmentIn(cfg *Config, base aws.Config, refreshed func(CredentialRefresh)) environment {
 	var user aws.CredentialsProvider
 	if cfg.AWS == nil {
 		user = copyUser()
 	}
-	return func(s3Region string) aws.CredentialsProvider {
-		return cfg.Credentials.provider(awsEnvironment{
+	return func(s3Region string) awsEnvironment {
+		return awsEnvironment{
 			config:      base,
 			stsRegion:   cmp.Or(cfg.STSRegion, s3Region),
 			stsEndpoint: cfg.STSEndpoint,
 			policy:      cfg.writePolicy(awsPartition(cfg.Credentials)),
 			refreshed:   refreshed,
 			copyUser:    user,
-		})
+		}
 	}
 }
 

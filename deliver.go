@@ -64,17 +64,19 @@ func metadata(seg *spool.Segment) map[string]string {
 	}
 }
 
-// newClient returns the client of the configured bucket.
-func newClient(ctx context.Context, cfg *Config, hooks *hookRunner) (*s3put.Client, error) {
+// newClient returns the client of the configured bucket, and what its
+// credentials are made from.
+func newClient(ctx context.Context, cfg *Config, hooks *hookRunner) (*s3put.Client, environment, error) {
 	base, own, err := s3put.LoadConfig(ctx, cfg.AWS, cfg.HTTPClient)
 	if err != nil {
-		return nil, fmt.Errorf("s3sink: load the AWS configuration: %w", err)
+		return nil, nil, fmt.Errorf("s3sink: load the AWS configuration: %w", err)
 	}
 	if err := cfg.checkAmbientEndpoints(base); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	env := environmentIn(cfg, base, func(r CredentialRefresh) { cfg.onCredentialRefresh(hooks, r) })
 	bucket, _ := cfg.place()
-	return s3put.New(s3put.Settings{
+	client := s3put.New(s3put.Settings{
 		AWS:         base,
 		Bucket:      bucket,
 		Region:      cfg.Region,
@@ -85,8 +87,9 @@ func newClient(ctx context.Context, cfg *Config, hooks *hookRunner) (*s3put.Clie
 		Headers:     cfg.headers(),
 		Version:     version,
 		OwnHTTP:     own,
-		Credentials: providerIn(cfg, base, func(r CredentialRefresh) { cfg.onCredentialRefresh(hooks, r) }),
-	}), nil
+		Credentials: providerIn(cfg.Credentials, env),
+	})
+	return client, env, nil
 }
 
 // setting is nil for automatic.

@@ -41,6 +41,15 @@ var viaS3 = []string{"s3.*.amazonaws.com", "s3.*.amazonaws.com.cn"}
 // away, so it must grant the key's use too: without it a bucket that encrypts
 // with a KMS key would refuse every object.
 func (c *Config) writePolicy(partition string) policy {
+	statements := []statement{c.putStatement(partition)}
+	if c.Encryption.algorithm != "AES256" {
+		statements = append(statements, c.keyStatement())
+	}
+	return allow(statements...)
+}
+
+// putStatement allows uploads, to the folder of the key format.
+func (c *Config) putStatement(partition string) statement {
 	bucket, prefix := c.place()
 	actions := []string{"s3:PutObject"}
 	if c.ACL != "" {
@@ -49,14 +58,10 @@ func (c *Config) writePolicy(partition string) policy {
 	if len(c.Tags) > 0 {
 		actions = append(actions, "s3:PutObjectTagging")
 	}
-	statements := []statement{{
+	return statement{
 		Action:   actions,
 		Resource: []string{"arn:" + partition + ":s3:::" + bucket + "/" + literal(prefix+c.KeyFormat.folder()) + "*"},
-	}}
-	if c.Encryption.algorithm != "AES256" {
-		statements = append(statements, c.keyStatement())
 	}
-	return allow(statements...)
 }
 
 // keyStatement allows the use of the configured key, or where the bucket
@@ -85,8 +90,9 @@ func literal(text string) string {
 	return strings.NewReplacer("*", "${*}", "?", "${?}", "$", "${$}").Replace(text)
 }
 
-// folder returns what every key of the format begins with.
+// folder returns the folder that every key of the format is in, with a slash at
+// its end, or "".
 func (f KeyFormat) folder() string {
 	before, _, _ := strings.Cut(string(f), "{")
-	return before
+	return before[:strings.LastIndexByte(before, '/')+1]
 }

@@ -40,7 +40,7 @@ func TestSessionPolicy(t *testing.T) {
 		"ACL, tags, another format": {func(c *s3sink.Config) {
 			c.Encryption, c.ACL, c.Tags, c.KeyFormat = s3sink.SSES3(), "bucket-owner-full-control", map[string]string{"a": "b"}, s3sink.HiveKeys
 		},
-			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:PutObject","s3:PutObjectAcl","s3:PutObjectTagging"],"Resource":["arn:aws:s3:::s3sinktest/events/source=*"]}]}`},
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:PutObject","s3:PutObjectAcl","s3:PutObjectTagging"],"Resource":["arn:aws:s3:::s3sinktest/events/*"]}]}`},
 		"opt-out": {func(c *s3sink.Config) {
 			c.Credentials = s3sink.AssumeRole(s3sinktest.RoleARN, s3sinktest.ExternalID, s3sink.WithoutSessionPolicy(), s3sink.Via(s3sink.AccessKeys("AKIABASE", "base", "")))
 		}, ""},

@@ -29,6 +29,7 @@ type Sink struct {
 	batcher  *batcher
 	uploader *upload.Uploader
 	client   *s3put.Client
+	env      environment
 	hooks    *hookRunner
 	keys     keyTemplate
 	runID    func() string
@@ -56,7 +57,7 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 		return nil, err
 	}
 	hooks := &hookRunner{logger: cfg.Logger}
-	client, err := newClient(ctx, &cfg, hooks)
+	client, env, err := newClient(ctx, &cfg, hooks)
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +69,7 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 		cfg:     cfg,
 		sources: newSources(),
 		client:  client,
+		env:     env,
 		keys:    keys,
 		hooks:   hooks,
 		runID:   sync.OnceValue(uuid7.New), // at first use: an idle snapshot must not carry one

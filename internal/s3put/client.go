@@ -81,6 +81,30 @@ func (c *Client) Put(ctx context.Context, r Request) (Result, error) {
 	if err != nil {
 		return Result{}, newError(err)
 	}
+	result, e := c.put(ctx, conn, creds, r)
+	if e == nil {
+		return result, nil
+	}
+	if e.Class == Refresh {
+		c.drop(conn, creds.AccessKeyID)
+	}
+	return Result{}, e
+}
+
+// PutAs is Put with credentials that are not the sink's own.
+func (c *Client) PutAs(ctx context.Context, creds aws.Credentials, r Request) (Result, error) {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return Result{}, newError(err)
+	}
+	result, e := c.put(ctx, conn, creds, r)
+	if e != nil {
+		return Result{}, e
+	}
+	return result, nil
+}
+
+func (c *Client) put(ctx context.Context, conn *connection, creds aws.Credentials, r Request) (Result, *Error) {
 	out, err := conn.s3.PutObject(ctx, c.input(conn, r), func(o *s3.Options) {
 		o.Credentials = credentials.StaticCredentialsProvider{Value: creds}
 	})
@@ -91,12 +115,19 @@ func (c *Client) Put(ctx context.Context, r Request) (Result, error) {
 	switch {
 	case conn.createOnly && e.Status == http.StatusPreconditionFailed:
 		return Result{Existed: true}, nil
-	case e.Class == Refresh:
-		c.drop(conn, creds.AccessKeyID)
 	case e.Class == Elsewhere:
 		c.follow(conn, e)
 	}
 	return Result{}, e
+}
+
+// Region returns the bucket's region, and asks S3 for it if it is not known.
+func (c *Client) Region(ctx context.Context) (string, error) {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return "", newError(err)
+	}
+	return conn.region, nil
 }
 
 // Close lets go of the credentials, and of the connections if they are the

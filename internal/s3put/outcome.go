@@ -56,6 +56,10 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// Describe says what err means, which is an answer of S3 or STS or says why
+// there is none.
+func Describe(err error) *Error { return newError(err) }
+
 // newError reads the facts out of err and decides.
 func newError(err error) *Error {
 	var known *Error

@@ -20,6 +20,8 @@ type Request struct {
 	Metadata    map[string]string
 
 	ContentType, ContentEncoding string
+
+	Replace bool // an object of that key, whatever CreateOnly says
 }
 
 // Headers are what every request says besides its object.
@@ -60,10 +62,10 @@ func (c *Client) input(conn *connection, r Request) *s3.PutObjectInput {
 		ExpectedBucketOwner: optional(c.set.Headers.ExpectedBucketOwner),
 	}
 	if len(c.set.Headers.Metadata) > 0 {
-		in.Metadata = maps.Clone(r.Metadata)
-		maps.Copy(in.Metadata, c.set.Headers.Metadata)
+		in.Metadata = maps.Clone(c.set.Headers.Metadata)
+		maps.Copy(in.Metadata, r.Metadata)
 	}
-	if conn.createOnly {
+	if conn.createOnly && !r.Replace {
 		in.IfNoneMatch = aws.String("*")
 	}
 	e := c.set.Headers.Encryption

@@ -1,0 +1,208 @@
+package s3sink
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/s3put"
+)
+
+// ValidationReport is what [Sink.ValidateReport] found. It prints as text, and
+// can be encoded as JSON; it holds no secret.
+type ValidationReport struct {
+	Bucket   string           `json:"bucket"`
+	Key      string           `json:"key"` // of the object that was put
+	Region   string           `json:"region,omitempty"`
+	Steps    []ValidationStep `json:"steps"` // in order; those behind a failure are missing
+	Warnings []string         `json:"warnings,omitempty"`
+	Err      *ValidationError `json:"error,omitempty"` // nil: the sink can write
+}
+
+// ValidationStep is one thing that was tried.
+type ValidationStep struct {
+	Name     string        `json:"name"`
+	Result   StepResult    `json:"result"`
+	Tried    string        `json:"tried,omitempty"`
+	As       string        `json:"as,omitempty"` // ARN of whoever tried, where it is known
+	Detail   string        `json:"detail,omitempty"`
+	Duration time.Duration `json:"duration_ns"`
+
+	began time.Time
+}
+
+// StepResult is how a step ended.
+type StepResult string
+
+// Results of steps.
+const (
+	StepOK      StepResult = "ok"
+	StepFailed  StepResult = "failed"
+	StepSkipped StepResult = "skipped"
+)
+
+// ValidationCode says which row of the documented table a failure is. Codes do
+// not change.
+type ValidationCode string
+
+// The rows. Two messages stand for two rows each, so the codes tell more.
+const (
+	CodeIntermediateRole      ValidationCode = "IntermediateRole"
+	CodeExternalIDNotRequired ValidationCode = "ExternalIDNotRequired"
+	CodeAssumeRole            ValidationCode = "AssumeRole"
+	CodeExternalIDRejected    ValidationCode = "ExternalIDRejected"
+	CodePutObjectDenied       ValidationCode = "PutObjectDenied"
+	CodePutObject             ValidationCode = "PutObject"
+)
+
+// documented are the messages of Segment's table ("Troubleshooting" of the
+// destination AWS S3 with IAM role), and its likely causes, put into words that
+// fit a library. The table says "not error 403" of PutObjectDenied, which is a
+// slip: its first version had "Access Denied" there.
+var documented = map[ValidationCode]struct{ message, cause string }{
+	CodeIntermediateRole: {
+		"Unknown Error. Please try again. If the problem persists, please contact Segment support.",
+		"there are no usable credentials to begin with, or an intermediate role could not be assumed"},
+	CodeExternalIDNotRequired: {
+		"Access Denied. Please configure External ID in the AWS IAM Console. Learn more.",
+		"the role was assumed without the external id, so it does not demand it"},
+	CodeAssumeRole: {
+		"Unknown Error. Please follow instructions to set up the AWS S3 destination. If the problem persists, please contact Segment support.",
+		"the role could not be assumed, and STS did not say error 403"},
+	CodeExternalIDRejected: {
+		"Access Denied. Please configure External ID in the AWS IAM Console. Learn more.",
+		"STS refused to let the role be assumed with error 403"},
+	CodePutObjectDenied: {
+		"Access Denied. Please add PutObject permissions to the IAM role in the AWS IAM Console. Learn more.",
+		"S3 refused the dummy object with error 403"},
+	CodePutObject: {
+		"Unknown Error. Please follow instructions to set up the AWS S3 destination. If the problem persists, please contact Segment support.",
+		"the dummy object could not be uploaded, and S3 did not say error 403"},
+}
+
+// ValidationError is why the sink cannot write. Message is the documented text,
+// Hint says what to change.
+type ValidationError struct {
+	Code      ValidationCode `json:"code"`
+	Message   string         `json:"message"`
+	Cause     string         `json:"cause"`
+	Hint      string         `json:"hint"`
+	Step      string         `json:"step"`
+	Status    int            `json:"status,omitempty"` // of HTTP; 0: no answer
+	AWSCode   string         `json:"aws_code,omitempty"`
+	RequestID string         `json:"request_id,omitempty"`
+	Err       error          `json:"-"`
+}
+
+func (e *ValidationError) Error() string {
+	return fmt.Sprintf("s3sink: validate: %s: %s (%s) %s", e.Step, e.Message, e.Code, e.Hint)
+}
+
+func (e *ValidationError) Unwrap() error { return e.Err }
+
+func (v *validation) begin(name, tried string) *ValidationStep {
+	v.report.Steps = append(v.report.Steps, ValidationStep{Name: name, Result: StepFailed, Tried: tried, began: time.Now()})
+	return &v.report.Steps[len(v.report.Steps)-1]
+}
+
+func (v *validation) skip(name, why string) {
+	step := v.begin(name, "")
+	step.Result, step.Detail = StepSkipped, why
+}
+
+func (v *validation) warn(format string, args ...any) {
+	v.report.Warnings = append(v.report.Warnings, fmt.Sprintf(format, args...))
+}
+
+func (s *ValidationStep) ok(detail string) {
+	s.Result, s.Detail, s.Duration = StepOK, detail, time.Since(s.began)
+}
+
+func (v *validation) fail(step *ValidationStep, code ValidationCode, err error) *ValidationError {
+	step.Duration = time.Since(step.began)
+	text := documented[code]
+	failed := &ValidationError{Code: code, Message: text.message, Cause: text.cause, Step: step.Name, Err: err}
+	if err == errNotRequired {
+		step.Detail = "it was assumed"
+	} else {
+		e := s3put.Describe(err)
+		failed.Status, failed.AWSCode, failed.RequestID = e.Status, e.Code, e.RequestID
+		step.Detail = answer(e)
+	}
+	failed.Hint = v.hint(failed)
+	return failed
+}
+
+// answer tells an answer in a few words.
+func answer(e *s3put.Error) string {
+	if e.Status != 0 {
+		return strings.TrimSpace(fmt.Sprintf("%d %s", e.Status, e.Code))
+	}
+	var op *net.OpError
+	if errors.As(e.Err, &op) {
+		return "no answer: " + op.Error()
+	}
+	deepest := e.Err
+	for next := deepest; next != nil; next = errors.Unwrap(next) {
+		deepest = next
+	}
+	return "no answer: " + deepest.Error()
+}
+
+// String returns the report for people, without colours.
+func (r *ValidationReport) String() string {
+	var b strings.Builder
+	r.write(&b, plain)
+	return b.String()
+}
+
+// WriteColored writes the report as String does, in colours for a terminal.
+func (r *ValidationReport) WriteColored(w io.Writer) error {
+	var b strings.Builder
+	r.write(&b, ansi)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// palette is how parts of a report are set apart.
+type palette struct{ good, bad, warning, quiet, strong, reset string }
+
+var (
+	plain palette
+	ansi  = palette{good: "\x1b[32m", bad: "\x1b[31m", warning: "\x1b[33m", quiet: "\x1b[2m", strong: "\x1b[1m", reset: "\x1b[0m"}
+)
+
+func (r *ValidationReport) write(w io.Writer, p palette) {
+	fmt.Fprintf(w, "s3://%s/%s\n", r.Bucket, r.Key)
+	for _, s := range r.Steps {
+		mark := map[StepResult]string{StepOK: p.good + "✓", StepFailed: p.bad + "✗", StepSkipped: p.quiet + "-"}[s.Result]
+		fmt.Fprintf(w, "%s%s %-24s", mark, p.reset, s.Name)
+		for i, part := range nonEmpty(s.Tried, s.Detail) {
+			fmt.Fprintf(w, "%s%s", map[bool]string{true: " ", false: ": "}[i == 0], part)
+		}
+		if s.As != "" {
+			fmt.Fprintf(w, ", as %s", s.As)
+		}
+		if s.Result != StepSkipped {
+			fmt.Fprintf(w, " %s(%v)%s", p.quiet, s.Duration.Round(time.Millisecond), p.reset)
+		}
+		fmt.Fprintln(w)
+	}
+	for _, warning := range r.Warnings {
+		fmt.Fprintf(w, "%s!%s %s\n", p.warning, p.reset, warning)
+	}
+	if r.Err == nil {
+		fmt.Fprintf(w, "%sThe sink can write.%s\n", p.good, p.reset)
+		return
+	}
+	fmt.Fprintf(w, "\n%s%s%s (%s)\n", p.strong, r.Err.Message, p.reset, r.Err.Code)
+	fmt.Fprintf(w, "Cause: %s.\n%s\n", r.Err.Cause, r.Err.Hint)
+}
+
+func nonEmpty(parts ...string) []string {
+	return slices.DeleteFunc(parts, func(s string) bool { return s == "" })
+}
