@@ -12,7 +12,7 @@
 //
 //	Track            line.go, event.go    what is it?            a value → one JSON line, checked, or an error now
 //	  │
-//	Source           source.go            whose, and of which day?
+//	Source           source.go            whose, and of which day? (received.go)
 //	  │              block.go             line → the open block of its partition (source and received-day)
 //	batcher          batcher.go           when does a block close, and when an object?
 //	  │
@@ -23,6 +23,7 @@
 //	upload           internal/upload      which segment next, how many at once, when to try again
 //	  │
 //	put              deliver.go           segment → request; internal/s3put sends it and says what the answer means
+//	  │              credentials.go       as whom (session.go); encryption.go and headers.go: with which headers
 //	  │  2xx, or 412 on our own key
 //	settled          batcher.go           released; Flush and Close waiters told; hooks.go
 //
@@ -34,7 +35,8 @@
 //
 // Events of one source of which one is tracked before the other stand in that
 // order: lines within an object, then objects by the sequence in their metadata
-// and by the UUID in their key. There is no order between sources.
+// and by the UUID in their key. There is no order between sources. Where
+// [Config].ReceivedAt brings the times, this holds within each day.
 //
 // An object is one gzip member of whole lines, never empty, and never longer
 // than [Config].MaxObjectBytes. Memory is bounded by [Config].MaxMemory.
@@ -46,6 +48,9 @@
 //
 // Events wait in memory: what the process loses before they are uploaded is
 // lost, so call [Sink.Close] before it ends.
+//
+// During setup, [Sink.Validate] says whether the sink can write, and if not
+// what to change.
 //
 // # Sources of these rules
 //

@@ -113,6 +113,74 @@ func ExampleSink_Source() {
 	// globex
 }
 
+// Each customer has a bucket and a role of their own, and so a sink of their
+// own: what goes wrong with one does not touch the others.
+func ExampleNew_customers() {
+	ctx := context.Background()
+	server := s3sinktest.NewServer()
+	defer server.Close()
+	service := server.Config() // the service's own identity and endpoints
+
+	sinks := map[string]*s3sink.Sink{}
+	for _, customer := range []string{"acme", "globex"} {
+		cfg := service
+		cfg.Bucket, cfg.SourceID = customer+"-events", customer
+		cfg.MaxMemory = 16 << 20
+		if customer == "acme" { // globex has not made its bucket yet
+			server.CreateBucket(cfg.Bucket, s3sinktest.Region)
+		}
+		sink, err := s3sink.New(ctx, cfg)
+		if err != nil {
+			log.Fatal(err)
+		}
+		sinks[customer] = sink
+	}
+	for _, sink := range sinks {
+		if err := sink.Track(map[string]any{"event": "Signed Up"}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	fmt.Println("acme:", sinks["acme"].Close(ctx))
+
+	var invalid *s3sink.ValidationError
+	if errors.As(sinks["globex"].Validate(ctx), &invalid) {
+		fmt.Println("globex:", invalid.Hint)
+	}
+	server.CreateBucket("globex-events", s3sinktest.Region)
+	fmt.Println("globex:", sinks["globex"].Validate(ctx))
+	fmt.Println("globex:", sinks["globex"].Close(ctx))
+	// Output:
+	// acme: <nil>
+	// globex: There is no bucket globex-events. Create it, or correct Config.Bucket.
+	// globex: <nil>
+	// globex: <nil>
+}
+
+func ExampleSink_Validate() {
+	ctx := context.Background()
+	server := s3sinktest.NewServer()
+	defer server.Close()
+	cfg := server.Config()
+	server.AddRole(s3sinktest.Role{ARN: s3sinktest.RoleARN, TrustedPrincipals: []string{"*"}}) // demands no external id
+	sink, err := s3sink.New(ctx, cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer sink.Close(ctx)
+
+	err = sink.Validate(ctx)
+	var invalid *s3sink.ValidationError
+	if errors.As(err, &invalid) {
+		fmt.Println(invalid.Code)
+		fmt.Println(invalid.Message)
+		fmt.Println(invalid.Hint)
+	}
+	// Output:
+	// ExternalIDNotRequired
+	// Access Denied. Please configure External ID in the AWS IAM Console. Learn more.
+	// Add to the trust policy of arn:aws:iam::123456789012:role/S3Sink, in its statement for the caller: "Condition": {"StringEquals": {"sts:ExternalId": "s3sinktest-external-id"}}. A change takes some seconds to be known everywhere.
+}
+
 func ExampleSink_Flush() {
 	ctx := context.Background()
 	server := s3sinktest.NewServer()
