@@ -53,8 +53,9 @@ func TestHeaders(t *testing.T) {
 			server, cfg := s3sinktest.New(t)
 			server.AddRole(s3sinktest.Role{
 				ARN: s3sinktest.RoleARN, TrustedPrincipals: []string{"*"}, ExternalID: s3sinktest.ExternalID,
-				Actions: []string{"s3:PutObject", "s3:PutObjectAcl", "s3:PutObjectTagging"},
+				Actions: []string{"s3:PutObject", "s3:PutObjectAcl", "s3:PutObjectTagging", "kms:GenerateDataKey"},
 			})
+			server.AddKMSKey(s3sinktest.KMSKey{ARN: key})
 			tt.change(&cfg)
 			sink := open(t, cfg)
 			mustTrack(t, sink, struct{}{})

@@ -51,8 +51,9 @@ func TestSessionPolicy(t *testing.T) {
 			server.AddUser(s3sinktest.User{ARN: "arn:aws:iam::123456789012:user/base", AccessKeyID: "AKIABASE", SecretAccessKey: "base"})
 			server.AddRole(s3sinktest.Role{
 				ARN: s3sinktest.RoleARN, TrustedPrincipals: []string{"*"}, ExternalID: s3sinktest.ExternalID,
-				Actions: []string{"s3:PutObject", "s3:PutObjectAcl", "s3:PutObjectTagging"},
+				Actions: []string{"s3:PutObject", "s3:PutObjectAcl", "s3:PutObjectTagging", "kms:GenerateDataKey"},
 			})
+			server.AddKMSKey(s3sinktest.KMSKey{ARN: key})
 			tt.change(&cfg)
 			sink := open(t, cfg)
 			mustTrack(t, sink, struct{}{})
@@ -69,6 +70,8 @@ func TestSessionPolicyOfAChain(t *testing.T) {
 	server, cfg := s3sinktest.New(t)
 	const last = "arn:aws-cn:iam::999999999999:role/Customer"
 	server.AddRole(s3sinktest.Role{ARN: last, TrustedPrincipals: []string{s3sinktest.RoleARN}})
+	cfg.Region = "cn-north-1" // where buckets have ARNs of that partition
+	server.MoveBucket(s3sinktest.Bucket, cfg.Region)
 	cfg.Encryption = s3sink.SSES3()
 	cfg.Credentials = s3sink.AssumeRole(last, "", s3sink.Via(cfg.Credentials))
 	sink := open(t, cfg)

@@ -286,6 +286,7 @@ func TestSessionActions(t *testing.T) {
 
 func TestTagsNeedAnAction(t *testing.T) {
 	everywhere(t, func(t *testing.T, srv *s3sinktest.Server) {
+		srv.AddRole(s3sinktest.Role{ARN: hop, TrustedPrincipals: []string{user}, Actions: []string{"s3:PutObject"}})
 		q := request{method: "PUT", path: "/events/a", keys: assumeHop(t, srv), header: map[string]string{"X-Amz-Tagging": "a=b"}}
 		if got := q.send(t, srv); got.String() != "403 AccessDenied" {
 			t.Errorf("got %v, want 403 AccessDenied", got)

@@ -31,7 +31,7 @@ func New(t testing.TB, opts ...Option) (*Server, s3sink.Config) {
 }
 
 // Config makes a bucket, a user, and a role that the user may assume with an
-// external id, and returns the Config of a sink that writes to that bucket as
+// external id and that may put objects and assume other roles, and returns the Config of a sink that writes to that bucket as
 // that role. It reads nothing from the environment. Change it as the test
 // needs.
 func (s *Server) Config() s3sink.Config {
@@ -41,7 +41,7 @@ func (s *Server) Config() s3sink.Config {
 		ARN:               RoleARN,
 		TrustedPrincipals: []string{userARN},
 		ExternalID:        ExternalID,
-		Actions:           []string{"s3:PutObject"},
+		Actions:           []string{"s3:PutObject", "sts:AssumeRole"},
 	})
 	return s3sink.Config{
 		Bucket:       Bucket,

@@ -37,15 +37,31 @@
 // which of them is meant. With [InMemory] there is no network at all, and a
 // server made inside a testing/synctest bubble takes its time from the bubble.
 //
+// # Who may do what
+//
+// Users and roles may do everything until they have a policy. [User], [Role],
+// [BucketSettings] and [KMSKey] take policies as IAM does, in JSON, and
+// AssumeRole takes a session policy. They are asked as AWS asks them: an
+// explicit Deny wins, a session may do what its role and its session policy
+// both allow, and to use another account's bucket, key or role takes a yes from
+// both sides. Denials are 403 AccessDenied in AWS's words, which name the kind
+// of policy that was in the way.
+//
+// Statements have Effect, Principal, Action, Resource and Condition, with the
+// String operators, Bool, Null and IfExists, on the keys aws:SecureTransport,
+// kms:ViaService, s3:if-none-match, s3:x-amz-acl, s3:x-amz-storage-class,
+// s3:x-amz-server-side-encryption, its -aws-kms-key-id, and sts:ExternalId.
+// Nothing else is ignored: setting such a policy panics, and a session policy
+// is refused with 501.
+//
 // # What it does not do
 //
 // PutObject, GetObject, HeadObject, HeadBucket, ListObjectsV2, AssumeRole and
 // GetCallerIdentity work; DeleteObject is refused with 405 and every other
 // operation with 501. Presigned URLs, byte ranges, customer-provided encryption
-// keys and aws-chunked bodies are refused with 501. The last means that a
-// client putting objects over https has to send a checksum of its own, or set
-// aws.RequestChecksumCalculationWhenRequired. Session policies are checked for
-// being JSON and recorded, but not enforced. Its answers follow the AWS
-// documentation and published error reports; they have not been compared with
-// AWS one by one.
+// keys, grants and aws-chunked bodies are refused with 501. The last means that
+// a client putting objects over https has to send a checksum of its own, or set
+// aws.RequestChecksumCalculationWhenRequired. ACLs, where a bucket has them,
+// are recorded and mean nothing. Its answers follow the AWS documentation and
+// published error reports; they have not been compared with AWS one by one.
 package s3sinktest

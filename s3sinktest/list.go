@@ -49,9 +49,6 @@ type listing struct {
 }
 
 func parseListing(q url.Values) (l listing, err *apiError) {
-	invalid := func(message string) *apiError {
-		return &apiError{status: 400, code: "InvalidArgument", message: message}
-	}
 	l = listing{
 		prefix:     q.Get("prefix"),
 		delimiter:  q.Get("delimiter"),
@@ -63,7 +60,7 @@ func parseListing(q url.Values) (l listing, err *apiError) {
 	if v := q.Get("max-keys"); v != "" {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 0 {
-			return l, invalid("Argument maxKeys must be an integer between 0 and 2147483647")
+			return l, invalidArgument("Argument maxKeys must be an integer between 0 and 2147483647")
 		}
 		l.maxKeys = min(n, maxListKeys)
 	}
@@ -72,11 +69,11 @@ func parseListing(q url.Values) (l listing, err *apiError) {
 	case "url":
 		l.encode = func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "%2F", "/") }
 	default:
-		return l, invalid("Invalid Encoding Method specified in Request")
+		return l, invalidArgument("Invalid Encoding Method specified in Request")
 	}
 	after, decodeErr := base64.URLEncoding.DecodeString(l.token)
 	if decodeErr != nil || q.Has("continuation-token") && l.token == "" {
-		return l, invalid("The continuation token provided is incorrect")
+		return l, invalidArgument("The continuation token provided is incorrect")
 	}
 	l.after = string(after)
 	return l, nil
@@ -144,7 +141,7 @@ func (l listing) fill(page *listXML, objects []storedObject) {
 			LastModified: o.LastModified.UTC().Format("2006-01-02T15:04:05.000Z"),
 			ETag:         o.ETag,
 			Size:         len(o.Body),
-			StorageClass: "STANDARD",
+			StorageClass: o.StorageClass,
 		})
 	}
 }

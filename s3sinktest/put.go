@@ -7,15 +7,14 @@ import (
 	"encoding/hex"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
 const (
-	sseHeader    = "X-Amz-Server-Side-Encryption"
-	sseKeyHeader = "X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id"
-	metaPrefix   = "X-Amz-Meta-"
-	maxMetadata  = 2048
+	metaPrefix  = "X-Amz-Meta-"
+	maxMetadata = 2048
 )
 
 func (s *Server) putObject(c *call) answer {
@@ -23,13 +22,17 @@ func (s *Server) putObject(c *call) answer {
 		return c.refuse(err)
 	}
 	for _, check := range []func(*call) *apiError{
-		checkLength, checkHeaders, checkEncryption, checkMetadata, checkMD5, checkChecksum,
+		checkLength, checkHeaders, s.checkACL, checkTags, checkEncryption, checkMetadata, checkMD5, checkChecksum,
 	} {
 		if err := check(c); err != nil {
 			return c.refuse(err)
 		}
 	}
-	obj := newObject(c)
+	sse, err := s.encrypt(c)
+	if err != nil {
+		return c.refuse(err)
+	}
+	obj := newObject(c, sse)
 	if err := s.store(obj, c.r.Header.Get("If-None-Match") == "*"); err != nil {
 		return c.refuse(err)
 	}
@@ -44,12 +47,16 @@ func (s *Server) putObject(c *call) answer {
 	return a
 }
 
+// authorizePut asks for what the headers need as well:
+// https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
 func (s *Server) authorizePut(c *call) *apiError {
-	if err := s.authorize(c, actionPut); err != nil {
-		return err
-	}
-	if c.r.Header.Get("X-Amz-Tagging") != "" {
-		return s.authorize(c, actionTag)
+	for _, need := range []struct{ header, action string }{{"", actionPut}, {aclHeader, actionACL}, {taggingHeader, actionTag}} {
+		if need.header != "" && c.r.Header.Get(need.header) == "" {
+			continue
+		}
+		if err := s.authorize(c, need.action); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -81,39 +88,18 @@ func checkLength(c *call) *apiError {
 	return nil
 }
 
-// checkHeaders answers for headers that a put may not have. Buckets have no
-// ACLs, which has been the default for new ones since 2023:
-// https://docs.aws.amazon.com/AmazonS3/latest/userguide/about-object-ownership.html
+// checkHeaders answers for headers that a put may not have.
 func checkHeaders(c *call) *apiError {
 	h := c.r.Header
 	if v := h.Get("If-None-Match"); v != "" && v != "*" {
 		return refuseHeaders(c, "If-None-Match")
 	}
-	if v := h.Get("X-Amz-Acl"); v != "" && v != "bucket-owner-full-control" {
-		return &apiError{status: 400, code: "AccessControlListNotSupported", message: "The bucket does not allow ACLs"}
-	}
 	classes := []string{"", "STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING",
 		"GLACIER", "DEEP_ARCHIVE", "GLACIER_IR", "EXPRESS_ONEZONE"}
-	if !slices.Contains(classes, h.Get("X-Amz-Storage-Class")) {
+	if !slices.Contains(classes, h.Get(classHeader)) {
 		return &apiError{status: 400, code: "InvalidStorageClass", message: "The storage class you specified is not valid"}
 	}
 	return refuseHeaders(c, "If-Match", "X-Amz-Server-Side-Encryption-Customer-Algorithm")
-}
-
-func checkEncryption(c *call) *apiError {
-	sse, key := c.r.Header.Get(sseHeader), c.r.Header.Get(sseKeyHeader)
-	switch sse {
-	case "aws:kms", "aws:kms:dsse":
-		return nil
-	case "", "AES256":
-		if key == "" {
-			return nil
-		}
-		return &apiError{status: 400, code: "InvalidArgument",
-			message: "Server Side Encryption with AWS KMS managed key requires HTTP header x-amz-server-side-encryption : aws:kms"}
-	}
-	return &apiError{status: 400, code: "InvalidEncryptionAlgorithmError",
-		message: "The encryption request that you specified is not valid. The valid value is AES256."}
 }
 
 func checkMetadata(c *call) *apiError {
@@ -143,20 +129,28 @@ func checkMD5(c *call) *apiError {
 	return nil
 }
 
-func newObject(c *call) storedObject {
+func newObject(c *call, sse encryption) storedObject {
 	h := c.r.Header
 	obj := storedObject{
 		Object: Object{
-			Bucket:          c.bucket,
-			Key:             c.key,
-			Body:            c.body,
-			ContentType:     cmp.Or(h.Get("Content-Type"), "binary/octet-stream"),
-			ContentEncoding: strings.Join(h.Values("Content-Encoding"), ","),
-			Metadata:        metadata(h),
-			SSE:             h.Get(sseHeader),
-			SSEKMSKeyID:     h.Get(sseKeyHeader),
-			CRC32:           sum(crc32Name, c.body),
-			LastModified:    time.Now(),
+			Bucket:             c.bucket,
+			Key:                c.key,
+			Body:               c.body,
+			ContentType:        cmp.Or(h.Get("Content-Type"), "binary/octet-stream"),
+			ContentEncoding:    strings.Join(h.Values("Content-Encoding"), ","),
+			ContentDisposition: h.Get("Content-Disposition"),
+			ContentLanguage:    h.Get("Content-Language"),
+			CacheControl:       h.Get("Cache-Control"),
+			Metadata:           metadata(h),
+			SSE:                sse.algorithm,
+			SSEKMSKeyID:        sse.key,
+			BucketKey:          sse.bucketKey,
+			EncryptionContext:  sse.context,
+			ACL:                h.Get(aclHeader),
+			StorageClass:       cmp.Or(h.Get(classHeader), "STANDARD"),
+			Tags:               tags(h),
+			CRC32:              sum(crc32Name, c.body),
+			LastModified:       time.Now(),
 		},
 		header: make(http.Header),
 	}
@@ -179,7 +173,7 @@ func etag(body []byte, sse string) string {
 func (o *storedObject) setHeader(request http.Header) {
 	for name, values := range request {
 		switch {
-		case strings.HasPrefix(name, metaPrefix), strings.HasPrefix(name, sseHeader) && !strings.HasSuffix(name, "-Context"):
+		case strings.HasPrefix(name, metaPrefix):
 		case slices.Contains([]string{"Cache-Control", "Content-Disposition", "Content-Language", "Expires"}, name):
 		default:
 			continue
@@ -190,8 +184,18 @@ func (o *storedObject) setHeader(request http.Header) {
 	if o.ContentEncoding != "" {
 		o.header.Set("Content-Encoding", o.ContentEncoding)
 	}
-	if o.SSE == "" {
-		o.header.Set(sseHeader, "AES256") // what AWS does with objects that do not say
+	o.header.Set(sseHeader, o.SSE)
+	if o.SSEKMSKeyID != "" {
+		o.header.Set(sseKeyHeader, o.SSEKMSKeyID)
+	}
+	if o.BucketKey {
+		o.header.Set(sseBucketKeyHeader, "true")
+	}
+	if o.StorageClass != "STANDARD" {
+		o.header.Set(classHeader, o.StorageClass)
+	}
+	if len(o.Tags) > 0 {
+		o.header.Set("X-Amz-Tagging-Count", strconv.Itoa(len(o.Tags)))
 	}
 	o.header.Set("ETag", o.ETag)
 	o.header.Set("Last-Modified", o.LastModified.UTC().Format(http.TimeFormat))

@@ -25,13 +25,14 @@ import (
 func TestPutIsStoredAsSent(t *testing.T) {
 	everywhere(t, func(t *testing.T, srv *s3sinktest.Server) {
 		client := s3Client(srv, userKeys)
+		srv.AddKMSKey(s3sinktest.KMSKey{ARN: eventsKey})
 		body := "\x1f\x8b not really gzip \x00\xff"
 		in := put("a/ü =%+.gz", body)
 		in.ContentType = aws.String("application/x-ndjson")
 		in.ContentEncoding = aws.String("gzip")
 		in.Metadata = map[string]string{"Source": "web", "n": "1"}
 		in.ServerSideEncryption = types.ServerSideEncryptionAwsKms
-		in.SSEKMSKeyId = aws.String("arn:aws:kms:eu-west-1:111122223333:key/1")
+		in.SSEKMSKeyId = aws.String(eventsKey)
 		in.ChecksumCRC32 = aws.String(crc32Of(body))
 		in.ExpectedBucketOwner = aws.String(s3sinktest.AccountID)
 		out, err := client.PutObject(t.Context(), in)
@@ -190,7 +191,7 @@ func TestChecksumWithoutOne(t *testing.T) {
 		if sse := got.header.Get("X-Amz-Server-Side-Encryption"); sse != "AES256" {
 			t.Errorf("SSE is %q, want AES256 by default", sse)
 		}
-		if obj, _ := srv.Object(events, "key"); obj.SSE != "" || obj.CRC32 != fromHex("cbf43926") {
+		if obj, _ := srv.Object(events, "key"); obj.SSE != "AES256" || obj.CRC32 != fromHex("cbf43926") {
 			t.Errorf("stored %+v", obj)
 		}
 	})

@@ -1,7 +1,7 @@
 package s3sinktest
 
 import (
-	"fmt"
+	"cmp"
 	"net/http"
 	"strconv"
 	"strings"
@@ -79,24 +79,14 @@ func methodNotAllowed(c *call) answer {
 		details: []xmlElement{detail("Method", c.r.Method), detail("ResourceType", "OBJECT")}})
 }
 
-// region is where the bucket is, and whether it exists.
-func (s *Server) region(name string) (string, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b := s.buckets[name]
-	if b == nil {
-		return "", false
-	}
-	return b.region, true
-}
-
 // checkBucket answers for what all operations have in common.
 func (s *Server) checkBucket(c *call) *apiError {
-	if _, ok := s.region(c.bucket); !ok {
+	place, ok := s.place(c.bucket)
+	if !ok {
 		return &apiError{status: 404, code: "NoSuchBucket", message: "The specified bucket does not exist",
 			details: []xmlElement{detail("BucketName", c.bucket)}}
 	}
-	if owner := c.r.Header.Get("X-Amz-Expected-Bucket-Owner"); owner != "" && owner != AccountID {
+	if owner := c.r.Header.Get("X-Amz-Expected-Bucket-Owner"); owner != "" && owner != place.owner() {
 		return accessDenied("Access Denied")
 	}
 	if len(c.key) > maxKey {
@@ -108,18 +98,41 @@ func (s *Server) checkBucket(c *call) *apiError {
 
 // authorize says whether the caller may do this to the call's bucket or object.
 func (s *Server) authorize(c *call, action string) *apiError {
-	if s.may(c.caller, action) {
-		return nil
-	}
 	if c.caller.arn == "" {
-		return accessDenied("Access Denied")
+		return accessDenied("Access Denied") // public access is blocked, as it is by default
 	}
-	resource := "arn:aws:s3:::" + c.bucket
+	place, _ := s.place(c.bucket)
+	q := question{who: c.caller, action: action, resource: place.arn(c.bucket), context: s3Context(c.r)}
 	if action != actionList {
-		resource += "/" + c.key
+		q.resource += "/" + c.key
 	}
-	return accessDenied(fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %q "+
-		"because no identity-based policy allows the %s action", c.caller.arn, action, resource, action))
+	owner := cmp.Or(place.Owner, account(c.caller.arn))
+	reason := s.decide(q, place.policy.ask(q), owner)
+	switch {
+	case reason == "":
+		return nil
+	case owner != account(c.caller.arn):
+		return accessDenied("Access Denied") // S3 gives reasons to its own account alone
+	}
+	return q.denial(true, reason)
+}
+
+// s3Context are the condition keys of an S3 request. Headers that it does not
+// have are keys that do not exist.
+func s3Context(r *http.Request) map[string]string {
+	context := map[string]string{"aws:securetransport": strconv.FormatBool(r.TLS != nil)}
+	for key, header := range map[string]string{
+		"s3:if-none-match":                               "If-None-Match",
+		"s3:x-amz-acl":                                   aclHeader,
+		"s3:x-amz-storage-class":                         classHeader,
+		"s3:x-amz-server-side-encryption":                sseHeader,
+		"s3:x-amz-server-side-encryption-aws-kms-key-id": sseKeyHeader,
+	} {
+		if values := r.Header.Values(header); len(values) > 0 {
+			context[key] = values[0]
+		}
+	}
+	return context
 }
 
 func accessDenied(message string) *apiError {
@@ -129,12 +142,12 @@ func accessDenied(message string) *apiError {
 // headBucket tells the region also to those who may not know more: that is how
 // clients find it.
 func (s *Server) headBucket(c *call) answer {
-	region, _ := s.region(c.bucket)
+	place, _ := s.place(c.bucket)
 	a := c.reply(http.StatusOK)
 	if err := s.authorize(c, actionList); err != nil {
 		a = c.refuse(err)
 	}
-	a.header.Set(bucketRegionHeader, region)
+	a.header.Set(bucketRegionHeader, place.region)
 	return a
 }
 
@@ -154,6 +167,9 @@ func (s *Server) getObject(c *call) answer {
 		}
 		return c.refuse(&apiError{status: 404, code: "NoSuchKey", message: "The specified key does not exist.",
 			details: []xmlElement{detail("Key", c.key)}})
+	}
+	if err := s.authorizeDecrypt(c, obj); err != nil {
+		return c.refuse(err)
 	}
 	a := c.reply(http.StatusOK)
 	withChecksum := c.r.Header.Get("X-Amz-Checksum-Mode") == "ENABLED"

@@ -2,18 +2,13 @@ package s3sinktest
 
 import (
 	"bytes"
-	"cmp"
 	"log"
-	"maps"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
-	"time"
 )
 
-// AccountID owns every bucket. A request that names another account in
-// x-amz-expected-bucket-owner is refused with 403 AccessDenied.
+// AccountID owns every bucket whose [BucketSettings] say nothing else.
 const AccountID = "111122223333"
 
 // DefaultRegion is where [Server.CreateBucket] puts a bucket without a region.
@@ -43,40 +38,12 @@ type Server struct {
 	transports []*http.Transport
 	buckets    map[string]*bucket
 	keys       map[string]credential // by access key ID
-	roles      map[string]Role       // by ARN
+	roles      map[string]role       // by ARN
+	kmsKeys    map[string]kmsKey     // by ARN
 	requests   []Request
 	storedPuts int
-}
 
-type bucket struct {
-	region  string
-	objects map[string]storedObject
-}
-
-// An Object is one stored object.
-type Object struct {
-	Bucket string
-	Key    string
-	Body   []byte
-
-	ContentType     string // binary/octet-stream when the request had none, as S3 does
-	ContentEncoding string
-
-	// Metadata holds the x-amz-meta- headers; its keys are lower case and come
-	// without that prefix.
-	Metadata map[string]string
-
-	// SSE and SSEKMSKeyID are what the request asked for in
-	// x-amz-server-side-encryption and -aws-kms-key-id; empty when it did not.
-	SSE         string
-	SSEKMSKeyID string
-
-	ETag         string // in quotes, as S3 sends it
-	CRC32        string // base64, computed from Body whatever checksum was sent
-	LastModified time.Time
-
-	// Writes counts the PUTs stored under this key, this one included.
-	Writes int
+	wrongRegion RegionAnswer
 }
 
 // An Option changes how [NewServer] serves.
@@ -116,7 +83,8 @@ func NewServer(opts ...Option) *Server {
 		closed:  make(chan struct{}),
 		buckets: make(map[string]*bucket),
 		keys:    make(map[string]credential),
-		roles:   make(map[string]Role),
+		roles:   make(map[string]role),
+		kmsKeys: make(map[string]kmsKey),
 	}
 	s.gate = &gate{closing: s.closing}
 	s.listen(o)
@@ -197,58 +165,4 @@ func (quietLog) Write(p []byte) (int, error) {
 		log.Print(string(p))
 	}
 	return len(p), nil
-}
-
-// CreateBucket adds an empty bucket. An empty region means [DefaultRegion]. A
-// bucket that exists stays as it is.
-func (s *Server) CreateBucket(name, region string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.buckets[name] == nil {
-		s.buckets[name] = &bucket{
-			region:  cmp.Or(region, DefaultRegion),
-			objects: make(map[string]storedObject),
-		}
-	}
-}
-
-// Objects returns what the bucket holds, sorted by key. It is empty when there
-// is no such bucket. Bodies are copied.
-func (s *Server) Objects(bucket string) []Object {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b := s.buckets[bucket]
-	if b == nil {
-		return nil
-	}
-	var out []Object
-	for _, key := range slices.Sorted(maps.Keys(b.objects)) {
-		out = append(out, b.objects[key].Object.clone())
-	}
-	return out
-}
-
-// Object returns one object, and whether it exists. Its body is a copy.
-func (s *Server) Object(bucket, key string) (Object, bool) {
-	obj, ok := s.lookup(bucket, key)
-	return obj.Object.clone(), ok
-}
-
-// lookup returns the object itself. Stored objects never change, so it may be
-// read without the lock.
-func (s *Server) lookup(bucket, key string) (storedObject, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b := s.buckets[bucket]
-	if b == nil {
-		return storedObject{}, false
-	}
-	obj, ok := b.objects[key]
-	return obj, ok
-}
-
-func (o Object) clone() Object {
-	o.Body = bytes.Clone(o.Body)
-	o.Metadata = maps.Clone(o.Metadata)
-	return o
 }

@@ -29,6 +29,8 @@ const (
 	user   = "arn:aws:iam::111122223333:user/app"
 	hop    = "arn:aws:iam::111122223333:role/hop"
 	sink   = "arn:aws:iam::444455556666:role/data/sink"
+
+	eventsKey = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 )
 
 // TestMain fails when the tests leave a goroutine of ours behind.
@@ -146,6 +148,8 @@ type reply struct {
 	header http.Header
 	body   []byte
 	code   string // of an error
+
+	message string
 }
 
 func (r reply) String() string { return strings.TrimSpace(fmt.Sprint(r.status, " ", r.code)) }
@@ -162,11 +166,30 @@ func send(t *testing.T, client *http.Client, req *http.Request) reply {
 		t.Fatalf("%s %s: reading the answer: %v", req.Method, req.URL, err)
 	}
 	var e struct {
-		Code  string
-		Error struct{ Code string }
+		Code, Message string
+		Error         struct{ Code, Message string }
 	}
 	if resp.StatusCode >= 300 {
 		xml.NewDecoder(bytes.NewReader(body)).Decode(&e)
 	}
-	return reply{resp.StatusCode, resp.Header, body, e.Code + e.Error.Code}
+	return reply{resp.StatusCode, resp.Header, body, e.Code + e.Error.Code, e.Message + e.Error.Message}
+}
+
+// keysOf reads the keys from an answer to AssumeRole.
+func keysOf(t *testing.T, r reply) aws.Credentials {
+	t.Helper()
+	var out struct {
+		AssumeRoleResult struct {
+			Credentials struct {
+				AccessKeyID     string `xml:"AccessKeyId"`
+				SecretAccessKey string
+				SessionToken    string
+			}
+		}
+	}
+	if err := xml.Unmarshal(r.body, &out); err != nil || r.status != 200 {
+		t.Fatalf("got %v %v\n%s", r, err, r.body)
+	}
+	c := out.AssumeRoleResult.Credentials
+	return aws.Credentials{AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey, SessionToken: c.SessionToken}
 }

@@ -135,18 +135,11 @@ func (s *Server) checkScope(c *call, auth authorization) *apiError {
 	if auth.service != c.service {
 		return c.denied(malformed)
 	}
-	region, ok := s.region(c.bucket)
-	if !ok || auth.region == region {
+	place, ok := s.place(c.bucket)
+	if !ok || auth.region == place.region {
 		return nil
 	}
-	return &apiError{
-		status: 400,
-		code:   "AuthorizationHeaderMalformed",
-		message: "The authorization header is malformed; the region '" + auth.region +
-			"' is wrong; expecting '" + region + "'",
-		details: []xmlElement{detail("Region", region)},
-		header:  http.Header{bucketRegionHeader: {region}},
-	}
+	return s.wrongRegionError(c, auth.region, place.region)
 }
 
 // checkSignedHeaders demands a signature over the host and every x-amz- header.

@@ -2,15 +2,15 @@ package s3sinktest
 
 import (
 	"cmp"
-	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 const (
@@ -81,16 +81,12 @@ func (a answer) stsMetadata() stsMetadataXML {
 	return stsMetadataXML{RequestID: a.header.Get("X-Amzn-Requestid")}
 }
 
-// account is the fifth field of an ARN.
-func account(arn string) string {
-	if fields := strings.Split(arn, ":"); len(fields) > 4 {
-		return fields[4]
-	}
-	return ""
-}
-
 func (s *Server) assumeRole(c *call) answer {
 	if err := checkAssumeRole(c.form); err != nil {
+		return c.refuse(err)
+	}
+	session, err := sessionPolicy(c.form)
+	if err != nil {
 		return c.refuse(err)
 	}
 	role, err := s.assumable(c)
@@ -101,7 +97,7 @@ func (s *Server) assumeRole(c *call) answer {
 	if err != nil {
 		return c.refuse(err)
 	}
-	accessKeyID, cred := s.newSession(role, c.form.Get("RoleSessionName"), d)
+	accessKeyID, cred := s.newSession(role, c.form.Get("RoleSessionName"), d, session)
 	a := c.reply(http.StatusOK)
 	return a.withXML("text/xml", assumeRoleXML{
 		AccessKeyID:      accessKeyID,
@@ -136,39 +132,55 @@ func checkAssumeRole(form url.Values) *apiError {
 			return invalidParameter("durationSeconds", form.Get("DurationSeconds"), "must have value between 900 and 43200")
 		}
 	}
-	return checkSessionPolicy(form)
-}
-
-func checkSessionPolicy(form url.Values) *apiError {
-	policy := form.Get("Policy")
-	if !form.Has("Policy") {
-		return nil
-	}
-	if len(policy) > maxPolicy {
-		return invalidParameter("policy", policy, "must have length less than or equal to 2048")
-	}
-	var document map[string]json.RawMessage
-	if json.Unmarshal([]byte(policy), &document) != nil || document == nil {
-		return &apiError{status: 400, code: "MalformedPolicyDocument", message: "This policy contains invalid Json"}
-	}
 	return nil
 }
 
-// assumable returns the role, if there is one and it trusts the caller. Nobody
-// is told which of the reasons against it was the case.
-func (s *Server) assumable(c *call) (Role, *apiError) {
-	arn := c.form.Get("RoleArn")
-	s.mu.Lock()
-	role, ok := s.roles[arn]
-	s.mu.Unlock()
-	if !ok || !role.trusts(c.caller, c.form.Get("ExternalId")) {
-		return Role{}, accessDenied("User: " + c.caller.arn +
-			" is not authorized to perform: sts:AssumeRole on resource: " + arn)
+// sessionPolicy is nil when the request has none. What AWS may understand and
+// this package does not is refused as such, with 501.
+func sessionPolicy(form url.Values) (*policy, *apiError) {
+	text := form.Get("Policy")
+	if !form.Has("Policy") {
+		return nil, nil
 	}
-	return role, nil
+	if utf8.RuneCountInString(text) > maxPolicy {
+		return nil, invalidParameter("policy", text, "must have length less than or equal to 2048")
+	}
+	p, err := parsePolicy(text)
+	var unknown *unsupported
+	switch {
+	case errors.As(err, &unknown):
+		return nil, notImplemented(err.Error())
+	case err != nil:
+		return nil, &apiError{status: 400, code: "MalformedPolicyDocument", message: err.Error()}
+	}
+	return p, nil
 }
 
-func sessionDuration(c *call, role Role) (time.Duration, *apiError) {
+// assumable returns the role, if the caller's policies let it be assumed, it
+// exists, and it trusts the caller. Nobody is told which of the last two was
+// not the case.
+func (s *Server) assumable(c *call) (role, *apiError) {
+	arn, id := c.form.Get("RoleArn"), c.form.Get("ExternalId")
+	s.mu.Lock()
+	r := s.roles[arn] // the zero role trusts nobody
+	s.mu.Unlock()
+	q := question{who: c.caller, action: actionAssume, resource: arn, context: map[string]string{}}
+	if c.form.Has("ExternalId") {
+		q.context["sts:externalid"] = id
+	}
+	trust := r.trusts(c.caller, id)
+	// In place of a silent trust policy one that delegates shows what the
+	// caller's own policies say.
+	if reason := s.decide(q, max(trust, delegates), account(arn)); reason != "" {
+		return role{}, q.denial(false, reason)
+	}
+	if trust == silent {
+		return role{}, q.denial(false, "")
+	}
+	return r, nil
+}
+
+func sessionDuration(c *call, role role) (time.Duration, *apiError) {
 	chained := c.caller.role != ""
 	if !c.form.Has("DurationSeconds") {
 		return min(defaultSession, role.MaxSession), nil

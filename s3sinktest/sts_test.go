@@ -55,7 +55,10 @@ func TestAssumeRoleAnswers(t *testing.T) {
 			{"longer than any", "400 ValidationError", map[string]string{"RoleArn": open, "DurationSeconds": "43201"}, aws.Credentials{}},
 			{"chained", "200", map[string]string{"RoleArn": open, "DurationSeconds": "3600"}, session},
 			{"chained for too long", "400 ValidationError", map[string]string{"RoleArn": open, "DurationSeconds": "3601"}, session},
-			{"policy", "200", map[string]string{"RoleArn": open, "Policy": `{"Version":"2012-10-17","Statement":[]}`}, aws.Credentials{}},
+			{"policy", "200", map[string]string{"RoleArn": open, "Policy": allow("s3:*", "*")}, aws.Credentials{}},
+			{"longest policy", "200", map[string]string{"RoleArn": open, "Policy": allow("s3:*", "*") + strings.Repeat(" ", 2048-len(allow("s3:*", "*")))}, aws.Credentials{}},
+			{"policy of a resource", "400 MalformedPolicyDocument", map[string]string{"RoleArn": open, "Policy": bucketAllow(user, "s3:PutObject", "arn:aws:s3:::events/*")}, aws.Credentials{}},
+			{"policy that AWS may understand", "501 NotImplemented", map[string]string{"RoleArn": open, "Policy": allow("s3:*", "arn:aws:s3:::${aws:username}")}, aws.Credentials{}},
 			{"not a policy", "400 MalformedPolicyDocument", map[string]string{"RoleArn": open, "Policy": `{"Version"`}, aws.Credentials{}},
 			{"another JSON value", "400 MalformedPolicyDocument", map[string]string{"RoleArn": open, "Policy": `null`}, aws.Credentials{}},
 			{"long policy", "400 ValidationError", map[string]string{"RoleArn": open, "Policy": "{" + strings.Repeat(" ", 2047) + "}"}, aws.Credentials{}},
@@ -99,7 +102,7 @@ func TestChain(t *testing.T) {
 			func(o *stscreds.AssumeRoleOptions) {
 				o.ExternalID = aws.String("workspace/1")
 				o.RoleSessionName = "sink-1"
-				o.Policy = aws.String(`{"Version":"2012-10-17","Statement":[]}`)
+				o.Policy = aws.String(allow("s3:PutObject", "arn:aws:s3:::events/*"))
 				o.Duration = 30 * time.Minute
 			}))
 		before := time.Now()

@@ -92,8 +92,9 @@ func (a answer) withXML(contentType string, v any) answer {
 
 func newRequestID() string { return fmt.Sprintf("%X", randomBytes(8)) }
 
-func newUUID() string {
-	h := hex.EncodeToString(randomBytes(16))
+func newUUID() string { return formatUUID(hex.EncodeToString(randomBytes(16))) }
+
+func formatUUID(h string) string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
