@@ -47,8 +47,14 @@ func open(t testing.TB, cfg s3sink.Config) *s3sink.Sink {
 // memory and the Config of a sink that writes to it.
 func bubble(t *testing.T, f func(*testing.T, *s3sinktest.Server, s3sink.Config)) {
 	t.Helper()
+	bubbleWith(t, nil, f)
+}
+
+// bubbleWith is bubble with more options of the server.
+func bubbleWith(t *testing.T, opts []s3sinktest.Option, f func(*testing.T, *s3sinktest.Server, s3sink.Config)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		server, cfg := s3sinktest.New(t, append(opts, s3sinktest.InMemory())...)
 		f(t, server, cfg)
 	})
 }
