@@ -12,6 +12,7 @@ type question struct {
 	who      principal
 	action   string // s3:PutObject
 	resource string // its ARN
+	isKey    bool   // the resource is a KMS key
 	context  map[string]string
 }
 
@@ -20,7 +21,8 @@ type question struct {
 // AWS says no. An explicit Deny wins. Without one the session policy has to
 // allow, if there is one, and so has the identity's policy. In the resource's
 // own account a statement that names the principal does for the latter; for
-// other accounts the resource's policy has to allow as well:
+// other accounts the resource's policy has to allow as well. A KMS key's has to
+// in its own account too, if only by leaving it to the account:
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 //
 // One rule is missing: a resource's policy that names a single session is not
@@ -38,7 +40,7 @@ func (s *Server) decide(q question, ofResource verdict, owner string) string {
 	foreign := account(q.who.arn) != owner
 	missing := ""
 	switch {
-	case foreign && ofResource == silent:
+	case (foreign || q.isKey) && ofResource == silent:
 		missing = "resource-based"
 	case identity != allows && (foreign || ofResource != allows):
 		missing = "identity-based"

@@ -38,8 +38,11 @@ func TestS3Signatures(t *testing.T) {
 			}},
 			{"anonymous", "403 AccessDenied", func(q *request) { q.unsigned = true }},
 			{"presigned", "501 NotImplemented", func(q *request) { q.unsigned = true; q.path += "?X-Amz-Signature=abc" }},
-			{"not a signature", "400 AuthorizationHeaderMalformed", func(q *request) {
+			{"not a signature", "400 InvalidArgument", func(q *request) {
 				q.after = func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }
+			}},
+			{"half a signature", "400 AuthorizationHeaderMalformed", func(q *request) {
+				q.after = func(r *http.Request) { r.Header.Set("Authorization", "AWS4-HMAC-SHA256 x") }
 			}},
 			{"unknown key", "403 InvalidAccessKeyId", func(q *request) {
 				q.keys = aws.Credentials{AccessKeyID: "AKIAUNKNOWN", SecretAccessKey: secret}
@@ -51,7 +54,7 @@ func TestS3Signatures(t *testing.T) {
 				q.keys = aws.Credentials{AccessKeyID: keyID, SecretAccessKey: secret, SessionToken: "x"}
 			}},
 			{"session", "200", func(q *request) { q.keys = session }},
-			{"session without token", "400 InvalidToken", func(q *request) { q.keys = session; q.keys.SessionToken = "" }},
+			{"session without token", "403 InvalidAccessKeyId", func(q *request) { q.keys = session; q.keys.SessionToken = "" }},
 			{"session with another token", "400 InvalidToken", func(q *request) { q.keys = session; q.keys.SessionToken += "x" }},
 			{"20 minutes late", "403 RequestTimeTooSkewed", func(q *request) { q.skew = -20 * time.Minute }},
 			{"20 minutes early", "403 RequestTimeTooSkewed", func(q *request) { q.skew = 20 * time.Minute }},

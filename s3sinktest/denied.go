@@ -11,6 +11,7 @@ type denial int
 
 const (
 	noSignature denial = iota
+	notSigV4
 	malformed
 	unknownKey
 	badToken
@@ -22,6 +23,7 @@ const (
 
 var s3Denials = map[denial]apiError{
 	noSignature:     {status: 403, code: "AccessDenied", message: "Access Denied"},
+	notSigV4:        {status: 400, code: "InvalidArgument", message: "Unsupported Authorization Type"},
 	malformed:       {status: 400, code: "AuthorizationHeaderMalformed", message: "The authorization header that you provided is not valid."},
 	unknownKey:      {status: 403, code: "InvalidAccessKeyId", message: "The AWS Access Key Id you provided does not exist in our records."},
 	badToken:        {status: 400, code: "InvalidToken", message: "The provided token is malformed or otherwise invalid."},
@@ -34,6 +36,7 @@ var s3Denials = map[denial]apiError{
 
 var stsDenials = map[denial]apiError{
 	noSignature:     {status: 403, code: "MissingAuthenticationToken", message: "Request is missing Authentication Token"},
+	notSigV4:        {status: 400, code: "IncompleteSignature", message: "The request signature does not conform to AWS standards."},
 	malformed:       {status: 400, code: "IncompleteSignature", message: "The request signature does not conform to AWS standards."},
 	unknownKey:      {status: 403, code: "InvalidClientTokenId", message: "The security token included in the request is invalid."},
 	badToken:        {status: 403, code: "InvalidClientTokenId", message: "The security token included in the request is invalid."},

@@ -135,12 +135,12 @@ func (s *Server) handle(c *call) answer {
 			message: "You did not provide the number of bytes specified by the Content-Length HTTP header"})
 	}
 	if err := s.authenticate(c); err != nil {
-		return c.refuse(err)
+		return s.nameRegion(c, c.refuse(err))
 	}
 	if c.service == serviceSTS {
 		return s.handleSTS(c)
 	}
-	return s.handleS3(c)
+	return s.nameRegion(c, s.handleS3(c))
 }
 
 func (a answer) write(w http.ResponseWriter, c *call) {

@@ -151,7 +151,7 @@ func (s *Server) authorizeKey(c *call, key kmsKey, region, action string) *apiEr
 	if partitionOf(region) == "aws-cn" {
 		via += ".cn"
 	}
-	q := question{who: c.caller, action: action, resource: key.ARN, context: s3Context(c.r)}
+	q := question{who: c.caller, action: action, resource: key.ARN, isKey: true, context: s3Context(c.r)}
 	q.context["kms:viaservice"] = via
 	said := key.policy.ask(q)
 	reason := s.decide(q, said, account(key.ARN))

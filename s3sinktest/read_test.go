@@ -83,6 +83,8 @@ func TestHeadBucket(t *testing.T) {
 			{"slash", "200", region, request{path: "/events/"}},
 			{"unsigned", "403", region, request{path: "/events", unsigned: true}},
 			{"wrong region", "400", region, request{path: "/events", region: "us-east-1"}},
+			{"wrong secret", "403", region, request{path: "/events", keys: aws.Credentials{AccessKeyID: keyID, SecretAccessKey: "wrong"}}},
+			{"another owner", "403", region, request{path: "/events", header: map[string]string{"X-Amz-Expected-Bucket-Owner": "999999999999"}}},
 			{"no bucket", "404", "", request{path: "/none"}},
 			{"no bucket, unsigned", "404", "", request{path: "/none", unsigned: true}},
 		} {

@@ -7,10 +7,7 @@ import (
 	"strings"
 )
 
-const (
-	bucketRegionHeader = "X-Amz-Bucket-Region"
-	maxKey             = 1024
-)
+const maxKey = 1024
 
 // storedObject is an object and what GetObject says about it. It never changes
 // once stored.
@@ -139,16 +136,11 @@ func accessDenied(message string) *apiError {
 	return &apiError{status: 403, code: "AccessDenied", message: message}
 }
 
-// headBucket tells the region also to those who may not know more: that is how
-// clients find it.
 func (s *Server) headBucket(c *call) answer {
-	place, _ := s.place(c.bucket)
-	a := c.reply(http.StatusOK)
 	if err := s.authorize(c, actionList); err != nil {
-		a = c.refuse(err)
+		return c.refuse(err)
 	}
-	a.header.Set(bucketRegionHeader, place.region)
-	return a
+	return c.reply(http.StatusOK)
 }
 
 // getObject is HeadObject as well; net/http leaves out the body.

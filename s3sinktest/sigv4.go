@@ -63,15 +63,20 @@ func (s *Server) authenticate(c *call) *apiError {
 	if c.authorization == "" {
 		return s.unsigned(c)
 	}
+	if !strings.HasPrefix(c.authorization, algorithm) {
+		return c.denied(notSigV4)
+	}
 	auth, ok := parseAuthorization(c.authorization)
 	if !ok {
 		return c.denied(malformed)
 	}
+	token := c.r.Header.Get("X-Amz-Security-Token")
 	cred, ok := s.credential(auth.accessKeyID)
-	if !ok {
+	// AWS knows the key of a session by its token alone.
+	if !ok || cred.token != "" && token == "" {
 		return c.denied(unknownKey)
 	}
-	if !hmac.Equal([]byte(c.r.Header.Get("X-Amz-Security-Token")), []byte(cred.token)) {
+	if !hmac.Equal([]byte(token), []byte(cred.token)) {
 		return c.denied(badToken)
 	}
 	signed, err := c.checkDate(auth)

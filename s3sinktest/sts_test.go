@@ -154,3 +154,24 @@ func TestCallerIdentity(t *testing.T) {
 		}
 	})
 }
+
+// TestSessionLasts gets sessions of two seconds, which STS itself does not sell.
+func TestSessionLasts(t *testing.T) {
+	inBubble(t, func(t *testing.T, srv *s3sinktest.Server) {
+		srv.AddRole(s3sinktest.Role{ARN: hop, TrustedPrincipals: []string{user}, SessionLasts: 2 * time.Second})
+		out, err := stsClient(srv, userKeys).AssumeRole(t.Context(), &sts.AssumeRoleInput{
+			RoleArn: aws.String(hop), RoleSessionName: aws.String("test"), DurationSeconds: aws.Int32(3600),
+		})
+		if err != nil || time.Until(*out.Credentials.Expiration) != 2*time.Second {
+			t.Fatalf("got %+v, %v", out, err)
+		}
+		q := request{method: "PUT", path: "/events/a", keys: aws.Credentials{AccessKeyID: *out.Credentials.AccessKeyId,
+			SecretAccessKey: *out.Credentials.SecretAccessKey, SessionToken: *out.Credentials.SessionToken}}
+		for _, want := range []string{"200", "200", "400 ExpiredToken"} {
+			if got := q.send(t, srv); got.String() != want {
+				t.Errorf("got %v, want %s", got, want)
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
