@@ -291,6 +291,28 @@ func (c *Config) place() (bucket, prefix string) {
 	return bucket, path + "/"
 }
 
+// partition is the part of AWS that the bucket is in, as far as the Config
+// tells.
+func (c *Config) partition() string {
+	arn := c.Encryption.key
+	if r, ok := c.Credentials.(role); ok {
+		arn = r.arn
+	}
+	if parts := strings.Split(arn, ":"); len(parts) > 1 && hintRegions[parts[1]] != "" {
+		return parts[1]
+	}
+	switch {
+	case strings.HasPrefix(c.Region, "cn-"):
+		return "aws-cn"
+	case strings.HasPrefix(c.Region, "us-gov-"):
+		return "aws-us-gov"
+	}
+	return "aws"
+}
+
+// hintRegions are where a bucket of each partition is asked for first.
+var hintRegions = map[string]string{"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}
+
 func (c *Config) longestKey(t keyTemplate, source string) int {
 	_, prefix := c.place()
 	return len(prefix) + t.longest(escapeSource(source))

@@ -34,7 +34,7 @@ type awsEnvironment struct {
 	config      aws.Config // what the process has: ambient credentials, HTTP client
 	stsRegion   string
 	stsEndpoint string
-	policy      policy // what sessions are cut down to
+	policy      Policy // what sessions are cut down to
 	refreshed   func(CredentialRefresh)
 	copyUser    aws.CredentialsProvider // or nil
 }
@@ -218,7 +218,7 @@ func (r role) assume(env awsEnvironment, base aws.CredentialsProvider, externalI
 			o.ExternalID = &externalID
 		}
 		if !r.unrestricted {
-			o.Policy = aws.String(env.policy.String())
+			o.Policy = aws.String(env.policy.compact())
 		}
 	})
 }
@@ -255,7 +255,7 @@ func environmentIn(cfg *Config, base aws.Config, refreshed func(CredentialRefres
 			config:      base,
 			stsRegion:   cmp.Or(cfg.STSRegion, s3Region),
 			stsEndpoint: cfg.STSEndpoint,
-			policy:      cfg.writePolicy(awsPartition(cfg.Credentials)),
+			policy:      cfg.writePolicy(cfg.partition()),
 			refreshed:   refreshed,
 			copyUser:    user,
 		}
@@ -285,21 +285,6 @@ func (c *Config) checkAmbientEndpoints(base aws.Config) error {
 	check("Endpoint", c.Endpoint, s3put.AmbientEndpoint(base))
 	check("STSEndpoint", c.STSEndpoint, ambientSTSEndpoint(base))
 	return errors.Join(errs...)
-}
-
-// awsPartition is the part of AWS that the credentials belong to.
-func awsPartition(c Credentials) string {
-	if r, ok := c.(role); ok {
-		if m := roleARN.FindStringSubmatch(r.arn); m != nil {
-			return m[1]
-		}
-	}
-	return "aws"
-}
-
-// hintRegion is where a bucket of the partition is asked for first.
-func hintRegion(c Credentials) string {
-	return map[string]string{"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}[awsPartition(c)]
 }
 
 // secret is a string that does not print. It is a pointer, because fmt looks

@@ -80,7 +80,7 @@ func newClient(ctx context.Context, cfg *Config, hooks *hookRunner) (*s3put.Clie
 		AWS:         base,
 		Bucket:      bucket,
 		Region:      cfg.Region,
-		HintRegion:  hintRegion(cfg.Credentials),
+		HintRegion:  hintRegions[cfg.partition()],
 		Endpoint:    cfg.Endpoint,
 		PathStyle:   cfg.UsePathStyle,
 		CreateOnly:  cfg.CreateOnly.setting(),

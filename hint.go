@@ -2,7 +2,6 @@ package s3sink
 
 import (
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -141,7 +140,7 @@ func (v *validation) deniedHint(e *ValidationError) string {
 	case strings.Contains(text, "explicit deny"):
 		return fmt.Sprintf("A policy denies it explicitly, and no permission helps against that: look for Deny in the bucket policy (for example one that demands a server-side encryption header, TLS or a network), in the role's permissions boundary and in the organization's policies. AWS said: %v", e.Err)
 	case strings.Contains(text, "kms:"):
-		return fmt.Sprintf("Whoever writes may not use the KMS key. Both the role and, in another account, the key's policy must have: %s", statementJSON(cfg.keyStatement()))
+		return fmt.Sprintf("Whoever writes may not use the KMS key. Both the role and, in another account, the key's policy must have: %s", allowed(cfg.keyStatement()))
 	case strings.Contains(text, "session policy"):
 		return fmt.Sprintf("The session policy that s3sink sends does not allow it, though the role may. Use WithoutSessionPolicy, and report it as a fault of s3sink. AWS said: %v", e.Err)
 	case strings.Contains(text, "s3:PutObjectAcl"):
@@ -157,7 +156,7 @@ func (v *validation) deniedHint(e *ValidationError) string {
 	if cfg.Encryption.algorithm == "" {
 		kms = " If the bucket encrypts with a KMS key, its use must be allowed too."
 	}
-	return strings.TrimSpace(fmt.Sprintf("%s Allow whoever writes: %s.%s%s", hint, statementJSON(cfg.putStatement(awsPartition(cfg.Credentials))), kms, owner))
+	return strings.TrimSpace(fmt.Sprintf("%s Allow whoever writes: %s.%s%s", hint, allowed(cfg.putStatement(cfg.partition())), kms, owner))
 }
 
 func (v *validation) keyHint(code string) string {
@@ -193,11 +192,7 @@ func base(r role) string {
 	return r.base.String() + " credentials"
 }
 
-func statementJSON(s statement) string {
+func allowed(s Statement) Statement {
 	s.Effect = "Allow"
-	text, err := json.Marshal(s)
-	if err != nil {
-		return "" // strings always marshal
-	}
-	return string(text)
+	return s
 }

@@ -5,32 +5,46 @@ import (
 	"strings"
 )
 
-// policy is an IAM policy document.
-type policy struct {
+// Policy is an IAM policy document.
+type Policy struct {
 	Version   string
-	Statement []statement
+	Statement []Statement
 }
 
-type statement struct {
+// Statement is one statement of a [Policy].
+type Statement struct {
+	Sid       string `json:",omitempty"`
 	Effect    string
+	Principal map[string]string `json:",omitempty"` // of policies that belong to a resource
 	Action    []string
-	Resource  []string
+	Resource  []string                       `json:",omitempty"`
 	Condition map[string]map[string][]string `json:",omitempty"`
 }
 
-func (p policy) String() string {
-	text, err := json.Marshal(p)
-	if err != nil {
-		return "" // strings always marshal
+// String returns the document as indented JSON.
+func (p Policy) String() string { return encode(p, "  ") }
+
+// compact returns the document without spaces: STS counts them.
+func (p Policy) compact() string { return encode(p, "") }
+
+func (s Statement) String() string { return encode(s, "") }
+
+func encode(document any, indent string) string {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", indent)
+	if err := e.Encode(document); err != nil {
+		return "" // strings always encode
 	}
-	return string(text)
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
-func allow(statements ...statement) policy {
+func allow(statements ...Statement) Policy {
 	for i := range statements {
 		statements[i].Effect = "Allow"
 	}
-	return policy{Version: "2012-10-17", Statement: statements}
+	return Policy{Version: "2012-10-17", Statement: statements}
 }
 
 // viaS3 are the names of S3 in kms:ViaService, in every partition.
@@ -40,8 +54,8 @@ var viaS3 = []string{"s3.*.amazonaws.com", "s3.*.amazonaws.com.cn"}
 // does, and nothing else the role may do. A session policy can only take
 // away, so it must grant the key's use too: without it a bucket that encrypts
 // with a KMS key would refuse every object.
-func (c *Config) writePolicy(partition string) policy {
-	statements := []statement{c.putStatement(partition)}
+func (c *Config) writePolicy(partition string) Policy {
+	statements := []Statement{c.putStatement(partition)}
 	if c.Encryption.algorithm != "AES256" {
 		statements = append(statements, c.keyStatement())
 	}
@@ -49,7 +63,7 @@ func (c *Config) writePolicy(partition string) policy {
 }
 
 // putStatement allows uploads, to the folder of the key format.
-func (c *Config) putStatement(partition string) statement {
+func (c *Config) putStatement(partition string) Statement {
 	bucket, prefix := c.place()
 	actions := []string{"s3:PutObject"}
 	if c.ACL != "" {
@@ -58,7 +72,7 @@ func (c *Config) putStatement(partition string) statement {
 	if len(c.Tags) > 0 {
 		actions = append(actions, "s3:PutObjectTagging")
 	}
-	return statement{
+	return Statement{
 		Action:   actions,
 		Resource: []string{"arn:" + partition + ":s3:::" + bucket + "/" + literal(prefix+c.KeyFormat.folder()) + "*"},
 	}
@@ -67,12 +81,12 @@ func (c *Config) putStatement(partition string) statement {
 // keyStatement allows the use of the configured key, or where the bucket
 // decides which it is, of any key through S3. An alias or a bare id does not
 // say in which account the key is, and policies match neither.
-func (c *Config) keyStatement() statement {
+func (c *Config) keyStatement() Statement {
 	key := c.Encryption.key
 	if !strings.HasPrefix(key, "arn:") || strings.Contains(key, ":alias/") {
 		key = "*"
 	}
-	return statement{
+	return Statement{
 		Action:    []string{"kms:GenerateDataKey", "kms:Decrypt"},
 		Resource:  []string{key},
 		Condition: map[string]map[string][]string{"StringLike": {"kms:ViaService": viaS3}},
@@ -80,14 +94,26 @@ func (c *Config) keyStatement() statement {
 }
 
 // hopPolicy is the session policy of a role that only assumes the next one.
-func hopPolicy(next string) policy {
-	return allow(statement{Action: []string{"sts:AssumeRole"}, Resource: []string{next}})
+func hopPolicy(next string) Policy {
+	return allow(Statement{Action: []string{"sts:AssumeRole"}, Resource: []string{next}})
 }
 
 // literal writes text so that a policy takes no character of it for a wild
-// card or a variable.
+// card or a variable. IAM takes no document with characters beyond U+00FF, so
+// there a wild card is all one can write.
 func literal(text string) string {
-	return strings.NewReplacer("*", "${*}", "?", "${?}", "$", "${$}").Replace(text)
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case strings.ContainsRune("*?$", r):
+			b.WriteString("${" + string(r) + "}")
+		case r > 0xff:
+			b.WriteByte('*')
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // folder returns the folder that every key of the format is in, with a slash at

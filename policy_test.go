@@ -34,6 +34,8 @@ func TestSessionPolicy(t *testing.T) {
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:PutObject"],"Resource":["arn:aws:s3:::s3sinktest/a/b/segment-logs/*"]}]}`},
 		"a prefix with a star": {func(c *s3sink.Config) { c.Encryption = s3sink.SSES3(); c.Prefix = "a*?$b" },
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:PutObject"],"Resource":["arn:aws:s3:::s3sinktest/a${*}${?}${$}b/segment-logs/*"]}]}`},
+		"a prefix beyond Latin-1": {func(c *s3sink.Config) { c.Encryption = s3sink.SSES3(); c.Prefix = "é日a" },
+			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:PutObject"],"Resource":["arn:aws:s3:::s3sinktest/é*a/segment-logs/*"]}]}`},
 		"a key": {func(c *s3sink.Config) { c.Encryption = s3sink.SSEKMS(key) },
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:PutObject"],"Resource":["arn:aws:s3:::s3sinktest/segment-logs/*"]},` +
 				`{"Effect":"Allow","Action":["kms:GenerateDataKey","kms:Decrypt"],"Resource":["` + key + `"],"Condition":{"StringLike":{"kms:ViaService":["s3.*.amazonaws.com","s3.*.amazonaws.com.cn"]}}}]}`},

@@ -1,0 +1,108 @@
+#!/bin/sh
+set -eu
+# This is for more than one account: apply each part in the account of its ARN.
+
+# permissions of arn:aws:iam::210987654321:role/apps/checkout, to assume the role arn:aws:iam::123456789012:role/S3Sink
+aws iam put-role-policy --role-name checkout --policy-name s3sink-assume-role --policy-document '{
+  "Version": "2012-10-17",
+  "Statement": [
+    {
+      "Effect": "Allow",
+      "Action": [
+        "sts:AssumeRole"
+      ],
+      "Resource": [
+        "arn:aws:iam::123456789012:role/S3Sink"
+      ]
+    }
+  ]
+}'
+
+# trust policy of arn:aws:iam::123456789012:role/S3Sink, so that it can be assumed, and only so
+trust='{
+  "Version": "2012-10-17",
+  "Statement": [
+    {
+      "Effect": "Allow",
+      "Principal": {
+        "AWS": "arn:aws:iam::210987654321:role/apps/checkout"
+      },
+      "Action": [
+        "sts:AssumeRole"
+      ],
+      "Condition": {
+        "StringEquals": {
+          "sts:ExternalId": [
+            "workspace-7"
+          ]
+        }
+      }
+    }
+  ]
+}'
+aws iam create-role --role-name S3Sink --path / --assume-role-policy-document "$trust" ||
+  aws iam update-assume-role-policy --role-name S3Sink --policy-document "$trust"
+
+# permissions of arn:aws:iam::123456789012:role/S3Sink, to write below the prefix
+aws iam put-role-policy --role-name S3Sink --policy-name s3sink-write --policy-document '{
+  "Version": "2012-10-17",
+  "Statement": [
+    {
+      "Sid": "WriteObjects",
+      "Effect": "Allow",
+      "Action": [
+        "s3:PutObject"
+      ],
+      "Resource": [
+        "arn:aws:s3:::acme-events/path/prefix/segment-logs/*"
+      ]
+    },
+    {
+      "Sid": "UseKeyThroughS3",
+      "Effect": "Allow",
+      "Action": [
+        "kms:GenerateDataKey"
+      ],
+      "Resource": [
+        "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+      ],
+      "Condition": {
+        "StringLike": {
+          "kms:ViaService": [
+            "s3.*.amazonaws.com",
+            "s3.*.amazonaws.com.cn"
+          ]
+        }
+      }
+    }
+  ]
+}'
+
+# key policy of arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab, if its policy does not leave it to IAM
+# Add to the statements of the key's policy (in the console: KMS, the key, Key users):
+# {
+#   "Version": "2012-10-17",
+#   "Statement": [
+#     {
+#       "Sid": "UseThroughS3",
+#       "Effect": "Allow",
+#       "Principal": {
+#         "AWS": "arn:aws:iam::123456789012:role/S3Sink"
+#       },
+#       "Action": [
+#         "kms:GenerateDataKey"
+#       ],
+#       "Resource": [
+#         "*"
+#       ],
+#       "Condition": {
+#         "StringLike": {
+#           "kms:ViaService": [
+#             "s3.*.amazonaws.com",
+#             "s3.*.amazonaws.com.cn"
+#           ]
+#         }
+#       }
+#     }
+#   ]
+# }
