@@ -1,0 +1,159 @@
+package contract
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// An expectation is one line of the table: what AWS documents, and where a
+// server is known to answer something else.
+type expectation struct {
+	name string
+
+	// aws is what AWS documents. note says where it does not, and what the
+	// answer rests on then.
+	aws  string
+	note string
+
+	// see does it, and says what was seen in the words of aws. Its keys begin
+	// with a word that no other expectation uses.
+	see func(*testing.T, *site) string
+
+	needs   []need  // what see needs of the site
+	differs differs // the stated deviations
+}
+
+// differs are answers other than AWS's, by column, or by column and scheme
+// ("MinIO/https"). The double may have none but a refusal to do at all what
+// its documentation says that it does not do.
+type differs map[string]string
+
+// expected is what a site is to answer.
+func (e expectation) expected(column, scheme string) string {
+	for _, place := range []string{column + "/" + scheme, column} {
+		if answer, ok := e.differs[place]; ok {
+			return answer
+		}
+	}
+	return e.aws
+}
+
+// one is an expectation of a single request's answer.
+func one(r func(*site) request) func(*testing.T, *site) string {
+	return func(t *testing.T, s *site) string {
+		t.Helper()
+		return s.do(t, r(s)).String()
+	}
+}
+
+// A section is a part of the table. says is who says what is expected.
+type section struct {
+	title, says  string
+	expectations []expectation
+}
+
+// list is everything that s3sink expects, in the order of the page.
+var list = []section{
+	{"Objects", "AWS", objects},
+	{"Checksums", "AWS", checksums},
+	{"Keys", "AWS", keyNames},
+	{"Headers", "AWS", headers},
+	{"Create only", "AWS", createOnly},
+	{"Who", "AWS", who},
+	{"Permissions", "AWS", permissions},
+	{"Buckets and lists", "AWS", buckets},
+	{"STS", "AWS", stsList},
+	{"The sink", "s3sink", theSink},
+}
+
+func TestContract(t *testing.T) {
+	checkList(t)
+	seen := newSeen()
+	t.Run("servers", func(t *testing.T) { // ends when the parallel tests in it have
+		for _, server := range sites() {
+			t.Run(server.column+"/"+server.scheme, func(t *testing.T) {
+				t.Parallel()
+				s := server.open(t)
+				t.Run("answers", func(t *testing.T) {
+					for _, part := range list {
+						for _, e := range part.expectations {
+							t.Run(e.name, func(t *testing.T) {
+								t.Parallel()
+								check(t, s, e, seen)
+							})
+						}
+					}
+				})
+			})
+		}
+	})
+	checkPage(t, seen)
+}
+
+func check(t *testing.T, s *site, e expectation, seen *seen) {
+	want := e.expected(s.column, s.scheme)
+	for _, n := range e.needs {
+		if why, ok := s.lacks[n]; ok {
+			seen.set(e, s, "n/a: "+why)
+			return
+		}
+	}
+	got := e.see(t, s)
+	seen.set(e, s, got)
+	switch {
+	case got == want:
+	case got == e.aws:
+		t.Errorf("got %q, as AWS answers; the list states %q: take the deviation out", got, want)
+	case want == e.aws:
+		t.Errorf("got %q, want %q", got, want)
+	default:
+		t.Errorf("got %q, want %q, or %q, as AWS answers", got, want, e.aws)
+	}
+}
+
+// checkList checks the list itself.
+func checkList(t *testing.T) {
+	t.Helper()
+	names := make(map[string]bool)
+	places := []string{double, versitygw, minio}
+	for _, column := range slices.Clone(places) {
+		places = append(places, column+"/http", column+"/https")
+	}
+	for _, part := range list {
+		for _, e := range part.expectations {
+			if names[e.name] {
+				t.Errorf("%q is there twice", e.name)
+			}
+			names[e.name] = true
+			for place, answer := range e.differs {
+				if strings.HasPrefix(place, double) && !strings.HasPrefix(answer, "501 ") && !strings.HasPrefix(answer, "405 ") {
+					t.Errorf("%q: the double may refuse to do it, and not answer %q", e.name, answer)
+				}
+				if !slices.Contains(places, place) {
+					t.Errorf("%q: there is no server %q", e.name, place)
+				}
+				if answer == e.aws {
+					t.Errorf("%q: %s answers as AWS does, which is no deviation", e.name, place)
+				}
+			}
+		}
+	}
+}
+
+// seen is what every site answered.
+type seen struct {
+	mu      sync.Mutex
+	answers map[cell]string
+}
+
+type cell struct{ name, column, scheme string }
+
+func newSeen() *seen { return &seen{answers: make(map[cell]string)} }
+
+func (x *seen) set(e expectation, s *site, answer string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.answers[cell{e.name, s.column, s.scheme}] = answer
+}

@@ -1,0 +1,155 @@
+package contract
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write docs/contract.md as it was seen")
+
+const page = "../docs/contract.md"
+
+// columns are the servers of the page, in its order.
+var columns = []string{double, versitygw, minio}
+
+// checkPage compares the page in docs with what was seen.
+func checkPage(t *testing.T, x *seen) {
+	t.Helper()
+	want := 0
+	for _, part := range list {
+		want += len(part.expectations) * len(sites())
+	}
+	if len(x.answers) != want {
+		t.Logf("%d of %d answers: the page is not compared", len(x.answers), want)
+		return
+	}
+	if t.Failed() {
+		t.Log("the page is not compared: answers differ from the list")
+		return
+	}
+	text, err := x.page()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile(page, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	old, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(old) != text {
+		t.Errorf("docs/contract.md does not say what was seen; run again with -update\n%s", firstDifference(string(old), text))
+	}
+}
+
+func firstDifference(old, text string) string {
+	was, is := strings.Split(old, "\n"), strings.Split(text, "\n")
+	for i := range min(len(was), len(is)) {
+		if was[i] != is[i] {
+			return fmt.Sprintf("line %d:\n- %s\n+ %s", i+1, was[i], is[i])
+		}
+	}
+	return fmt.Sprintf("%d lines, not %d", len(was), len(is))
+}
+
+const head = `# What servers answer
+
+s3sink expects this of S3 and STS. Every line was tried, over http and over https, with
+
+- **s3sinktest**, the double in this repository,
+- **versitygw** %s,
+- **MinIO** %s.
+
+**Nothing here has been run against AWS itself.** The column "AWS" is what its documentation says or, where a footnote
+says so, what published error reports show. A ✓ is the same answer as that one. Other answers are deviations, which the
+list of tests states: one that goes away fails the tests just as one that appears. The double has none; where it says 501
+or 405, it refuses to do what its documentation says that it does not do.
+
+To run it again, with nothing but Go (two to eight minutes at first, to build the servers; half a minute later):
+
+    cd contract && GOWORK=off go test ./...
+
+With ` + "`-update`" + ` that command writes this page; without, it fails when this page is not what it sees.
+`
+
+func (x *seen) page() (string, error) {
+	gateway, err := pinned("versitygw", "github.com/versity/versitygw")
+	if err != nil {
+		return "", err
+	}
+	store, err := pinned("minio", "github.com/minio/minio")
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, head, gateway, store)
+	var notes []string
+	for _, part := range list {
+		fmt.Fprintf(&b, "\n## %s\n\n| | %s | %s |\n|---|---|---|---|---|\n", part.title, part.says, strings.Join(columns, " | "))
+		for _, e := range part.expectations {
+			mark := ""
+			if e.note != "" {
+				notes, mark = footnote(notes, e.note)
+			}
+			fmt.Fprintf(&b, "| %s%s | %s |", escape(e.name), mark, escape(e.aws))
+			for _, column := range columns {
+				fmt.Fprintf(&b, " %s |", escape(x.cell(e, column)))
+			}
+			b.WriteString("\n")
+		}
+	}
+	b.WriteString("\n")
+	for i, note := range notes {
+		fmt.Fprintf(&b, "[^%d]: %s\n", i+1, escape(note))
+	}
+	return b.String(), nil
+}
+
+// footnote returns the notes with this one among them, and its mark.
+func footnote(notes []string, note string) ([]string, string) {
+	for i, n := range notes {
+		if n == note {
+			return notes, fmt.Sprintf("[^%d]", i+1)
+		}
+	}
+	return append(notes, note), fmt.Sprintf("[^%d]", len(notes)+1)
+}
+
+// cell is what a server answered, over http and https.
+func (x *seen) cell(e expectation, column string) string {
+	says := func(scheme string) string {
+		answer := x.answers[cell{e.name, column, scheme}]
+		if answer == e.aws {
+			return "✓"
+		}
+		return answer
+	}
+	if says("http") == says("https") {
+		return says("http")
+	}
+	return "http: " + says("http") + "; https: " + says("https")
+}
+
+var escape = strings.NewReplacer("|", `\|`, "*", `\*`, "_", `\_`, "<", "&lt;", "~", `\~`).Replace
+
+// pinned is the version of a module that a server is built from.
+func pinned(module, path string) (string, error) {
+	text, err := os.ReadFile(filepath.Join("servers", module, "go.mod"))
+	if err != nil {
+		return "", err
+	}
+	found := regexp.MustCompile(regexp.QuoteMeta(path) + ` (v\S+)`).FindSubmatch(text)
+	if found == nil {
+		return "", fmt.Errorf("servers/%s/go.mod does not require %s", module, path)
+	}
+	return string(found[1]), nil
+}

@@ -1,0 +1,282 @@
+package contract
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// buildLimit is how long building a server may take. It takes two minutes where
+// nothing is cached yet.
+const buildLimit = 15 * time.Minute
+
+// startLimit is how long a server may take until it answers.
+const startLimit = time.Minute
+
+// TestMain ends what the tests have started.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	stopAll()
+	os.Exit(code)
+}
+
+var (
+	runningMu sync.Mutex
+	running   []func()
+)
+
+// atEnd has f called when all tests are over.
+func atEnd(f func()) {
+	runningMu.Lock()
+	defer runningMu.Unlock()
+	running = append(running, f)
+}
+
+func stopAll() {
+	runningMu.Lock()
+	defer runningMu.Unlock()
+	for i := len(running) - 1; i >= 0; i-- {
+		running[i]()
+	}
+}
+
+// builds make each program once.
+var (
+	buildVersitygw = sync.OnceValues(func() (string, error) { return build("versitygw", "versitygw") })
+	buildMinIO     = sync.OnceValues(func() (string, error) { return build("minio", "github.com/minio/minio") })
+	buildAddUser   = sync.OnceValues(func() (string, error) {
+		return build("minio", "github.com/s3sink/s3sink/contract/servers/minio")
+	})
+)
+
+// build makes a tool of a module in servers/, and returns the path that it has
+// in Go's build cache. So it is linked once, and pinned by that go.mod.
+func build(module, tool string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), buildLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", "tool", "-n", tool)
+	cmd.Dir = filepath.Join("servers", module)
+	cmd.Env = append(os.Environ(), "GOWORK=off")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("building %s: %w\n%s", tool, err, stderr.Bytes())
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// process is a program that the tests have started.
+type process struct {
+	name   string
+	stdin  io.WriteCloser
+	stdout io.Reader
+	log    syncBuffer
+	kill   func()
+	done   chan struct{} // closed when it has ended
+	err    error         // why, after done
+}
+
+// start runs a program until the tests are over.
+func start(name, path string, env []string, args ...string) (*process, error) {
+	p := &process{name: name, done: make(chan struct{})}
+	cmd := exec.Command(path, args...)
+	cmd.Env = env
+	cmd.Stderr = &p.log
+	dieWithParent(cmd)
+	var err error
+	if p.stdin, err = cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	// A pipe of our own: cmd.Wait would close cmd.StdoutPipe under its reader.
+	stdout, w := io.Pipe()
+	p.stdout = stdout
+	cmd.Stdout = w
+
+	started := make(chan error)
+	go func() {
+		// What dies with its parent dies with the thread that started it:
+		// https://go.dev/issue/27505.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
+		p.err = cmd.Wait()
+		w.CloseWithError(fmt.Errorf("%s has ended: %v", name, p.err))
+		close(p.done)
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("starting %s: %w", name, err)
+	}
+	p.kill = func() {
+		p.stdin.Close()
+		cmd.Process.Kill() // an error means that it has ended
+		stdout.Close()
+		<-p.done
+	}
+	atEnd(p.kill)
+	return p, nil
+}
+
+// ready waits until a GET of the URL is answered with 200.
+func (p *process) ready(client *http.Client, url string) error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), startLimit, errors.New("it took too long"))
+	defer cancel()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		if resp, err := client.Do(req); err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-again.C:
+		case <-p.done:
+			return fmt.Errorf("%s has ended: %v\n%s", p.name, p.err, p.log.String())
+		case <-ctx.Done():
+			return fmt.Errorf("%s does not answer: %w\n%s", p.name, context.Cause(ctx), p.log.String())
+		}
+	}
+}
+
+// syncBuffer keeps what a process says, for when it fails.
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	const most = 1 << 20 // enough to see why
+	if b.buf.Len() < most {
+		b.buf.Write(p)
+	}
+	return len(p), nil
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// freeAddress returns an address on the loopback interface that nobody listens
+// on. Somebody may before the server does; then starting it is tried again.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// thrice repeats what fails when a port is taken in the wrong moment.
+func thrice[T any](f func() (T, error)) (v T, err error) {
+	for range 3 {
+		if v, err = f(); err == nil {
+			return v, nil
+		}
+	}
+	return v, err
+}
+
+// tempDir is a directory that lasts as long as the servers do.
+func tempDir() (string, error) {
+	dir, err := os.MkdirTemp("", "s3sink-contract-")
+	if err != nil {
+		return "", err
+	}
+	atEnd(func() { os.RemoveAll(dir) })
+	return dir, nil
+}
+
+// identity is a certificate for the loopback interface, and where its files are.
+type identity struct {
+	cert, key string // files
+	roots     *x509.CertPool
+}
+
+var newIdentity = sync.OnceValues(func() (identity, error) {
+	dir, err := tempDir()
+	if err != nil {
+		return identity{}, err
+	}
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return identity{}, err
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "s3sink contract tests"},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(24 * time.Hour),
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+		DNSNames:              []string{"localhost"},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		return identity{}, err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return identity{}, err
+	}
+	// The names that MinIO wants them to have.
+	id := identity{cert: filepath.Join(dir, "public.crt"), key: filepath.Join(dir, "private.key"), roots: x509.NewCertPool()}
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	id.roots.AppendCertsFromPEM(cert)
+	return id, errors.Join(
+		os.WriteFile(id.cert, cert, 0o600),
+		os.WriteFile(id.key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
+})
+
+// newClient trusts the servers, follows no redirect, and shows bodies as they
+// are sent.
+func newClient(id identity) *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			TLSClientConfig:    &tls.Config{RootCAs: id.roots},
+			DisableCompression: true,
+			// The SDK's own client waits as long for a server that wants to
+			// refuse a request before it has its body.
+			ExpectContinueTimeout: time.Second,
+			MaxIdleConnsPerHost:   32,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}

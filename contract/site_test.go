@@ -1,0 +1,148 @@
+package contract
+
+import (
+	"crypto/md5"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The columns of the table.
+const (
+	double    = "s3sinktest"
+	versitygw = "versitygw"
+	minio     = "MinIO"
+)
+
+// A site is one server, as one test sees it: with a bucket of its own and
+// somebody to sign as. The server's zero fields are what it does not have.
+type site struct {
+	column string
+	scheme string
+	url    string
+	client *http.Client
+
+	region string
+	bucket string
+	owner  keys // may do everything
+	writer keys // may s3:PutObject below allowed/, and nothing else
+	kmsKey string
+
+	stsURL     string
+	role       string // its sessions may what writer may
+	externalID string // what the role asks for
+	caller     keys   // whom the role trusts
+	stranger   keys   // whom no role trusts
+
+	// sinkSTS is where the sink assumes its role. It is not stsURL where the
+	// STS is not the server's own.
+	sinkSTS string
+
+	// session is a session of the role that lasts so long.
+	session func(t *testing.T, life time.Duration) keys
+
+	// lacks says what the server does not have, and why.
+	lacks map[need]string
+
+	// kmsBucket makes another bucket, whose default encryption is by kmsKey.
+	// The answer is to the request that says so.
+	kmsBucket func(t *testing.T) (string, answer)
+}
+
+// need is what an expectation takes for granted.
+type need string
+
+const (
+	needsSTS           need = "sts"
+	needsSessionPolicy need = "session policies"
+	needsShortSession  need = "sessions of a second"
+)
+
+// An openSite makes the sites of one server and scheme.
+type openSite struct {
+	column, scheme string
+	open           func(t *testing.T) *site
+}
+
+func sites() []openSite {
+	var all []openSite
+	for _, scheme := range []string{"http", "https"} {
+		all = append(all,
+			openSite{double, scheme, func(t *testing.T) *site { return openDouble(t, scheme) }},
+			openSite{versitygw, scheme, func(t *testing.T) *site { return openVersitygw(t, scheme) }},
+			openSite{minio, scheme, func(t *testing.T) *site { return openMinIO(t, scheme) }},
+		)
+	}
+	return all
+}
+
+// shortLife is that of sessions whose end a test waits for.
+const shortLife = 2 * time.Second
+
+const (
+	region = "eu-west-1"
+
+	// bucketPrefix is what policies name that were written before the bucket.
+	bucketPrefix = "contract-"
+)
+
+func newBucketName() string { return bucketPrefix + strings.ToLower(rand.Text()) }
+
+// A policy is one in the language of IAM.
+type policy struct {
+	Version   string
+	Statement []statement
+}
+
+type statement struct {
+	Effect    string
+	Principal map[string][]string `json:",omitempty"`
+	Action    []string
+	Resource  []string
+}
+
+func (p policy) String() string {
+	text, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // strings alone
+	}
+	return string(text)
+}
+
+// mayPut allows PutObject below a folder of the bucket.
+func mayPut(bucket, folder string) policy {
+	return policy{"2012-10-17", []statement{{
+		Effect:   "Allow",
+		Action:   []string{"s3:PutObject"},
+		Resource: []string{"arn:aws:s3:::" + bucket + "/" + folder + "/*"},
+	}}}
+}
+
+// createKMS is create, and then the bucket's default encryption is set.
+func (s *site) createKMS(t *testing.T) (string, answer) {
+	t.Helper()
+	name := s.create(t)
+	r := to(http.MethodPut, "", `<ServerSideEncryptionConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Rule>`+
+		`<ApplyServerSideEncryptionByDefault><SSEAlgorithm>aws:kms</SSEAlgorithm><KMSMasterKeyID>`+s.kmsKey+
+		`</KMSMasterKeyID></ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>`).with("encryption", "")
+	md := md5.Sum([]byte(r.body))
+	r.header.Set("Content-MD5", base64.StdEncoding.EncodeToString(md[:]))
+	r.bucket = name
+	return name, s.do(t, r)
+}
+
+// create makes a bucket with S3's own API.
+func (s *site) create(t *testing.T) string {
+	t.Helper()
+	name := newBucketName()
+	r := to(http.MethodPut, "", "")
+	r.bucket = name
+	if a := s.do(t, r); a.status != http.StatusOK {
+		t.Fatalf("CreateBucket: %s: %s", a, a.body)
+	}
+	return name
+}
