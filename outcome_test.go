@@ -369,11 +369,9 @@ func (r *recorder) fault() s3sinktest.Fault {
 		if err != nil {
 			panic(err) // it is in memory
 		}
-		_, session, _ := strings.Cut(req.Header.Get("Authorization"), "Credential=")
-		session, _, _ = strings.Cut(session, "/")
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.all = append(r.all, attempt{time.Now(), req.URL.Path, sha256.Sum256(body), session})
+		r.all = append(r.all, attempt{time.Now(), req.URL.Path, sha256.Sum256(body), signer(req)})
 		return false
 	}}
 }

@@ -1,0 +1,161 @@
+package s3sink_test
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+// Whatever STS answers in place of a session, nothing is signed without one,
+// STS is not stormed, and the sink goes on by itself when STS is well again. It
+// is parked if, and only if, STS says that somebody must act.
+func TestSTSAnswers(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		fault  s3sinktest.Fault
+		parked bool
+	}{
+		"down":                    {says(503, "ServiceUnavailable"), false},
+		"failing":                 {says(500, "InternalFailure"), false},
+		"throttled":               {says(400, "Throttling"), false},
+		"hangs":                   {s3sinktest.Fault{Stall: true}, false},
+		"cuts connections":        {s3sinktest.Fault{LoseResponse: true}, false},
+		"behind a broken proxy":   {sends(502, page), false},
+		"200 with a page":         {sends(200, page), false},
+		"200 with nothing":        {sends(200, ""), false},
+		"200 with half an answer": {sends(200, "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>ASIA"), false},
+		"200 without a session":   {sends(200, "<AssumeRoleResponse><AssumeRoleResult></AssumeRoleResult></AssumeRoleResponse>"), false},
+		"role is gone":            {says(403, "AccessDenied"), true},
+		"keys are gone":           {says(403, "InvalidClientTokenId"), true},
+		"refusing proxy":          {sends(403, page), true},
+		"policy too long":         {says(400, "PackedPolicyTooLarge"), true},
+		"session too long":        {says(400, "ValidationError"), true},
+		"region is off":           {says(403, "RegionDisabledException"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+				tt.fault.Operation = "AssumeRole"
+				server.Inject(tt.fault)
+				cfg.MaxObjectEvents = 1
+				sink := open(t, cfg)
+				for range 20 {
+					mustTrack(t, sink, struct{}{})
+				}
+				time.Sleep(time.Hour)
+				if n := count(server, "PutObject"); n != 0 {
+					t.Errorf("%d PUTs without a session", n)
+				}
+				if n := count(server, "AssumeRole"); n < 10 || n > 400 {
+					t.Errorf("%d calls of STS in an hour", n)
+				}
+				if err := sink.Err(); (err != nil) != tt.parked {
+					t.Errorf("Err is %v", err)
+				} else if err != nil && !strings.Contains(err.Error(), s3sinktest.RoleARN) {
+					t.Errorf("%v: does not name the role", err)
+				}
+				server.ClearFaults()
+				time.Sleep(s3sink.DefaultRetryParked)
+				if st := sink.Stats(); st.Delivered != 20 || sink.Err() != nil {
+					t.Errorf("STS is well again, but: %+v, %v", st, sink.Err())
+				}
+				mustClose(t, sink)
+				if n := len(lines(t, server, s3sinktest.Bucket)); n != 20 {
+					t.Errorf("%d events are stored, want 20", n)
+				}
+			})
+		})
+	}
+}
+
+// A role that is deleted serves to the end of its last session. From then on
+// uploads are parked, until it is there again.
+func TestRoleIsDeleted(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+		sink := open(t, cfg)
+		uploadFor(t, sink, 10*time.Minute, time.Minute)
+		server.Inject(s3sinktest.Fault{Operation: "AssumeRole", Status: 403, Code: "AccessDenied"})
+		uploadFor(t, sink, 45*time.Minute, time.Minute)
+		if err := sink.Err(); err != nil {
+			t.Errorf("parked although the session is good: %v", err)
+		}
+		time.Sleep(10 * time.Minute)
+		mustTrack(t, sink, struct{}{})
+		time.Sleep(6 * time.Minute) // closed by age
+		var refused *s3sink.UploadError
+		if err := sink.Err(); !errors.As(err, &refused) || refused.Status != 403 || !strings.Contains(err.Error(), s3sinktest.RoleARN) {
+			t.Errorf("Err is %v, want that the role was refused", err)
+		}
+		server.ClearFaults()
+		time.Sleep(s3sink.DefaultRetryParked)
+		if st := sink.Stats(); st.Pending != 0 || sink.Err() != nil {
+			t.Errorf("the role is there again: %+v, %v", st, sink.Err())
+		}
+		mustClose(t, sink)
+	})
+}
+
+// A session that ends in the middle of fifty uploads costs one new session and
+// a repeat of each.
+func TestSessionEndsInMidUpload(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+		const uploads = 50
+		ended := new(endedSession)
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 400, Code: "ExpiredToken", Delay: time.Second, Match: ended.signed})
+		cfg.UploadConcurrency = uploads
+		cfg.MaxObjectEvents = 1
+		cfg.Hooks.Parked = func(p s3sink.Parked) { t.Errorf("parked: %v", p.Err) }
+		cfg.Hooks.Uploaded = func(u s3sink.Uploaded) {
+			if u.Attempts != 2 {
+				t.Errorf("%d attempts for %s, want 2", u.Attempts, u.Object.Key)
+			}
+		}
+		sink := open(t, cfg)
+		for i := range uploads {
+			mustTrack(t, sink, map[string]int{"n": i})
+		}
+		began := time.Now()
+		mustFlush(t, sink)
+		if waited := time.Since(began); waited > 2*time.Second {
+			t.Errorf("waited %v, want no backoff", waited)
+		}
+		mustClose(t, sink)
+		if n := count(server, "AssumeRole"); n != 2 {
+			t.Errorf("%d sessions, want 2", n)
+		}
+		if n := len(lines(t, server, s3sinktest.Bucket)); n != uploads || server.StoredPuts() != uploads {
+			t.Errorf("%d lines in %d stored PUTs, want %d", n, server.StoredPuts(), uploads)
+		}
+	})
+}
+
+// endedSession is the first session that a request is signed with.
+type endedSession struct {
+	mu  sync.Mutex
+	key string
+}
+
+func (e *endedSession) signed(r *http.Request) bool {
+	key := signer(r)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.key == "" {
+		e.key = key
+	}
+	return key == e.key
+}
+
+// signer returns the id of the access key that r is signed with.
+func signer(r *http.Request) string {
+	_, key, _ := strings.Cut(r.Header.Get("Authorization"), "Credential=")
+	key, _, _ = strings.Cut(key, "/")
+	return key
+}
