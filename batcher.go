@@ -53,7 +53,7 @@ type fate int
 const (
 	delivered   fate = iota
 	quarantined      // their object is damaged
-	dropped          // given up by Close
+	dropped          // given up by Close, or taken while Config.Disabled
 	fates
 )
 
@@ -316,8 +316,21 @@ func (b *batcher) settled(seg *spool.Segment, as fate) {
 	b.spool.Remove(seg)
 }
 
+// discard counts an event that is not kept, as accepted and dropped at once, so
+// that the books balance at any moment.
+func (b *batcher) discard() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return ErrClosed
+	}
+	b.accepted++
+	b.settledEvents[dropped]++
+	return nil
+}
+
 // settleLocked takes a block out of the books, and tells who waits for it. It
-// is the only place where events end.
+// is the only place where events end, but for those that discard takes.
 func (b *batcher) settleLocked(blk *block, as fate) {
 	events := blk.events.Load()
 	b.settledEvents[as] += events

@@ -59,6 +59,13 @@ type Config struct {
 	// day, and not across days. Defaults to now, for every event.
 	ReceivedAt func(event any) time.Time
 
+	// Disabled makes a sink that sends nothing: events are checked, counted as
+	// Accepted and Dropped, and gone; nothing is held and no hook is called.
+	// Flush and Close return nil. [Sink.Validate] works as ever, and so does the
+	// check of this Config: both are for before it is enabled. It is Segment's
+	// "enabled": false.
+	Disabled bool
+
 	// Region is the bucket's. If it is empty, S3 is asked for it by the first
 	// upload, unless Endpoint is set. AWS_REGION is not read: it is where the
 	// program runs.

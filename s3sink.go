@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -90,6 +91,9 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 		return nil, err
 	}
 	s.own = s.sources.get(s, cfg.SourceID)
+	if cfg.Disabled {
+		cfg.Logger.Warn("s3sink: the sink is disabled: events are checked, counted and dropped", slog.String("bucket", s.bucket))
+	}
 	return s, nil
 }
 
@@ -166,10 +170,13 @@ func (s *Sink) Source(id string) (*Source, error) {
 // are parked; the sink goes on trying. It waits for no backoff, and where uploads
 // are parked it makes only a few attempts. Flush does not stop new events. After
 // a Close that dropped events it returns [ErrClosed], and [ErrDamaged] if events
-// that it waited for were set aside.
+// that it waited for were set aside. With Config.Disabled it returns nil at once.
 func (s *Sink) Flush(ctx context.Context) error { return s.flush(ctx, nil) }
 
 func (s *Sink) flush(ctx context.Context, src *Source) error {
+	if s.cfg.Disabled {
+		return nil
+	}
 	w := s.batcher.await(src)
 	s.batcher.sealAll(src, SealedByFlush)
 	s.uploader.Hurry()
@@ -192,10 +199,11 @@ const closeGrace = time.Second
 // Close stops the sink: it takes no more events, closes every open object and
 // uploads until everything is in S3 or ctx ends. It returns nil only if
 // everything is in S3, and a [*CloseError] that counts the rest if not; without
-// a spool the rest is lost. ctx bounds the network: what is open is compressed
-// first, at most MaxMemory, and hooks that are queued get a second at the end.
-// Every call waits for the same shutdown, which the first call's ctx bounds,
-// and returns the same error.
+// a spool the rest is lost. With Config.Disabled nothing was to be in S3, and it
+// returns nil. ctx bounds the network: what is open is compressed first, at most
+// MaxMemory, and hooks that are queued get a second at the end. Every call waits
+// for the same shutdown, which the first call's ctx bounds, and returns the same
+// error.
 func (s *Sink) Close(ctx context.Context) error {
 	s.closing.Do(func() {
 		go func() {
@@ -226,7 +234,7 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	s.hooks.drain(grace)
 
 	st := s.Stats()
-	if st.Dropped == 0 && st.Quarantined == 0 {
+	if s.cfg.Disabled || st.Dropped == 0 && st.Quarantined == 0 {
 		return nil
 	}
 	lost := &CloseError{Delivered: st.Delivered, Dropped: st.Dropped, Quarantined: st.Quarantined}

@@ -106,6 +106,9 @@ func (s *Source) add(ctx context.Context, line []byte, received time.Time) error
 	if ctx.Err() != nil {
 		return errors.Join(context.Cause(ctx), s.sink.Err())
 	}
+	if s.sink.cfg.Disabled {
+		return b.discard()
+	}
 	var granted int64
 	for {
 		need, excess, err := s.tryAdd(line, received, granted)

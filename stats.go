@@ -14,7 +14,7 @@ type Stats struct {
 	Delivered   int64 // in S3
 	Pending     int64 // in the sink
 	Quarantined int64 // in objects that were found damaged
-	Dropped     int64 // given up by Close
+	Dropped     int64 // given up by Close, or taken by a sink that is Disabled
 
 	Rejected int64 // calls of Track that returned an error; not in Accepted
 
