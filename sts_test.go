@@ -82,7 +82,7 @@ func TestRoleIsDeleted(t *testing.T) {
 		sink := open(t, cfg)
 		uploadFor(t, sink, 10*time.Minute, time.Minute)
 		server.Inject(s3sinktest.Fault{Operation: "AssumeRole", Status: 403, Code: "AccessDenied"})
-		uploadFor(t, sink, 45*time.Minute, time.Minute)
+		uploadFor(t, sink, 48*time.Minute, time.Minute)
 		if err := sink.Err(); err != nil {
 			t.Errorf("parked although the session is good: %v", err)
 		}
