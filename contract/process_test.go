@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/big"
@@ -35,9 +36,19 @@ const startLimit = time.Minute
 
 // TestMain ends what the tests have started.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if !isSet("test.parallel") {
+		flag.Set("test.parallel", "16") // most of what they do is wait
+	}
 	code := m.Run()
 	stopAll()
 	os.Exit(code)
+}
+
+func isSet(name string) bool {
+	set := false
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == name })
+	return set
 }
 
 var (

@@ -74,7 +74,7 @@ var theSink = []expectation{
 	},
 	{
 		name: "sink: 3 answers get lost",
-		aws:  everything + ", 3 objects there already",
+		aws:  everything + ", some there already",
 		see: func(t *testing.T, s *site) string {
 			cfg := s.sink(s.asWriter())
 			cfg.HTTPClient = newLossy(s.client, 3)
@@ -289,7 +289,7 @@ func (s *site) outcome(t *testing.T, r *run, cfg s3sink.Config) string {
 	}
 	says := fmt.Sprintf("%d events of 2 sources, each once", len(got))
 	if st.LostAnswers > 0 {
-		says += fmt.Sprintf(", %d objects there already", st.LostAnswers)
+		says += ", some there already" // not 3: the answer to a repeat may get lost too
 	}
 	if cfg.Encryption.String() != s3sink.BucketDefault().String() && encryption != "" {
 		says += ", " + encryption

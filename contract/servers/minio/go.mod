@@ -7,7 +7,10 @@ tool (
 	github.com/s3sink/s3sink/contract/servers/minio
 )
 
-require github.com/minio/madmin-go/v3 v3.0.109
+require (
+	github.com/minio/madmin-go/v3 v3.0.109
+	github.com/minio/minio-go/v7 v7.0.91
+)
 
 require (
 	aead.dev/mem v0.2.0 // indirect
@@ -162,7 +165,6 @@ require (
 	github.com/minio/mc v0.0.0-20250313080218-cf909e1063a9 // indirect
 	github.com/minio/md5-simd v1.1.2 // indirect
 	github.com/minio/minio v0.0.0-20260212201848-7aac2a2c5b7c // indirect
-	github.com/minio/minio-go/v7 v7.0.91 // indirect
 	github.com/minio/mux v1.9.2 // indirect
 	github.com/minio/pkg/v3 v3.1.3 // indirect
 	github.com/minio/selfupdate v0.6.0 // indirect

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/minio/madmin-go/v3"
+	"github.com/minio/minio-go/v7/pkg/credentials"
 )
 
 type user struct {
@@ -45,7 +46,10 @@ func run(ctx context.Context, address, cert string) error {
 	if err := json.NewDecoder(os.Stdin).Decode(&users); err != nil {
 		return err
 	}
-	client, err := madmin.New(address, os.Getenv("ACCESS"), os.Getenv("SECRET"), cert != "")
+	client, err := madmin.NewWithOptions(address, &madmin.Options{
+		Creds:  credentials.NewStaticV4(os.Getenv("ACCESS"), os.Getenv("SECRET"), ""),
+		Secure: cert != "",
+	})
 	if err != nil {
 		return err
 	}
