@@ -188,7 +188,7 @@ type world struct {
 
 const (
 	ownAccount = s3sinktest.AccountID
-	intruder   = "arn:aws:iam::999999999999:role/Customer"
+	customerRole   = "arn:aws:iam::999999999999:role/Customer"
 )
 
 var worlds = map[string]world{
@@ -200,7 +200,7 @@ var worlds = map[string]world{
 	}, s3sink.Setup{}, s3sinktest.BucketSettings{}},
 	"prefix": {func(c *s3sink.Config) { c.Bucket += "/path/prefix"; c.KeyFormat = s3sink.HiveKeys }, s3sink.Setup{}, s3sinktest.BucketSettings{}},
 	"two hops": {func(c *s3sink.Config) {
-		c.Credentials = s3sink.AssumeRole(intruder, "customer-7", s3sink.Via(c.Credentials))
+		c.Credentials = s3sink.AssumeRole(customerRole, "customer-7", s3sink.Via(c.Credentials))
 	}, s3sink.Setup{CrossAccount: true}, s3sinktest.BucketSettings{Owner: ownAccount}},
 	"access keys": {func(c *s3sink.Config) { c.Credentials = service }, s3sink.Setup{}, s3sinktest.BucketSettings{}},
 	"access keys of another account": {func(c *s3sink.Config) {
