@@ -1,0 +1,5 @@
+//go:build race
+
+package s3sink_test
+
+const raceEnabled = true
