@@ -320,16 +320,23 @@ func unpack(t *testing.T, key, body string) []string {
 // runOverSessions sends events for five seconds, with sessions of two.
 func (s *site) runOverSessions(t *testing.T) string {
 	t.Helper()
-	var sessions atomic.Int64
-	cfg := s.sink(s3sink.Provider(aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
-		sessions.Add(1)
+	var mu sync.Mutex // held while the provider uses t
+	sessions, over := 0, false
+	provider := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if over { // the SDK's cache may ask for one more, and nobody waits for it
+			return aws.Credentials{}, errors.New("the test is over")
+		}
+		sessions++
 		expires := time.Now().Add(shortLife)
 		k := s.session(t, shortLife)
 		return aws.Credentials{
 			AccessKeyID: k.id, SecretAccessKey: k.secret, SessionToken: k.token,
 			CanExpire: true, Expires: expires,
 		}, nil
-	})))
+	})
+	cfg := s.sink(s3sink.Provider(provider))
 	says := s.runWith(t, cfg, func(ctx context.Context, r *run) {
 		again := time.NewTicker(5 * time.Second / 100)
 		defer again.Stop()
@@ -342,7 +349,10 @@ func (s *site) runOverSessions(t *testing.T) string {
 			}
 		}
 	})
-	if sessions.Load() > 2 {
+	mu.Lock()
+	defer mu.Unlock()
+	over = true
+	if sessions > 2 {
 		says += ", over several sessions"
 	}
 	return says
