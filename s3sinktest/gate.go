@@ -28,8 +28,6 @@ func (s *Server) Freeze(freeze bool) { s.gate.freeze(freeze) }
 
 // gate stands between the server and the network, below TLS.
 type gate struct {
-	closing <-chan struct{}
-
 	mu       sync.Mutex // guards what is below; held for no wait
 	refusing bool
 	frozen   chan struct{} // nil unless frozen; closed by the thaw
@@ -88,7 +86,7 @@ func (l *gatedListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if !l.gate.refuses() {
-			return &gatedConn{Conn: conn, gate: l.gate, closed: make(chan struct{}), late: make(chan struct{})}, nil
+			return &gatedConn{Conn: conn, gate: l.gate, closed: make(chan struct{})}, nil
 		}
 		if tcp, ok := conn.(*net.TCPConn); ok {
 			tcp.SetLinger(0) // a reset in place of a polite end
@@ -97,42 +95,35 @@ func (l *gatedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// gatedConn is the server's end of a connection. It does as much of
-// deadlines during a freeze as net/http and crypto/tls ask for.
+// gatedConn is the server's end of a connection.
 type gatedConn struct {
 	net.Conn
 	gate   *gate
 	once   sync.Once
 	closed chan struct{}
 
-	mu      sync.Mutex    // guards what is below; held for no wait
-	late    chan struct{} // closed while the read deadline is in the past
-	isLate  bool
+	mu      sync.Mutex // guards writeBy; held for no wait
 	writeBy time.Time
 }
 
-// wait returns when the server is not frozen, or when the connection has been
-// closed or interrupted.
-func (c *gatedConn) wait(interrupted <-chan struct{}) {
+// wait returns when the server is not frozen, or the connection closed.
+func (c *gatedConn) wait() {
 	for thaw := c.gate.thaw(); thaw != nil; thaw = c.gate.thaw() {
 		select {
 		case <-thaw:
-		case <-interrupted:
-			return
 		case <-c.closed:
-			return
-		case <-c.gate.closing:
 			return
 		}
 	}
 }
 
-// Read waits on both sides: most freezes find it waiting for the client's next
-// request, and that request is not to be seen.
+// Read waits with what it has read: most freezes find it waiting for the
+// client's next request, and that request is not to be seen. It does not hurry
+// for a deadline. Only net/http has one, to take back a background read, and
+// who waits for that can wait for the thaw.
 func (c *gatedConn) Read(p []byte) (int, error) {
-	c.wait(c.interrupted())
 	n, err := c.Conn.Read(p)
-	c.wait(c.interrupted())
+	c.wait()
 	return n, err
 }
 
@@ -145,8 +136,15 @@ func (c *gatedConn) Write(p []byte) (int, error) {
 	if inHurry && c.gate.thaw() != nil {
 		return 0, os.ErrDeadlineExceeded
 	}
-	c.wait(nil)
+	c.wait()
 	return c.Conn.Write(p)
+}
+
+func (c *gatedConn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	c.writeBy = t
+	c.mu.Unlock()
+	return c.Conn.SetWriteDeadline(t)
 }
 
 func (c *gatedConn) Close() error {
@@ -160,47 +158,4 @@ func (c *gatedConn) CloseWrite() error {
 		return half.CloseWrite()
 	}
 	return nil
-}
-
-func (c *gatedConn) SetDeadline(t time.Time) error {
-	c.setReadBy(t)
-	c.setWriteBy(t)
-	return c.Conn.SetDeadline(t)
-}
-
-func (c *gatedConn) SetReadDeadline(t time.Time) error {
-	c.setReadBy(t)
-	return c.Conn.SetReadDeadline(t)
-}
-
-func (c *gatedConn) SetWriteDeadline(t time.Time) error {
-	c.setWriteBy(t)
-	return c.Conn.SetWriteDeadline(t)
-}
-
-func (c *gatedConn) interrupted() <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.late
-}
-
-// setReadBy wakes a Read for a deadline in the past: that is how net/http takes
-// its background read back.
-func (c *gatedConn) setReadBy(t time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	late := !t.IsZero() && !t.After(time.Now())
-	switch {
-	case late && !c.isLate:
-		close(c.late)
-	case !late && c.isLate:
-		c.late = make(chan struct{})
-	}
-	c.isLate = late
-}
-
-func (c *gatedConn) setWriteBy(t time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.writeBy = t
 }

@@ -43,6 +43,37 @@ func TestCutAfter(t *testing.T) {
 	})
 }
 
+// TestCutAfterReads sends a body bit by bit: the cut comes after as much of it
+// as was asked for, and no sooner.
+func TestCutAfterReads(t *testing.T) {
+	inBubble(t, func(t *testing.T, srv *s3sinktest.Server) {
+		srv.Inject(s3sinktest.Fault{CutAfter: 20})
+		req := request{method: "PUT", path: "/events/key", body: strings.Repeat("x", 100)}.build(t, srv)
+		body, writer := io.Pipe()
+		req.Body = body
+		client := srv.HTTPClient()
+		done := make(chan error)
+		go func() {
+			_, err := client.Do(req)
+			done <- err
+		}()
+		for range 2 {
+			if len(srv.Requests()) != 0 {
+				t.Error("cut too soon")
+			}
+			writer.Write(make([]byte, 10))
+			synctest.Wait()
+		}
+		if len(srv.Requests()) != 1 {
+			t.Error("not cut")
+		}
+		writer.CloseWithError(io.ErrUnexpectedEOF)
+		if err := <-done; err == nil {
+			t.Error("answered")
+		}
+	})
+}
+
 func TestReadRate(t *testing.T) {
 	inBubble(t, func(t *testing.T, srv *s3sinktest.Server) {
 		client := s3Client(srv, userKeys)
@@ -234,6 +265,7 @@ func TestFrozenRequests(t *testing.T) {
 			}
 
 			// On a connection that is open and on a new one, nothing comes back.
+			synctest.Wait() // until the server waits for the next request
 			srv.Freeze(true)
 			for _, client := range []*s3.Client{warm, s3Client(srv, userKeys)} {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

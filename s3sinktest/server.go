@@ -79,6 +79,7 @@ func NewServer(opts ...Option) *Server {
 		opt(&o)
 	}
 	s := &Server{
+		gate:    new(gate),
 		closing: make(chan struct{}),
 		closed:  make(chan struct{}),
 		buckets: make(map[string]*bucket),
@@ -86,7 +87,6 @@ func NewServer(opts ...Option) *Server {
 		roles:   make(map[string]role),
 		kmsKeys: make(map[string]kmsKey),
 	}
-	s.gate = &gate{closing: s.closing}
 	s.listen(o)
 	s.http = &http.Server{
 		Handler:   http.HandlerFunc(s.serve),

@@ -57,6 +57,8 @@ func TestAssumeRoleAnswers(t *testing.T) {
 			{"chained for too long", "400 ValidationError", map[string]string{"RoleArn": open, "DurationSeconds": "3601"}, session},
 			{"policy", "200", map[string]string{"RoleArn": open, "Policy": allow("s3:*", "*")}, aws.Credentials{}},
 			{"longest policy", "200", map[string]string{"RoleArn": open, "Policy": allow("s3:*", "*") + strings.Repeat(" ", 2048-len(allow("s3:*", "*")))}, aws.Credentials{}},
+			{"longest policy, not in ASCII", "200", map[string]string{"RoleArn": open,
+				"Policy": allow("s3:*", "arn:aws:s3:::"+strings.Repeat("ü", 2048-len(allow("s3:*", "arn:aws:s3:::"))))}, aws.Credentials{}},
 			{"policy of a resource", "400 MalformedPolicyDocument", map[string]string{"RoleArn": open, "Policy": bucketAllow(user, "s3:PutObject", "arn:aws:s3:::events/*")}, aws.Credentials{}},
 			{"policy that AWS may understand", "501 NotImplemented", map[string]string{"RoleArn": open, "Policy": allow("s3:*", "arn:aws:s3:::${aws:username}")}, aws.Credentials{}},
 			{"not a policy", "400 MalformedPolicyDocument", map[string]string{"RoleArn": open, "Policy": `{"Version"`}, aws.Credentials{}},
