@@ -38,14 +38,14 @@ func (s *outageStore) RoundTrip(r *http.Request) (*http.Response, error) {
 func TestFullSpeedIntoNothing(t *testing.T) {
 	t.Parallel()
 	const producers, sources = 8, 5
-	calls := 40_000
-	if raceEnabled { // which makes each call thirty times as slow
-		calls = 10_000
-	}
 	store := new(outageStore)
 	cfg := store.config()
 	cfg.HTTPClient.Transport = store
+	calls := 40_000
 	cfg.MaxMemory = 32 << 20
+	if raceEnabled { // which makes each call thirty times as slow
+		calls, cfg.MaxMemory = 4_000, 8<<20
+	}
 	sink := open(t, cfg)
 	lines := make([][]byte, 256)
 	random := rand.New(rand.NewPCG(4, 4))

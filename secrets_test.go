@@ -1,0 +1,89 @@
+package s3sink_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+// careless is an event whose own code panics with whatever it holds.
+type careless struct{ cfg s3sink.Config }
+
+func (c careless) MarshalJSON() ([]byte, error) {
+	panic(fmt.Sprintf("%v %+v %#v", c.cfg, c.cfg, &c.cfg))
+}
+
+// However a sink fails, neither the secret key nor the token of a session is in
+// what it says: errors, hooks, the log, and panics of the user's own code.
+func TestSecretsStaySecret(t *testing.T) {
+	t.Parallel()
+	const canary = "CANARY"
+	for _, o := range outcomes {
+		bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+			var mu sync.Mutex
+			var said strings.Builder
+			say := func(v any) {
+				mu.Lock()
+				defer mu.Unlock()
+				for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x"} {
+					fmt.Fprintf(&said, verb+"\n", v)
+				}
+				slog.New(slog.NewJSONHandler(&said, nil)).Info("x", "v", v)
+				slog.New(slog.NewTextHandler(&said, nil)).Info("x", "v", v)
+				text, _ := json.Marshal(v)
+				said.Write(text)
+			}
+			server.AddUser(s3sinktest.User{ARN: "arn:aws:iam::123456789012:user/base", AccessKeyID: "AKIABASE", SecretAccessKey: canary})
+			base := s3sink.AccessKeys("AKIABASE", canary, "")
+			cfg.Credentials = s3sink.AssumeRole(s3sinktest.RoleARN, s3sinktest.ExternalID, s3sink.Via(base))
+			server.AddRole(s3sinktest.Role{ARN: s3sinktest.RoleARN, TrustedPrincipals: []string{"*"}, ExternalID: s3sinktest.ExternalID})
+			var log strings.Builder
+			cfg.Logger = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			cfg.Hooks = s3sink.Hooks{
+				Sealed:   func(s s3sink.Sealed) { panic(fmt.Sprintf("%+v %#v", cfg, cfg)) },
+				Attempt:  func(a s3sink.Attempt) { say(a); say(a.Err) },
+				Parked:   func(p s3sink.Parked) { say(p) },
+				Uploaded: func(u s3sink.Uploaded) { say(u) },
+			}
+			sink := open(t, cfg)
+			say(sink.Track(careless{cfg}))
+			o.fault.Operation = "PutObject"
+			server.Inject(o.fault)
+			server.Inject(s3sinktest.Fault{Operation: "AssumeRole", Times: 1, Status: 403, Code: "AccessDenied", Message: "no"})
+			mustTrack(t, sink, struct{}{})
+			time.Sleep(7 * time.Minute)
+			say(sink.Err())
+			server.ClearFaults()
+			mustClose(t, sink)
+
+			all := said.String() + log.String()
+			secrets := []string{canary}
+			for _, r := range server.Requests() {
+				if token := r.Header.Get("X-Amz-Security-Token"); token != "" {
+					secrets = append(secrets, token, fmt.Sprintf("%q", token))
+				}
+				if _, signature, ok := strings.Cut(r.Header.Get("Authorization"), "Signature="); ok {
+					secrets = append(secrets, signature)
+				}
+			}
+			if len(secrets) < 4 {
+				t.Fatal("no session was used")
+			}
+			for _, secret := range secrets {
+				if strings.Contains(all, secret) || strings.Contains(all, fmt.Sprintf("%x", secret)) {
+					t.Fatalf("%s: %.20s… is told", o.answer, secret)
+				}
+			}
+			if !strings.Contains(log.String(), "a hook panicked") {
+				t.Error("the hook did not panic")
+			}
+		})
+	}
+}
