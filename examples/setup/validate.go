@@ -1,0 +1,29 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/s3sink/s3sink"
+)
+
+// validate makes a sink only to ask whether it can write.
+func validate(ctx context.Context, cfg s3sink.Config, out *printer, stderr io.Writer) (ok bool, err error) {
+	cfg.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	sink, err := s3sink.New(ctx, cfg)
+	if err != nil {
+		return false, err
+	}
+	defer sink.Close(ctx) // it holds no events
+	if isTerminal(stderr) {
+		fmt.Fprintln(stderr, "setup: validating; where something is refused, this takes some seconds")
+	}
+	report, err := sink.ValidateReport(ctx)
+	if err != nil {
+		return false, err
+	}
+	out.report(report)
+	return report.Err == nil, nil
+}
