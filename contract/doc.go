@@ -2,7 +2,7 @@
 // tests. It runs against s3sinktest, the double that the library's own tests
 // use, and against real servers, so that the double cannot drift from them:
 //
-//	cd contract && GOWORK=off go test ./...
+//	cd contract && GOWORK=off go test -count=1 ./...
 //
 // The servers are built from the versions that servers/*/go.mod pin; nothing
 // but Go is needed. What each answered is in docs/contract.md, which the tests

@@ -76,7 +76,7 @@ or 405, it refuses to do what its documentation says that it does not do.
 
 To run it again, with nothing but Go (two to eight minutes at first, to build the servers; half a minute later):
 
-    cd contract && GOWORK=off go test ./...
+    cd contract && GOWORK=off go test -count=1 ./...
 
 With ` + "`-update`" + ` that command writes this page; without, it fails when this page is not what it sees.
 `
