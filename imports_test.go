@@ -30,6 +30,8 @@ var arrows = []struct {
 }{
 	{"internal/budget/*.go", nil},
 	{"internal/uuid7/*.go", nil},
+	{"internal/vfs/*.go", nil},
+	{"internal/vfs/crashfs/*.go", []string{"internal/vfs"}},
 	{"internal/deflate/*.go", []string{"github.com/klauspost/compress/..."}},
 	{"internal/spool/*.go", []string{"internal/deflate"}},
 	{"internal/s3put/*.go", []string{"github.com/aws/..."}},

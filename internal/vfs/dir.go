@@ -1,0 +1,162 @@
+package vfs
+
+import (
+	"cmp"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+)
+
+// dir is a directory of the operating system.
+type dir struct {
+	path   string // for RefusedErrors of subdirectories
+	root   *os.Root
+	opts   Options
+	system FileSystem
+
+	// self is the directory as a file, open as long as dir is: syncing must not
+	// fail for want of a descriptor, and the kernel reports a failed write to
+	// those who had the file open then.
+	self *os.File
+
+	mu   sync.Mutex
+	lock *os.File // see Lock
+}
+
+func (d *dir) Create(name string) (File, error) {
+	if !ValidName(name) {
+		return nil, fail("create", name, fs.ErrInvalid)
+	}
+	f, err := d.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, fail("create", name, err)
+	}
+	return &file{name: name, f: f}, nil
+}
+
+func (d *dir) Open(name string) (File, error) {
+	if !ValidName(name) {
+		return nil, fail("open", name, fs.ErrInvalid)
+	}
+	f, err := d.openRegular(name, openFlags)
+	if err != nil {
+		return nil, fail("open", name, err)
+	}
+	return &file{name: name, f: f, readOnly: true}, nil
+}
+
+// openRegular opens a regular file. It looks before it opens, because opening a
+// device or a FIFO does something to it, and after, because the name may stand
+// for something else by then: a Root follows symlinks that stay inside of it.
+func (d *dir) openRegular(name string, flags int) (*os.File, error) {
+	seen, err := d.root.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !seen.Mode().IsRegular() {
+		return nil, ErrNotRegular
+	}
+	f, err := d.root.OpenFile(name, flags, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !os.SameFile(seen, info) {
+		err = ErrNotRegular
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (d *dir) Remove(name string) error {
+	switch {
+	case !ValidName(name):
+		return fail("remove", name, fs.ErrInvalid)
+	case name == LockName:
+		return fail("remove", name, fs.ErrPermission)
+	}
+	info, err := d.root.Lstat(name)
+	if err == nil && info.IsDir() {
+		err = ErrNotRegular
+	}
+	if err == nil {
+		err = d.root.Remove(name)
+	}
+	return fail("remove", name, err)
+}
+
+func (d *dir) List() ([]Entry, error) {
+	f, err := d.root.Open(".")
+	if err != nil {
+		return nil, fail("list", ".", err)
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, fail("list", ".", err)
+	}
+	list := make([]Entry, 0, len(names))
+	for _, name := range names {
+		info, err := d.root.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed since
+		}
+		if err != nil {
+			return nil, fail("list", name, err)
+		}
+		e := Entry{Name: name, Type: info.Mode().Type()}
+		if info.Mode().IsRegular() {
+			e.Size = info.Size()
+		}
+		list = append(list, e)
+	}
+	slices.SortFunc(list, func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+func (d *dir) Sync() error { return fail("sync", ".", syncDir(d.self)) }
+
+func (d *dir) Sub(name string) (Dir, error) {
+	if !ValidName(name) || name == LockName {
+		return nil, fail("open", name, fs.ErrInvalid)
+	}
+	if err := d.root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fail("mkdir", name, err)
+	}
+	seen, err := d.root.Lstat(name)
+	if err != nil {
+		return nil, fail("open", name, err)
+	}
+	path := filepath.Join(d.path, name)
+	if err := checkDirectory(path, seen); err != nil {
+		return nil, err
+	}
+	root, err := d.root.OpenRoot(name)
+	if err != nil {
+		return nil, fail("open", name, err)
+	}
+	return newDir(path, root, seen, d.opts)
+}
+
+func (d *dir) FileSystem() FileSystem { return d.system }
+
+func (d *dir) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var errs []error
+	if d.self != nil {
+		errs = append(errs, fail("close", ".", d.self.Close()))
+	}
+	errs = append(errs, d.root.Close())
+	if d.lock != nil { // last: until here others must stay out
+		errs = append(errs, fail("close", LockName, d.lock.Close()))
+		d.lock = nil
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,35 @@
+package vfs
+
+import (
+	"os"
+	"syscall"
+)
+
+const mntLocal = 0x1000 // MNT_LOCAL of sys/mount.h
+
+// syncFile asks the drive to empty its cache (F_FULLFSYNC), which fsync does
+// not on this system.
+func syncFile(f *os.File) error { return f.Sync() }
+
+func fileSystem(f *os.File) (FileSystem, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return FileSystem{}, err
+	}
+	var st syscall.Statfs_t
+	var result error
+	if err := raw.Control(func(fd uintptr) { result = syscall.Fstatfs(int(fd), &st) }); err != nil {
+		return FileSystem{}, err
+	}
+	if result != nil {
+		return FileSystem{}, result
+	}
+	name := make([]byte, 0, len(st.Fstypename))
+	for _, c := range st.Fstypename {
+		if c == 0 {
+			break
+		}
+		name = append(name, byte(c))
+	}
+	return FileSystem{Name: string(name), Network: st.Flags&mntLocal == 0}, nil
+}

@@ -1,0 +1,81 @@
+package vfs
+
+import (
+	"os"
+	"strconv"
+	"syscall"
+)
+
+// syncFile leaves out what fsync does for times and such: a read after a crash
+// needs the length, and fdatasync brings that to the disk too.
+func syncFile(f *os.File) error {
+	return control(f, syscall.Fdatasync)
+}
+
+// control calls a system call with f's descriptor until no signal interrupts it.
+func control(f *os.File, call func(fd int) error) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var result error
+	if err := raw.Control(func(fd uintptr) {
+		for {
+			if result = call(int(fd)); result != syscall.EINTR {
+				return
+			}
+		}
+	}); err != nil {
+		return err
+	}
+	return result
+}
+
+func fileSystem(f *os.File) (FileSystem, error) {
+	var st syscall.Statfs_t
+	if err := control(f, func(fd int) error { return syscall.Fstatfs(fd, &st) }); err != nil {
+		return FileSystem{}, err
+	}
+	return byMagic(uint32(st.Type)), nil // its Go type, and its sign, depend on the architecture
+}
+
+// byMagic knows the numbers of linux/magic.h and of drivers outside of the
+// kernel. What it does not know is taken for a disk.
+func byMagic(magic uint32) FileSystem {
+	if known, ok := magics[magic]; ok {
+		return known
+	}
+	return FileSystem{Name: "0x" + strconv.FormatUint(uint64(magic), 16)}
+}
+
+var magics = map[uint32]FileSystem{
+	0xef53:     {Name: "ext4"},
+	0x58465342: {Name: "xfs"},
+	0x9123683e: {Name: "btrfs"},
+	0xf2f52010: {Name: "f2fs"},
+	0x2fc12fc1: {Name: "zfs"},
+	0xca451a4e: {Name: "bcachefs"},
+
+	0x01021994: {Name: "tmpfs", Volatile: true},
+	0x858458f6: {Name: "ramfs", Volatile: true},
+	0x794c7630: {Name: "overlay", Volatile: true},
+	0x65735546: {Name: "fuse", Volatile: true}, // virtiofs too
+	0x01021997: {Name: "9p", Volatile: true},   // a virtual machine's or sandbox's window to its host
+	0x786f4256: {Name: "vboxsf", Volatile: true},
+	0xbacbacbc: {Name: "vmhgfs", Volatile: true},
+
+	0x6969:     {Name: "nfs", Network: true},
+	0x517b:     {Name: "smb", Network: true},
+	0xfe534d42: {Name: "smb2", Network: true},
+	0xff534d42: {Name: "cifs", Network: true},
+	0x564c:     {Name: "ncp", Network: true},
+	0x5346414f: {Name: "afs", Network: true},
+	0x6b414653: {Name: "afs", Network: true},
+	0x73757245: {Name: "coda", Network: true},
+	0x00c36400: {Name: "ceph", Network: true},
+	0x0bd00bd0: {Name: "lustre", Network: true},
+	0x47504653: {Name: "gpfs", Network: true},
+	0x19830326: {Name: "beegfs", Network: true},
+	0x7461636f: {Name: "ocfs2", Network: true},
+	0x01161970: {Name: "gfs2", Network: true},
+}

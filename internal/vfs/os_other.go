@@ -1,0 +1,9 @@
+//go:build !linux && !darwin
+
+package vfs
+
+import "os"
+
+func syncFile(f *os.File) error { return f.Sync() }
+
+func fileSystem(*os.File) (FileSystem, error) { return FileSystem{}, nil }

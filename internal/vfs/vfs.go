@@ -1,0 +1,141 @@
+// Package vfs is the few file operations that the journal needs, in one
+// directory that belongs to this process.
+//
+// A file is created, appended to, synced, read and removed, and never renamed
+// or overwritten. What is on disk after a power cut, and no more than this, is
+// what the journal may count on:
+//
+//   - bytes that were in the file when a [File.Sync] began that returned nil,
+//   - the entry of a file that was there, or gone, when a [Dir.Sync] began that
+//     returned nil.
+//
+// Everything else may be on disk or not, in any order. After a Sync that failed
+// even a later one that returns nil says nothing about the bytes before it.
+// Package crashfs is a directory in memory that takes these sentences at their
+// word.
+//
+// Systems differ in this:
+//
+//	            File.Sync     Dir.Sync           Lock        owner, mode, network
+//	Linux       fdatasync     fsync              flock       checked
+//	macOS       F_FULLFSYNC   F_FULLFSYNC        flock       checked
+//	BSD         fsync         fsync              flock       owner and mode
+//	Windows     FlushFile…    nothing: NTFS      LockFileEx  not checked: access
+//	                          logs its entries               lists decide
+//	others      fsync         nothing            refused     not checked
+package vfs
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"strings"
+)
+
+// LockName is the file that [Dir.Lock] locks. It stays for ever: who unlinks a
+// lock file lets two processes lock two files of one name.
+const LockName = "LOCK"
+
+// Dir is one directory that belongs to this process. Its methods may be called
+// from several goroutines. A name is that of an entry, never a path; anything
+// else is [fs.ErrInvalid].
+//
+// Errors are [*fs.PathError]s that hold the operation, the entry's name without
+// the directory, and the system's errno.
+type Dir interface {
+	// Create makes a new file, mode 0600, to append to and read back. A name
+	// that exists, whatever it is, is [fs.ErrExist]. The entry is on disk after
+	// the next Sync of the directory.
+	Create(name string) (File, error)
+
+	// Open opens a regular file to read and sync it; appending to it fails.
+	// Anything else, a symlink to a regular file too, is an [ErrNotRegular],
+	// and Open never waits for whoever holds the other end of a FIFO.
+	Open(name string) (File, error)
+
+	// Remove unlinks a file, symlink or FIFO. It refuses directories and the
+	// LOCK file. Handles of the file stay readable.
+	Remove(name string) error
+
+	// List returns everything that is there, LOCK and foreign things included,
+	// in the order of the names' bytes. What others add or remove meanwhile may
+	// be in it or not.
+	List() ([]Entry, error)
+
+	// Sync brings the directory's own entries to the disk, not the bytes of its
+	// files. It returns nil where a file system has no such operation.
+	Sync() error
+
+	// Sub opens a subdirectory, made with mode 0700 if it is missing, and
+	// refused as [Open] would refuse it. A new one is on disk after the next
+	// Sync of this directory.
+	Sub(name string) (Dir, error)
+
+	// Lock takes the directory's lock, which only one process, and in it only
+	// one Dir, can hold. It waits until ctx ends, then returns [ErrLocked]
+	// joined with ctx's cause; it tries at least once. The lock is held until
+	// Close or the end of the process, however it ends; children that the
+	// process starts do not hold it. Locking twice is an error.
+	Lock(ctx context.Context) error
+
+	// FileSystem says where the directory lies.
+	FileSystem() FileSystem
+
+	// Close releases the lock and the directory's handles. Files and
+	// subdirectories are closed on their own.
+	Close() error
+}
+
+// File is one file of a [Dir].
+//
+// ReadAt may be called from several goroutines and next to Append, Sync and
+// Size; it returns a bare [io.EOF] at the end. Append and Sync of one file must
+// not overlap with themselves.
+type File interface {
+	io.ReaderAt
+
+	// Append writes p behind the last byte. It goes on after a part was written
+	// and after EINTR, so n < len(p) only with an error, and then n bytes are
+	// in the file, for a reader of this system to see.
+	Append(p []byte) (n int, err error)
+
+	// Sync brings the file's bytes and length to the disk. After an error it
+	// must not be called again: the kernel has forgotten what it could not
+	// write, and would say nil.
+	Sync() error
+
+	Size() (int64, error)
+	Close() error
+}
+
+// Entry is one name of a directory.
+type Entry struct {
+	Name string
+	Type fs.FileMode // its type bits: 0 is a regular file
+	Size int64       // of a regular file
+}
+
+// Regular reports whether the entry is a regular file, which [Dir.Open] takes.
+func (e Entry) Regular() bool { return e.Type == 0 }
+
+// FileSystem is what the system says about the place of a directory.
+type FileSystem struct {
+	// Name is such as "ext4", or a number where we know none. It is empty if
+	// the system does not say.
+	Name string
+
+	// Network means that other machines may hold the files, and that neither
+	// locks nor syncs can be trusted as those of a local disk.
+	Network bool
+
+	// Volatile means that synced bytes may be gone after a power cut: they are
+	// in memory only (tmpfs), or below is something whose own promise cannot be
+	// seen from here (overlay, FUSE, 9p).
+	Volatile bool
+}
+
+// ValidName reports whether a name can be that of an entry.
+func ValidName(name string) bool {
+	return name != "." && filepath.IsLocal(name) && !strings.ContainsAny(name, "/\\\x00")
+}
