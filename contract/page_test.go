@@ -74,7 +74,7 @@ says so, what published error reports show. A ✓ is the same answer as that one
 list of tests states: one that goes away fails the tests just as one that appears. The double has none; where it says 501
 or 405, it refuses to do what its documentation says that it does not do.
 
-To run it again, with nothing but Go (two to eight minutes at first, to build the servers; half a minute later):
+To run it again, with nothing but Go (up to nine minutes at first, to build the servers; half a minute later):
 
     cd contract && GOWORK=off go test -count=1 ./...
 
