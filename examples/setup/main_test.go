@@ -444,3 +444,30 @@ func TestColors(t *testing.T) {
 		t.Error("what is no terminal is taken for one")
 	}
 }
+
+// The commands in the pages are ones that this program takes.
+func TestDocumentedCommands(t *testing.T) {
+	t.Parallel()
+	found := 0
+	for _, page := range []string{"../../README.md", "../../docs/setup.md"} {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(strings.ReplaceAll(string(text), "\\\n", " ")) {
+			_, command, is := strings.Cut(line, "go run ./examples/setup")
+			command, _, _ = strings.Cut(command, "#")
+			command, _, _ = strings.Cut(command, ">")
+			if !is || strings.ContainsAny(command, "…`") { // shortened, or in a sentence
+				continue
+			}
+			found++
+			if _, err := parseOptions(strings.Fields(command), io.Discard); err != nil {
+				t.Errorf("%s: %s: %v", page, strings.TrimSpace(line), err)
+			}
+		}
+	}
+	if found < 5 {
+		t.Errorf("%d commands found", found)
+	}
+}

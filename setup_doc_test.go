@@ -1,0 +1,202 @@
+package s3sink_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+// What docs/setup.md says of each code, by what leads to it: first the case of
+// invalids, then what is wrong in words. Cases that differ for the program alone
+// are left out.
+var causes = map[s3sink.ValidationCode][][2]string{
+	s3sink.CodeIntermediateRole: {
+		{"no credentials", "nobody to assume the role as"},
+		{"no credentials and no role", "nobody to write as"},
+		{"unknown key", "the access key was deleted, or is of another partition"},
+		{"expired base session", "the session that assumes the role has ended"},
+		{"intermediate role refused", "an intermediate role does not trust the caller"},
+	},
+	s3sink.CodeExternalIDNotRequired: {
+		{"external id not demanded", "the trust policy has no condition on `sts:ExternalId`"},
+	},
+	s3sink.CodeAssumeRole: {
+		{"bad request, with", "the ARN, or a session longer than the role allows"},
+		{"session policy too large", "a prefix too long for a session policy, or session tags"},
+		{"STS is down", "STS is busy or down"},
+		{"STS hangs", "no way to STS"},
+		{"STS is a web page", "a proxy answers, or `Config.STSEndpoint` is not an STS"},
+	},
+	s3sink.CodeExternalIDRejected: {
+		{"wrong external id", "another external id; no such role; another caller than the trust policy's; or the caller may not `sts:AssumeRole`"},
+		{"external id missing", "the role demands an external id, and none is configured"},
+		{"region disabled", "STS is not active in that region for the role's account"},
+	},
+	s3sink.CodePutObjectDenied: {
+		{"prefix outside the policy", "no `s3:PutObject`, or not on this prefix"},
+		{"no use of the key", "the bucket's KMS key may not be used"},
+		{"explicit deny", "a Deny in some policy"},
+		{"session policy", "the session policy is too narrow"},
+		{"no right to set ACLs", "`Config.ACL` without `s3:PutObjectAcl`"},
+		{"no right to set tags", "`Config.Tags` without `s3:PutObjectTagging`"},
+		{"another owner", "the bucket is another account's than `Config.ExpectedBucketOwner`"},
+		{"clock", "the clock"},
+		{"key unknown to S3", "the access key was deleted"},
+		{"secret wrong at S3", "the secret is not the access key's"},
+		{"closed account", "AWS has closed the account or the bucket"},
+	},
+	s3sink.CodePutObject: {
+		{"no such bucket", "no bucket of that name"},
+		{"wrong region", "`Config.Region` is not the bucket's"},
+		{"no ACLs", "the bucket takes no ACLs"},
+		{"key does not exist", "the KMS key does not exist where the bucket is"},
+		{"key is disabled", "the KMS key is disabled"},
+		{"key is going", "the KMS key waits for its deletion"},
+		{"asymmetric key", "the KMS key is asymmetric, or for signing"},
+		{"token of the global STS", "a session of the global STS in an opt-in region"},
+		{"busy", "S3 is busy or down"},
+		{"S3 hangs", "no way to S3"},
+	},
+}
+
+// ofOneRequest is what is another text at every run.
+var ofOneRequest = regexp.MustCompile(`, RequestID: [^,]*, HostID: [^,]*`)
+
+// codes are in the order of the documented table.
+var codes = []s3sink.ValidationCode{
+	s3sink.CodeIntermediateRole, s3sink.CodeExternalIDNotRequired, s3sink.CodeAssumeRole,
+	s3sink.CodeExternalIDRejected, s3sink.CodePutObjectDenied, s3sink.CodePutObject,
+}
+
+// The page on setting up shows what Validate says. `go test -run TestSetupPage
+// -update .` writes it there.
+func TestSetupPage(t *testing.T) {
+	t.Parallel()
+	const file, begin, end = "docs/setup.md", "<!-- setup_doc_test.go writes this -->\n", "<!-- until here -->\n"
+	written, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(written), begin)
+	_, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("%s has no room for the codes", file)
+	}
+	source, err := os.ReadFile("setup_doc_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const name = "\nfunc withoutAcceptEncoding("
+	_, code, _ := strings.Cut(string(source), name)
+	code, _, _ = strings.Cut(code, "\n}\n")
+	if !strings.Contains(before, "```go"+name+code+"\n}\n```\n") {
+		t.Errorf("%s has another withoutAcceptEncoding", file)
+	}
+	var b strings.Builder
+	for _, code := range codes {
+		writeCode(t, &b, code)
+	}
+	want := before + begin + b.String() + end + after
+	if string(written) == want {
+		return
+	}
+	if !*update {
+		t.Fatalf("%s is not what Validate says: run `go test -run TestSetupPage -update .`", file)
+	}
+	if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeCode lets every cause happen, and writes what Validate says to it.
+func writeCode(t *testing.T, b *strings.Builder, code s3sink.ValidationCode) {
+	t.Helper()
+	for i, cause := range causes[code] {
+		got := validationError(t, cause[0])
+		if got.Code != code {
+			t.Fatalf("%s: got %s, want %s", cause[0], got.Code, code)
+		}
+		if i == 0 {
+			fmt.Fprintf(b, "### %s\n\n> %s\n\nThat is: %s.\n\n| what is wrong | the answer | what Validate advises |\n|---|---|---|\n", code, got.Message, got.Cause)
+		}
+		answer := strings.TrimSpace(fmt.Sprintf("%d %s", got.Status, got.AWSCode))
+		switch {
+		case got.Err != nil && got.Status == 0 && code != s3sink.CodeExternalIDNotRequired:
+			answer = "none"
+		case got.Status == 0:
+			answer = "a session"
+		}
+		got.Hint = ofOneRequest.ReplaceAllString(got.Hint, "")
+		hint := strings.NewReplacer("|", `\|`, "*", `\*`, "<", "&lt;").Replace(got.Hint)
+		fmt.Fprintf(b, "| %s | %s | %s |\n", cause[1], answer, hint)
+	}
+	b.WriteString("\n")
+}
+
+func validationError(t *testing.T, name string) *s3sink.ValidationError {
+	t.Helper()
+	tt, ok := invalids[name]
+	if !ok {
+		t.Fatalf("invalids has no case %q", name)
+	}
+	var got *s3sink.ValidationError
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+		if tt.change != nil {
+			tt.change(server, &cfg)
+		}
+		if tt.fault.Operation != "" {
+			server.Inject(tt.fault)
+		}
+		if err := open(t, cfg).Validate(t.Context()); !errors.As(err, &got) {
+			t.Fatalf("%s: got %v", name, err)
+		}
+	})
+	return got
+}
+
+// withoutAcceptEncoding is for Google, which changes the header on its way.
+func withoutAcceptEncoding(stack *middleware.Stack) error {
+	remove := func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+		if r, ok := in.Request.(*smithyhttp.Request); ok {
+			r.Header.Del("Accept-Encoding")
+		}
+		return next.HandleFinalize(ctx, in)
+	}
+	return stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("WithoutAcceptEncoding", remove), "Signing", middleware.Before)
+}
+
+// What the page advises for Google's store keeps the header out of the
+// signature, and nothing else changes.
+func TestWithoutAcceptEncoding(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+		server.AddUser(s3sinktest.User{ARN: "arn:aws:iam::123456789012:user/writer", AccessKeyID: "AKIAWRITER", SecretAccessKey: "w"})
+		cfg.Credentials = writer
+		cfg.AWS = &aws.Config{APIOptions: []func(*middleware.Stack) error{withoutAcceptEncoding}}
+		sink := open(t, cfg)
+		if err := sink.Validate(t.Context()); err != nil {
+			t.Error(err)
+		}
+		mustTrack(t, sink, struct{}{})
+		mustClose(t, sink)
+		for _, r := range server.Requests() {
+			if signed := r.Header.Get("Authorization"); strings.Contains(signed, "accept-encoding") {
+				t.Errorf("%s: %s", r.Operation, signed)
+			}
+		}
+		if n := len(server.Requests()); n != 2 {
+			t.Errorf("%d requests, want 2", n)
+		}
+	})
+}
