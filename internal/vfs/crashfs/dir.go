@@ -1,0 +1,282 @@
+package crashfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	"github.com/s3sink/s3sink/internal/vfs"
+)
+
+// maxName is how long a name can be, in bytes.
+const maxName = 255
+
+// dir is a handle of a directory.
+type dir struct {
+	fs   *FS
+	node *node
+	path string // of entries: empty, or ends in a slash
+}
+
+func (f *FS) newDir(n *node, path string) *dir {
+	d := &dir{fs: f, node: n, path: path}
+	f.handles[d] = path + "."
+	return d
+}
+
+// do runs one operation: it asks for its outcome, and calls apply under the
+// lock if it is to be done. An error of apply comes before that of the outcome.
+func (d *dir) do(call Call, name string, apply func() error) error {
+	f := d.fs
+	o := f.begin(call, d.path+name, 0)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	err := f.settle(d, &o)
+	if err == nil && o.done > 0 {
+		err = apply()
+	}
+	if err == nil {
+		err = o.err
+	}
+	if errors.Is(err, vfs.ErrNotDirectory) {
+		return err // a RefusedError says it all
+	}
+	return pathError(call, name, err)
+}
+
+// settle ends the process if that is an operation's outcome, and returns why
+// the operation cannot be done at all.
+func (f *FS) settle(h handle, o *outcome) error {
+	switch _, open := f.handles[h]; {
+	case f.hasStopped():
+		return ErrStopped
+	case !open:
+		return fs.ErrClosed
+	case o.err == ErrStopped:
+		f.stopLocked()
+	}
+	return nil
+}
+
+func pathError(call Call, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if call == CallSyncDir {
+		call = CallSync
+	}
+	return &fs.PathError{Op: string(call), Path: name, Err: err}
+}
+
+func checkName(name string) error {
+	switch {
+	case !vfs.ValidName(name):
+		return fs.ErrInvalid
+	case len(name) > maxName:
+		return syscall.ENAMETOOLONG
+	}
+	return nil
+}
+
+func (d *dir) Create(name string) (vfs.File, error) {
+	var h *file
+	err := d.do(CallCreate, name, func() error {
+		if err := checkName(name); err != nil {
+			return err
+		}
+		if d.node.lookup(name) != nil {
+			return syscall.EEXIST
+		}
+		n := &node{}
+		d.set(name, n)
+		h = d.fs.newFile(n, d.path, name, false)
+		return nil
+	})
+	return opened(h, err)
+}
+
+// opened returns a new handle, or, when its operation was done and failed
+// nevertheless, closes it.
+func opened(h *file, err error) (vfs.File, error) {
+	if err == nil {
+		return h, nil
+	}
+	if h != nil {
+		h.forget()
+	}
+	return nil, err
+}
+
+func (d *dir) set(name string, to *node) {
+	d.fs.seq++
+	d.node.set(name, to, d.fs.seq)
+}
+
+func (d *dir) Open(name string) (vfs.File, error) {
+	var h *file
+	err := d.do(CallOpen, name, func() error {
+		if err := checkName(name); err != nil {
+			return err
+		}
+		n := d.node.lookup(name)
+		switch {
+		case n == nil:
+			return syscall.ENOENT
+		case n.mode != 0:
+			return vfs.ErrNotRegular
+		}
+		h = d.fs.newFile(n, d.path, name, true)
+		return nil
+	})
+	return opened(h, err)
+}
+
+func (d *dir) Remove(name string) error {
+	return d.do(CallRemove, name, func() error {
+		if err := checkName(name); err != nil {
+			return err
+		}
+		n := d.node.lookup(name)
+		switch {
+		case name == vfs.LockName:
+			return fs.ErrPermission
+		case n == nil:
+			return syscall.ENOENT
+		case n.names != nil:
+			return vfs.ErrNotRegular
+		}
+		d.set(name, nil)
+		return nil
+	})
+}
+
+func (d *dir) List() ([]vfs.Entry, error) {
+	var list []vfs.Entry
+	err := d.do(CallList, ".", func() error {
+		for _, name := range d.node.sorted() {
+			if n := d.node.lookup(name); n != nil {
+				list = append(list, vfs.Entry{Name: name, Type: n.mode, Size: int64(len(n.data))})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+func (d *dir) Sync() error {
+	d.fs.mu.Lock()
+	seq := d.fs.seq // later changes are not in it, however long it takes
+	d.fs.mu.Unlock()
+	done := false
+	err := d.do(CallSyncDir, ".", func() error {
+		for _, removed := range d.node.syncNames(seq) {
+			d.fs.recycle(removed.data)
+		}
+		done = true
+		return nil
+	})
+	if err != nil && !done {
+		d.failedSync(seq)
+	}
+	return err
+}
+
+func (d *dir) failedSync(seq uint64) {
+	d.fs.mu.Lock()
+	defer d.fs.mu.Unlock()
+	if d.fs.forget && !d.fs.hasStopped() {
+		d.node.forgetNames(seq)
+	}
+}
+
+func (d *dir) Sub(name string) (vfs.Dir, error) {
+	var sub *dir
+	err := d.do(CallMkdir, name, func() error {
+		if err := checkName(name); err != nil {
+			return err
+		}
+		n := d.node.lookup(name)
+		switch {
+		case name == vfs.LockName:
+			return fs.ErrInvalid
+		case n == nil:
+			n = newDirectory()
+			d.set(name, n)
+		case n.names == nil:
+			return &vfs.RefusedError{Path: name, Reason: vfs.ErrNotDirectory, Detail: "it is something else"}
+		}
+		sub = d.fs.newDir(n, d.path+name+"/")
+		return nil
+	})
+	if err == nil {
+		return sub, nil
+	}
+	if sub != nil {
+		sub.release()
+	}
+	return nil, err
+}
+
+func (d *dir) Lock(ctx context.Context) error {
+	var held <-chan struct{}
+	try := func() error {
+		if d.node.holder == d {
+			return errors.New("locked before")
+		}
+		if held = d.node.free; d.node.holder != nil {
+			return nil
+		}
+		if d.node.lookup(vfs.LockName) == nil {
+			d.set(vfs.LockName, &node{})
+		}
+		d.node.holder, d.node.free, held = d, make(chan struct{}), nil
+		return nil
+	}
+	err := d.do(CallLock, vfs.LockName, try)
+	for err == nil && held != nil {
+		select {
+		case <-held:
+			err = d.again(try)
+		case <-d.fs.stopped:
+			err = pathError(CallLock, vfs.LockName, ErrStopped)
+		case <-ctx.Done():
+			err = pathError(CallLock, vfs.LockName, fmt.Errorf("%w: %w", vfs.ErrLocked, context.Cause(ctx)))
+		}
+	}
+	return err
+}
+
+// again goes on with an operation that has waited.
+func (d *dir) again(try func() error) error {
+	d.fs.mu.Lock()
+	defer d.fs.mu.Unlock()
+	err := d.fs.settle(d, &outcome{})
+	if err == nil {
+		err = try()
+	}
+	return pathError(CallLock, vfs.LockName, err)
+}
+
+func (d *dir) FileSystem() vfs.FileSystem { return vfs.FileSystem{Name: "crashfs"} }
+
+// Close closes the handle even when it is told to fail.
+func (d *dir) Close() error {
+	err := d.do(CallClose, ".", func() error { return nil })
+	d.release()
+	return err
+}
+
+func (d *dir) release() {
+	d.fs.mu.Lock()
+	defer d.fs.mu.Unlock()
+	delete(d.fs.handles, d)
+	if d.node.holder == d {
+		d.node.holder = nil
+		close(d.node.free)
+	}
+}

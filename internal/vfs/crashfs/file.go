@@ -1,0 +1,119 @@
+package crashfs
+
+import (
+	"io"
+	"io/fs"
+
+	"github.com/s3sink/s3sink/internal/vfs"
+)
+
+// file is a handle of a file.
+type file struct {
+	fs         *FS
+	node       *node
+	path, name string
+	readOnly   bool
+}
+
+var _ vfs.File = (*file)(nil)
+
+func (f *FS) newFile(n *node, path, name string, readOnly bool) *file {
+	h := &file{fs: f, node: n, path: path, name: name, readOnly: readOnly}
+	f.handles[h] = path + name
+	return h
+}
+
+func (h *file) forget() {
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	delete(h.fs.handles, h)
+}
+
+// do runs one operation, as [dir.do] does. apply learns how many bytes to do.
+func (h *file) do(call Call, length int, apply func(done int) error) error {
+	o := h.fs.begin(call, h.path+h.name, length)
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	err := h.fs.settle(h, &o)
+	if err == nil && o.done > 0 {
+		err = apply(o.done)
+	}
+	if err == nil {
+		err = o.err
+	}
+	if err == io.EOF {
+		return err
+	}
+	return pathError(call, h.name, err)
+}
+
+func (h *file) Append(p []byte) (n int, err error) {
+	err = h.do(CallAppend, len(p), func(done int) error {
+		if h.readOnly {
+			return fs.ErrPermission
+		}
+		n = min(done, len(p))
+		h.node.append(p[:n])
+		return nil
+	})
+	return n, err
+}
+
+func (h *file) ReadAt(p []byte, off int64) (n int, err error) {
+	err = h.do(CallRead, len(p), func(int) error {
+		switch {
+		case off < 0:
+			return fs.ErrInvalid
+		case len(p) == 0:
+			return nil
+		}
+		if off < int64(len(h.node.data)) {
+			n = copy(p, h.node.data[off:])
+		}
+		if n < len(p) {
+			return io.EOF
+		}
+		return nil
+	})
+	return n, err
+}
+
+func (h *file) Sync() error {
+	h.fs.mu.Lock()
+	end := int64(len(h.node.data)) // what is appended later is not in it, however long it takes
+	h.fs.mu.Unlock()
+	done := false
+	err := h.do(CallSync, 0, func(int) error {
+		h.node.turn(end, dirty, durable)
+		done = true
+		return nil
+	})
+	if err != nil && !done {
+		h.failedSync(end)
+	}
+	return err
+}
+
+// failedSync does what Linux does: the bytes are clean, written or not.
+func (h *file) failedSync(end int64) {
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	if _, open := h.fs.handles[h]; open && !h.fs.hasStopped() {
+		h.node.turn(end, dirty, doubtful)
+	}
+}
+
+func (h *file) Size() (size int64, err error) {
+	err = h.do(CallStat, 0, func(int) error {
+		size = int64(len(h.node.data))
+		return nil
+	})
+	return size, err
+}
+
+// Close closes the handle even when it is told to fail.
+func (h *file) Close() error {
+	err := h.do(CallClose, 0, func(int) error { return nil })
+	h.forget()
+	return err
+}

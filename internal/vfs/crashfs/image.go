@@ -1,0 +1,225 @@
+package crashfs
+
+import (
+	"math/rand/v2"
+	"slices"
+)
+
+// maxStale bounds how much of removed files is kept for holes.
+const maxStale = 64 << 10
+
+// Kill ends the process and returns what the next one finds when the kernel
+// lives on: everything that was written, as durable or not as it was. It can be
+// called again, and after Crash.
+func (f *FS) Kill() *FS {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stopLocked()
+	next := New(f.seed + 1)
+	next.root, next.seq, next.forget = f.root.clone(), f.seq, f.forget
+	next.stale = f.stale
+	return next
+}
+
+// clone copies names and states. Bytes are shared: see [node.append].
+func (n *node) clone() *node {
+	if n == nil {
+		return nil
+	}
+	c := &node{mode: n.mode, data: slices.Clip(n.data), spans: slices.Clone(n.spans)}
+	if n.names == nil {
+		return c
+	}
+	c.names = make(map[string]*versions, len(n.names))
+	for name, v := range n.names {
+		w := slices.Clone(*v)
+		for i := range w {
+			w[i].node = w[i].node.clone()
+		}
+		c.names[name] = &w
+	}
+	return c
+}
+
+// Crash ends the process and returns one of the disks that a power cut may
+// leave, drawn with rng. It can be called again for another one, and after
+// Kill.
+func (f *FS) Crash(rng *rand.Rand) *FS {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stopLocked()
+	next := New(rng.Uint64())
+	next.seq, next.forget = f.seq, f.forget
+	next.stale = f.stale
+	cut := &cut{rng: rng, stale: f.stale, next: next, bytes: chance(rng), names: chance(rng)}
+	next.root = cut.node(f.root)
+	return next
+}
+
+// Evict has the kernel drop clean pages from its cache: readers see what is on
+// the disk of bytes whose Sync has failed.
+func (f *FS) Evict(rng *rand.Rand) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	cut := &cut{rng: rng, stale: f.stale, bytes: chance(rng)}
+	f.root.evict(cut)
+}
+
+func (n *node) evict(cut *cut) {
+	if n.names == nil {
+		n.data = cut.damage(n, func(s state) bool { return s == doubtful })
+		return
+	}
+	for _, name := range n.sorted() {
+		for _, v := range *n.names[name] {
+			if v.node != nil {
+				v.node.evict(cut)
+			}
+		}
+	}
+}
+
+// recycle keeps bytes that are not a file's any more.
+func (f *FS) recycle(data []byte) {
+	f.stale = append(slices.Clip(f.stale), data...)
+	if over := len(f.stale) - maxStale; over > 0 {
+		f.stale = f.stale[over:]
+	}
+}
+
+// cut is one power cut. Its chances make images where everything or nothing of
+// what is unsynced survives as likely as those between.
+type cut struct {
+	rng          *rand.Rand
+	stale        []byte // what was in free blocks when it happened
+	next         *FS    // the image
+	bytes, names float64 // how likely what is unsynced survives
+}
+
+func chance(rng *rand.Rand) float64 {
+	return [...]float64{0, 0.1, 0.5, 0.5, 0.5, 0.9, 1}[rng.IntN(7)]
+}
+
+func (c *cut) node(n *node) *node {
+	switch {
+	case n == nil:
+		return nil
+	case n.names == nil:
+		return c.file(n)
+	}
+	image := newDirectory()
+	for _, name := range n.sorted() {
+		all := *n.names[name]
+		chosen := all[c.version(len(all))].node
+		if chosen != nil {
+			image.names[name] = &versions{{node: c.node(chosen)}}
+		}
+		for _, v := range all {
+			if v.node != nil && v.node != chosen {
+				c.next.recycle(v.node.data)
+			}
+		}
+	}
+	return image
+}
+
+// version picks one of what a name stood for.
+func (c *cut) version(n int) int {
+	switch {
+	case n == 1:
+		return 0
+	case c.rng.Float64() < c.names:
+		return n - 1
+	case c.rng.IntN(2) == 0:
+		return 0
+	}
+	return c.rng.IntN(n)
+}
+
+func (c *cut) file(n *node) *node {
+	image := &node{mode: n.mode, data: slices.Clip(n.data)}
+	certain := n.certain()
+	if len(n.spans) > 1 || certain < int64(len(n.data)) {
+		image.data = c.damage(n, func(s state) bool { return s != durable })
+		image.data = slices.Clip(image.data[:c.length(certain, int64(len(image.data)))])
+	}
+	if len(image.data) > 0 {
+		image.spans = []span{{int64(len(image.data)), durable}}
+	}
+	return image
+}
+
+// length picks the end of a file between the least and the most possible.
+func (c *cut) length(least, most int64) int64 {
+	switch c.rng.IntN(4) {
+	case 0:
+		return least + c.rng.Int64N(most-least+1)
+	case 1:
+		sector := c.sector()
+		end := (least + c.rng.Int64N(most-least+1) + sector - 1) / sector * sector
+		return min(end, most)
+	case 2:
+		if c.rng.Float64() >= c.bytes {
+			return least
+		}
+	}
+	return most
+}
+
+func (c *cut) sector() int64 {
+	if c.rng.IntN(2) == 0 {
+		return 512
+	}
+	return 4096
+}
+
+// damage returns a copy of a file's bytes in which sectors of some states may
+// be lost.
+func (c *cut) damage(n *node, may func(state) bool) []byte {
+	data := slices.Clone(n.data)
+	sector := c.sector()
+	start := int64(0)
+	for _, s := range n.spans {
+		for off := start; may(s.state) && off < s.end; {
+			end := min((off/sector+1)*sector, s.end)
+			c.piece(data[off:end])
+			off = end
+		}
+		start = s.end
+	}
+	return data
+}
+
+// piece keeps a sector, or the part of it that is in doubt, tears or loses it.
+func (c *cut) piece(p []byte) {
+	if c.rng.Float64() < c.bytes {
+		return
+	}
+	switch at := c.rng.IntN(len(p) + 1); c.rng.IntN(8) {
+	case 0:
+		p = p[at:]
+	case 1:
+		p = p[:at]
+	}
+	c.fill(p)
+}
+
+// fill overwrites bytes with what was on the disk before.
+func (c *cut) fill(p []byte) {
+	kind := c.rng.IntN(4)
+	switch {
+	case kind == 0 && len(c.stale) > 0:
+		clear(p)
+		copy(p, c.stale[c.rng.IntN(len(c.stale))/512*512:])
+	case kind == 1:
+		for i := 0; i < len(p); i += 8 {
+			word := c.rng.Uint64()
+			for j := i; j < min(i+8, len(p)); j++ {
+				p[j] = byte(word)
+				word >>= 8
+			}
+		}
+	default:
+		clear(p)
+	}
+}
