@@ -52,7 +52,7 @@ func TestSTSAnswers(t *testing.T) {
 				if n := count(server, "PutObject"); n != 0 {
 					t.Errorf("%d PUTs without a session", n)
 				}
-				if n := count(server, "AssumeRole"); n < 10 || n > 400 {
+				if n := count(server, "AssumeRole"); n < 10 || n > 500 { // 120 attempts, each of which asks three times
 					t.Errorf("%d calls of STS in an hour", n)
 				}
 				if err := sink.Err(); (err != nil) != tt.parked {
