@@ -25,6 +25,8 @@ func (v *validation) hint(e *ValidationError) string {
 func (v *validation) noAnswer(e *ValidationError) string {
 	var certificate *tls.CertificateVerificationError
 	switch {
+	case e.AWSCode == "NotImplemented", isKMS(e.AWSCode):
+		return ""
 	case e.Status >= 500, e.Status == 429, e.AWSCode == "Throttling", e.AWSCode == "SlowDown":
 		return "The service is busy or has a fault of its own. Validate again."
 	case e.Status != 0 || e.Err == nil || errors.Is(e.Err, errNotRequired):
@@ -44,6 +46,9 @@ func (v *validation) noAnswer(e *ValidationError) string {
 // roleHint is about credentials and roles.
 func (v *validation) roleHint(e *ValidationError) string {
 	r, _ := v.sink.cfg.Credentials.(role)
+	if refusesPolicy(e.AWSCode) {
+		return "STS does not take the session policy: it is too large, because of session tags or a long prefix, or this STS is not AWS's and does not know the condition kms:ViaService. Use WithoutSessionPolicy, or SSES3, with which the policy has no such condition."
+	}
 	switch e.AWSCode {
 	case "RegionDisabledException":
 		return fmt.Sprintf("STS is not activated in region %s for the account of the role. Activate it there (IAM, Account settings, Security Token Service), or set Config.STSRegion to a region where it is active. The external id is not the problem.", v.stsRegion())
@@ -53,10 +58,6 @@ func (v *validation) roleHint(e *ValidationError) string {
 		return fmt.Sprintf("The secret of the %s is not the one of its access key, or the clock of this host is off by more than 15 minutes. The role is not the problem.", base(r))
 	case "ExpiredToken", "ExpiredTokenException":
 		return fmt.Sprintf("The session of the %s has ended. Get a new one. The role is not the problem.", base(r))
-	case "PackedPolicyTooLargeException", "PackedPolicyTooLarge":
-		return "The session policy does not fit, because of session tags or a long prefix. Use WithoutSessionPolicy."
-	case "MalformedPolicyDocument", "MalformedPolicyDocumentException":
-		return "STS does not take the session policy. Use WithoutSessionPolicy, and report it as a fault of s3sink."
 	case "ValidationError":
 		return fmt.Sprintf("STS does not take the request: look at the role's ARN %s, and at its maximum session duration if WithDuration is used.", r.arn)
 	}
@@ -68,7 +69,7 @@ func (v *validation) roleHint(e *ValidationError) string {
 	case CodeIntermediateRole:
 		return fmt.Sprintf("The %s cannot be used: look at the intermediate role's trust policy and at the credentials that assume it. The role that writes is not the problem.", base(r))
 	}
-	return "Look at the error behind this one; STS did not say more."
+	return "STS did not say more than that."
 }
 
 // refusedHint lists what STS answers alike.
@@ -95,7 +96,7 @@ func (v *validation) storeHint(e *ValidationError) string {
 	case "NoSuchBucket", "NotFound":
 		return fmt.Sprintf("There is no bucket %s. Create it, or correct Config.Bucket.", v.report.Bucket)
 	case "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "MovedPermanently":
-		return fmt.Sprintf("The bucket is in another region: %v. Set Config.Region to it, or leave it empty.", e.Err)
+		return v.regionHint(e)
 	case "InvalidAccessKeyId":
 		return "AWS does not know the access key. Check Config.Credentials."
 	case "SignatureDoesNotMatch":
@@ -115,34 +116,31 @@ func (v *validation) storeHint(e *ValidationError) string {
 	case "InvalidStorageClass":
 		return "Correct Config.StorageClass: the store does not have it."
 	case "NotImplemented", "InvalidArgument", "InvalidRequest", "InvalidEncryptionAlgorithmError", "MalformedXML", "MethodNotAllowed":
-		return fmt.Sprintf("The store does not take the request as it is configured (%v). Look at Config.Encryption, ACL, StorageClass, Tags and CreateOnly.", e.Err)
+		return "The store does not take the request as it is configured. Look at Config.Encryption, ACL, StorageClass, Tags and CreateOnly."
 	case "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch":
 		return "The object was changed on its way. Look for a proxy between this host and the store."
 	}
-	if key, ok := strings.CutPrefix(strings.ToLower(e.AWSCode), "kms."); ok {
-		return v.keyHint(key)
+	if isKMS(e.AWSCode) {
+		return v.keyHint(strings.ToLower(e.AWSCode)[len("kms."):])
 	}
 	if e.Status == 403 {
 		return v.deniedHint(e)
 	}
-	return "Look at the error behind this one; S3 did not say more."
+	return "S3 did not say more than that."
 }
 
 // deniedHint finds the permission that is missing.
 func (v *validation) deniedHint(e *ValidationError) string {
-	text := ""
-	if e.Err != nil {
-		text = e.Err.Error()
-	}
+	text := e.AWSMessage
 	cfg := &v.sink.cfg
 	var hint string
 	switch {
 	case strings.Contains(text, "explicit deny"):
-		return fmt.Sprintf("A policy denies it explicitly, and no permission helps against that: look for Deny in the bucket policy (for example one that demands a server-side encryption header, TLS or a network), in the role's permissions boundary and in the organization's policies. AWS said: %v", e.Err)
+		return "A policy denies it explicitly, and no permission helps against that: look for Deny in the bucket policy (for example one that demands a server-side encryption header, TLS or a network), in the role's permissions boundary and in the organization's policies."
 	case strings.Contains(text, "kms:"):
-		return fmt.Sprintf("Whoever writes may not use the KMS key. Both the role and, in another account, the key's policy must have: %s", allowed(cfg.keyStatement()))
+		return fmt.Sprintf("Whoever writes may not use the KMS key. Both the role and, in another account, the key's policy must have: %s", allowed(policyMaker{cfg: cfg}.useKey()))
 	case strings.Contains(text, "session policy"):
-		return fmt.Sprintf("The session policy that s3sink sends does not allow it, though the role may. Use WithoutSessionPolicy, and report it as a fault of s3sink. AWS said: %v", e.Err)
+		return "The session policy that s3sink sends does not allow it, though the role may. Use WithoutSessionPolicy, and report it as a fault of s3sink."
 	case strings.Contains(text, "s3:PutObjectAcl"):
 		hint = "Config.ACL needs s3:PutObjectAcl; leave it empty or allow it."
 	case strings.Contains(text, "s3:PutObjectTagging"):
@@ -160,7 +158,7 @@ func (v *validation) deniedHint(e *ValidationError) string {
 }
 
 func (v *validation) keyHint(code string) string {
-	key := "the bucket's KMS key"
+	key := "The bucket's KMS key"
 	if k := v.sink.cfg.Encryption.key; k != "" {
 		key = "KMS key " + k
 	}
@@ -189,7 +187,21 @@ func base(r role) string {
 	if r.base == nil {
 		return "credentials"
 	}
-	return r.base.String() + " credentials"
+	return "credentials to assume the role with (" + r.base.String() + ")"
+}
+
+func isKMS(code string) bool {
+	return strings.HasPrefix(code, "KMS.") || strings.HasPrefix(code, "kms.")
+}
+
+// regionHint names the bucket's region, if S3 did.
+func (v *validation) regionHint(e *ValidationError) string {
+	_, named, ok := strings.Cut(e.Err.Error(), "the bucket is in ")
+	if !ok {
+		return "The bucket is in another region, which S3 did not name. Correct Config.Region, or leave it empty."
+	}
+	named, _, _ = strings.Cut(named, ":")
+	return fmt.Sprintf("The bucket is in %s. Correct Config.Region, or leave it empty.", named)
 }
 
 func allowed(s Statement) Statement {

@@ -87,15 +87,17 @@ var documented = map[ValidationCode]struct{ message, cause string }{
 // ValidationError is why the sink cannot write. Message is the documented text,
 // Hint says what to change.
 type ValidationError struct {
-	Code      ValidationCode `json:"code"`
-	Message   string         `json:"message"`
-	Cause     string         `json:"cause"`
-	Hint      string         `json:"hint"`
-	Step      string         `json:"step"`
-	Status    int            `json:"status,omitempty"` // of HTTP; 0: no answer
-	AWSCode   string         `json:"aws_code,omitempty"`
-	RequestID string         `json:"request_id,omitempty"`
-	Err       error          `json:"-"`
+	Code    ValidationCode `json:"code"`
+	Message string         `json:"message"`
+	Cause   string         `json:"cause"`
+	Hint    string         `json:"hint"`
+	Step    string         `json:"step"`
+	Status  int            `json:"status,omitempty"` // of HTTP; 0: no answer
+	AWSCode string         `json:"aws_code,omitempty"`
+
+	AWSMessage string `json:"aws_message,omitempty"` // what AWS said
+	RequestID  string `json:"request_id,omitempty"`
+	Err        error  `json:"-"`
 }
 
 func (e *ValidationError) Error() string {
@@ -130,7 +132,7 @@ func (v *validation) fail(step *ValidationStep, code ValidationCode, err error) 
 		step.Detail = "it was assumed"
 	} else {
 		e := s3put.Describe(err)
-		failed.Status, failed.AWSCode, failed.RequestID = e.Status, e.Code, e.RequestID
+		failed.Status, failed.AWSCode, failed.AWSMessage, failed.RequestID = e.Status, e.Code, e.Message, e.RequestID
 		step.Detail = answer(e)
 	}
 	failed.Hint = v.hint(failed)
@@ -201,6 +203,12 @@ func (r *ValidationReport) write(w io.Writer, p palette) {
 	}
 	fmt.Fprintf(w, "\n%s%s%s (%s)\n", p.strong, r.Err.Message, p.reset, r.Err.Code)
 	fmt.Fprintf(w, "Cause: %s.\n%s\n", r.Err.Cause, r.Err.Hint)
+	if r.Err.AWSMessage != "" {
+		fmt.Fprintf(w, "AWS said: %s\n", r.Err.AWSMessage)
+	}
+	if r.Err.RequestID != "" {
+		fmt.Fprintf(w, "Request id: %s\n", r.Err.RequestID)
+	}
 }
 
 func nonEmpty(parts ...string) []string {

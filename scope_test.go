@@ -187,8 +187,8 @@ type world struct {
 }
 
 const (
-	ownAccount = s3sinktest.AccountID
-	customerRole   = "arn:aws:iam::999999999999:role/Customer"
+	ownAccount   = s3sinktest.AccountID
+	customerRole = "arn:aws:iam::999999999999:role/Customer"
 )
 
 var worlds = map[string]world{

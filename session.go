@@ -2,7 +2,6 @@ package s3sink
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -11,7 +10,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
-	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
 
 	"github.com/s3sink/s3sink/internal/s3put"
 )
@@ -156,10 +154,9 @@ func (s *session) ask() (aws.Credentials, error) {
 		base.Invalidate()
 		creds, err = s.assume.Retrieve(ctx)
 	}
-	var tooLarge *ststypes.PackedPolicyTooLargeException
 	switch {
-	case errors.As(err, &tooLarge):
-		return aws.Credentials{}, fmt.Errorf("assume %s: the session policy does not fit; use WithoutSessionPolicy: %w", s.role, err)
+	case err != nil && refusesPolicy(s3put.Describe(err).Code):
+		return aws.Credentials{}, fmt.Errorf("assume %s: STS does not take the session policy; use WithoutSessionPolicy: %w", s.role, err)
 	case err != nil:
 		return aws.Credentials{}, fmt.Errorf("assume %s: %w", s.role, err)
 	case !time.Now().Before(creds.Expires):
@@ -167,6 +164,18 @@ func (s *session) ask() (aws.Credentials, error) {
 		return aws.Credentials{}, fmt.Errorf("assume %s: the session of the answer has ended already", s.role)
 	}
 	return creds, nil
+}
+
+// refusesPolicy reports whether an error's code is about the session policy: it
+// can be too large, and STSs that are not AWS's know less than IAM does.
+// InvalidParameterValue is MinIO's, for the condition kms:ViaService.
+func refusesPolicy(code string) bool {
+	switch code {
+	case "PackedPolicyTooLarge", "PackedPolicyTooLargeException",
+		"MalformedPolicyDocument", "MalformedPolicyDocumentException", "InvalidParameterValue":
+		return true
+	}
+	return false
 }
 
 // localClock is an STS client whose sessions end by the clock of this host,

@@ -19,8 +19,8 @@ type Setup struct {
 	// assumes no role: whose access keys they are, or the ambient identity.
 	Writer string
 
-	// BucketKMSKey is the ARN of the KMS key by which the bucket encrypts, when
-	// Config.Encryption leaves it to the bucket.
+	// BucketKMSKey is the ARN of the KMS key that encrypts, when
+	// Config.Encryption leaves it to the bucket or names it by an alias or id.
 	BucketKMSKey string
 
 	// CrossAccount says that the bucket, and its key, belong to another account
@@ -46,10 +46,10 @@ const (
 
 // PolicyDocument is one thing to set up in AWS.
 type PolicyDocument struct {
-	Kind   PolicyKind
-	Of     string // ARN of the role, user, bucket or key it belongs to, or words if it is not known
-	Why    string
-	Policy Policy
+	Kind   PolicyKind `json:"kind"`
+	Of     string     `json:"of"` // ARN of the role, user, bucket or key it belongs to, or words if it is not known
+	Why    string     `json:"why"`
+	Policy Policy     `json:"policy"`
 }
 
 // Policies are all that must be set up, in order.
@@ -99,7 +99,7 @@ type policyMaker struct {
 	partition string
 }
 
-func (p *policyMaker) all() Policies {
+func (p policyMaker) all() Policies {
 	var all Policies
 	writer := p.Writer
 	if r, ok := p.cfg.Credentials.(role); ok {
@@ -124,7 +124,7 @@ func (p *policyMaker) all() Policies {
 }
 
 // chain returns what lets the roles be assumed, one by the other.
-func (p *policyMaker) chain(r role) Policies {
+func (p policyMaker) chain(r role) Policies {
 	var all Policies
 	caller := p.Caller
 	if base, ok := r.base.(role); ok {
@@ -154,17 +154,12 @@ func (p *policyMaker) chain(r role) Policies {
 }
 
 // write returns the statements of whoever writes.
-func (p *policyMaker) write() []Statement {
+func (p policyMaker) write() []Statement {
 	put := p.cfg.putStatement(p.partition)
 	put.Sid = "WriteObjects"
 	statements := []Statement{put}
 	if key := p.key(); key != "" {
-		statements = append(statements, Statement{
-			Sid:       "UseKeyThroughS3",
-			Action:    p.keyActions(),
-			Resource:  []string{key},
-			Condition: map[string]map[string][]string{"StringLike": {"kms:ViaService": viaS3}},
-		})
+		statements = append(statements, p.useKey())
 	}
 	if !p.Warehouse {
 		return statements
@@ -182,24 +177,37 @@ func (p *policyMaker) write() []Statement {
 
 // key returns the resource by which a policy names the key that encrypts, or ""
 // if there is none.
-func (p *policyMaker) key() string {
+func (p policyMaker) key() string {
 	switch p.cfg.Encryption.algorithm {
 	case "AES256":
 		return ""
 	case "":
 		return p.BucketKMSKey
 	}
-	return cmp.Or(p.BucketKMSKey, p.cfg.keyStatement().Resource[0])
+	if configured := p.cfg.keyStatement().Resource[0]; configured != "*" {
+		return configured
+	}
+	return cmp.Or(p.BucketKMSKey, "*")
 }
 
-func (p *policyMaker) keyActions() []string {
+// useKey is the statement by which whoever writes may use the key.
+func (p policyMaker) useKey() Statement {
+	return Statement{
+		Sid:       "UseKeyThroughS3",
+		Action:    p.keyActions(),
+		Resource:  []string{cmp.Or(p.key(), "*")},
+		Condition: map[string]map[string][]string{"StringLike": {"kms:ViaService": viaS3}},
+	}
+}
+
+func (p policyMaker) keyActions() []string {
 	if p.Warehouse {
 		return []string{"kms:GenerateDataKey", "kms:Decrypt"} // to read
 	}
 	return []string{"kms:GenerateDataKey"}
 }
 
-func (p *policyMaker) bucketPolicy(writer string) PolicyDocument {
+func (p policyMaker) bucketPolicy(writer string) PolicyDocument {
 	put := p.cfg.putStatement(p.partition)
 	bucket, _, _ := strings.Cut(put.Resource[0], "/")
 	statements := p.write()
@@ -223,7 +231,7 @@ func withoutKeys(statements []Statement) (rest []Statement) {
 	return rest
 }
 
-func (p *policyMaker) keyPolicy(writer, key string) PolicyDocument {
+func (p policyMaker) keyPolicy(writer, key string) PolicyDocument {
 	why := "if its policy does not leave it to IAM"
 	if p.CrossAccount {
 		why = "because the key is in another account than whoever writes"

@@ -1,17 +1,12 @@
 package s3sink_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/smithy-go/middleware"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/s3sink/s3sink"
 	"github.com/s3sink/s3sink/s3sinktest"
@@ -93,16 +88,6 @@ func TestSetupPage(t *testing.T) {
 	if !ok || !ok2 {
 		t.Fatalf("%s has no room for the codes", file)
 	}
-	source, err := os.ReadFile("setup_doc_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	const name = "\nfunc withoutAcceptEncoding("
-	_, code, _ := strings.Cut(string(source), name)
-	code, _, _ = strings.Cut(code, "\n}\n")
-	if !strings.Contains(before, "```go"+name+code+"\n}\n```\n") {
-		t.Errorf("%s has another withoutAcceptEncoding", file)
-	}
 	var b strings.Builder
 	for _, code := range codes {
 		writeCode(t, &b, code)
@@ -163,40 +148,4 @@ func validationError(t *testing.T, name string) *s3sink.ValidationError {
 		}
 	})
 	return got
-}
-
-// withoutAcceptEncoding is for Google, which changes the header on its way.
-func withoutAcceptEncoding(stack *middleware.Stack) error {
-	remove := func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
-		if r, ok := in.Request.(*smithyhttp.Request); ok {
-			r.Header.Del("Accept-Encoding")
-		}
-		return next.HandleFinalize(ctx, in)
-	}
-	return stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("WithoutAcceptEncoding", remove), "Signing", middleware.Before)
-}
-
-// What the page advises for Google's store keeps the header out of the
-// signature, and nothing else changes.
-func TestWithoutAcceptEncoding(t *testing.T) {
-	t.Parallel()
-	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
-		server.AddUser(s3sinktest.User{ARN: "arn:aws:iam::123456789012:user/writer", AccessKeyID: "AKIAWRITER", SecretAccessKey: "w"})
-		cfg.Credentials = writer
-		cfg.AWS = &aws.Config{APIOptions: []func(*middleware.Stack) error{withoutAcceptEncoding}}
-		sink := open(t, cfg)
-		if err := sink.Validate(t.Context()); err != nil {
-			t.Error(err)
-		}
-		mustTrack(t, sink, struct{}{})
-		mustClose(t, sink)
-		for _, r := range server.Requests() {
-			if signed := r.Header.Get("Authorization"); strings.Contains(signed, "accept-encoding") {
-				t.Errorf("%s: %s", r.Operation, signed)
-			}
-		}
-		if n := len(server.Requests()); n != 2 {
-			t.Errorf("%d requests, want 2", n)
-		}
-	})
 }

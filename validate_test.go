@@ -68,7 +68,7 @@ var invalids = map[string]invalid{
 		change: func(_ *s3sinktest.Server, c *s3sink.Config) {
 			c.Credentials = s3sink.AssumeRole(s3sinktest.RoleARN, s3sinktest.ExternalID, s3sink.Via(s3sink.AccessKeys("AKIANOBODY", "x", "")))
 		},
-		code: s3sink.CodeIntermediateRole, step: s3sink.StepCredentials, status: 403, hint: "does not know the access key of the access key AKIANOBODY credentials"},
+		code: s3sink.CodeIntermediateRole, step: s3sink.StepCredentials, status: 403, hint: "does not know the access key of the credentials to assume the role with (access key AKIANOBODY)"},
 	"expired base session": {
 		fault: s3sinktest.Fault{Operation: "GetCallerIdentity", Status: 403, Code: "ExpiredToken"},
 		code:  s3sink.CodeIntermediateRole, step: s3sink.StepCredentials, status: 403, hint: "has ended. Get a new one"},
@@ -96,9 +96,12 @@ var invalids = map[string]invalid{
 	"STS hangs": {fault: s3sinktest.Fault{Operation: "AssumeRole", Stall: true},
 		code: s3sink.CodeAssumeRole, step: s3sink.StepWithoutID, hint: "STS did not answer"},
 	"STS is a web page": {fault: s3sinktest.Fault{Operation: "AssumeRole", Status: 404, Body: []byte("<html>not here</html>"), ContentType: "text/html"},
-		code: s3sink.CodeAssumeRole, step: s3sink.StepWithoutID, status: 404, hint: "Look at the error behind"},
+		code: s3sink.CodeAssumeRole, step: s3sink.StepWithoutID, status: 404, hint: "did not say more"},
 	"session policy too large": {fault: stsFault(400, "PackedPolicyTooLarge", withID(true)),
 		code: s3sink.CodeAssumeRole, step: s3sink.StepRole, status: 400, hint: "WithoutSessionPolicy"},
+
+	"session policy of another STS": {fault: stsFault(400, "InvalidParameterValue", withID(true)),
+		code: s3sink.CodeAssumeRole, step: s3sink.StepRole, status: 400, hint: "Use WithoutSessionPolicy, or SSES3"},
 
 	// 4: error 403.
 	"wrong external id": {
@@ -171,7 +174,7 @@ var invalids = map[string]invalid{
 		code:   s3sink.CodePutObject, step: s3sink.StepPutObject, status: 404, hint: "There is no bucket no-such-bucket"},
 	"wrong region": {
 		fault: s3sinktest.Fault{Operation: "PutObject", Status: 301, Code: "PermanentRedirect", Header: http.Header{"X-Amz-Bucket-Region": {"ap-south-1"}}},
-		code:  s3sink.CodePutObject, step: s3sink.StepPutObject, status: 301, hint: "the bucket is in ap-south-1, not in eu-west-1"},
+		code:  s3sink.CodePutObject, step: s3sink.StepPutObject, status: 301, hint: "The bucket is in ap-south-1, not in eu-west-1. Correct Config.Region"},
 	"key does not exist": {fault: putFault(400, "KMS.NotFoundException", ""),
 		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 400, hint: "does not exist in the bucket's region"},
 	"key is disabled": {
@@ -188,14 +191,16 @@ var invalids = map[string]invalid{
 		code:   s3sink.CodePutObject, step: s3sink.StepPutObject, status: 400, hint: "Leave Config.ACL empty"},
 	"token of the global STS": {fault: putFault(400, "InvalidToken", ""),
 		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 400, hint: "Config.STSRegion"},
-	"not taken": {fault: putFault(501, "NotImplemented", ""),
-		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 501, hint: ""},
+	"not taken": {fault: putFault(501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
+		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 501, hint: "Look at Config.Encryption"},
+	"key in a bad state under 500": {fault: putFault(500, "KMS.KMSInvalidStateException", ""),
+		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 500, hint: "waiting to be deleted"},
 	"busy": {fault: putFault(503, "SlowDown", ""),
 		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 503, hint: "Validate again"},
 	"S3 hangs": {fault: s3sinktest.Fault{Operation: "PutObject", Stall: true},
 		code: s3sink.CodePutObject, step: s3sink.StepPutObject, hint: "S3 did not answer"},
 	"broken page": {fault: s3sinktest.Fault{Operation: "PutObject", Status: 400, Body: []byte("\x00<Error"), ContentType: "application/xml"},
-		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 400, hint: "Look at the error behind"},
+		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 400, hint: "did not say more"},
 }
 
 // service is the user that may assume the kit's role.

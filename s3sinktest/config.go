@@ -31,9 +31,9 @@ func New(t testing.TB, opts ...Option) (*Server, s3sink.Config) {
 }
 
 // Config makes a bucket, a user, and a role that the user may assume with an
-// external id and that may put objects and assume other roles, and returns the Config of a sink that writes to that bucket as
-// that role. It reads nothing from the environment. Change it as the test
-// needs.
+// external id and that may put objects and assume other roles. It returns the
+// Config of a sink that writes to that bucket as that role. It reads nothing
+// from the environment. Change it as the test needs.
 func (s *Server) Config() s3sink.Config {
 	s.CreateBucket(Bucket, Region)
 	s.AddUser(User{ARN: userARN, AccessKeyID: accessKeyID, SecretAccessKey: secretAccessKey})

@@ -63,5 +63,6 @@
 // a client putting objects over https has to send a checksum of its own, or set
 // aws.RequestChecksumCalculationWhenRequired. ACLs, where a bucket has them,
 // are recorded and mean nothing. Its answers follow the AWS documentation and
-// published error reports; they have not been compared with AWS one by one.
+// published error reports, and are compared with those of real servers that are
+// not AWS: docs/contract.md has the list.
 package s3sinktest

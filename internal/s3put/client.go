@@ -6,9 +6,11 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
@@ -205,6 +207,15 @@ func (c *Client) connectionTo(region string) *connection {
 	return conn
 }
 
+// signer leaves Accept-Encoding unsigned: Google's store changes it on the way
+// and then refuses the signature (github.com/aws/aws-sdk-go-v2/issues/1816).
+type signer struct{ *v4.Signer }
+
+func (s signer) SignHTTP(ctx context.Context, creds aws.Credentials, r *http.Request, payloadHash, service, region string, at time.Time, opts ...func(*v4.SignerOptions)) error {
+	r.Header.Del("Accept-Encoding")
+	return s.Signer.SignHTTP(ctx, creds, r, payloadHash, service, region, at, opts...)
+}
+
 // AmbientEndpoint returns the S3 endpoint that cfg names, from the environment
 // or a profile, or "".
 func AmbientEndpoint(cfg aws.Config) string {
@@ -232,6 +243,7 @@ func (c *Client) build(region string, creds aws.CredentialsProvider) *s3.Client 
 		if c.set.Endpoint != "" {
 			o.BaseEndpoint = &c.set.Endpoint
 		}
+		o.HTTPSignerV4 = signer{v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })}
 		// Retries are the uploader's: the SDK's has a quota that an
 		// outage drains.
 		o.Retryer = aws.NopRetryer{}

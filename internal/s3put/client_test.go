@@ -111,6 +111,9 @@ func TestPutOnTheWire(t *testing.T) {
 	if r.Method != "PUT" || r.URL.String() != "https://events.s3.eu-west-1.amazonaws.com/a/b.gz?x-id=PutObject" {
 		t.Errorf("%s %s", r.Method, r.URL)
 	}
+	if signed := r.Header.Get("Authorization"); !strings.Contains(signed, "SignedHeaders=") || strings.Contains(signed, "accept-encoding") {
+		t.Errorf("signed %q, want no header that Google's store changes", signed)
+	}
 	for name, want := range map[string]string{
 		"Content-Type":                 "application/gzip",
 		"Content-Encoding":             "", // and so no aws-chunked

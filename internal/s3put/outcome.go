@@ -43,6 +43,7 @@ type Error struct {
 	Class     Class
 	Status    int
 	Code      string
+	Message   string // the server's
 	RequestID string
 	Err       error
 }
@@ -73,7 +74,7 @@ func newError(err error) *Error {
 	}
 	var ae smithy.APIError
 	if errors.As(err, &ae) {
-		e.Code = ae.ErrorCode()
+		e.Code, e.Message = ae.ErrorCode(), ae.ErrorMessage()
 	}
 	e.Class = classify(e.Status, e.Code)
 	return e
