@@ -1,11 +1,13 @@
 package s3sink_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/s3sink/s3sink"
 	"github.com/s3sink/s3sink/s3sinktest"
@@ -39,7 +41,9 @@ func TestTenThousandLostAnswers(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				if err := sink.Close(t.Context()); err != nil {
+				ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour) // 10,000 failures take some backoffs
+				defer cancel()
+				if err := sink.Close(ctx); err != nil {
 					t.Fatal(err)
 				}
 
