@@ -27,8 +27,8 @@ type dir struct {
 }
 
 func (d *dir) Create(name string) (File, error) {
-	if !ValidName(name) {
-		return nil, fail("create", name, fs.ErrInvalid)
+	if err := CheckName(name); err != nil {
+		return nil, fail("create", name, err)
 	}
 	f, err := d.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -38,8 +38,8 @@ func (d *dir) Create(name string) (File, error) {
 }
 
 func (d *dir) Open(name string) (File, error) {
-	if !ValidName(name) {
-		return nil, fail("open", name, fs.ErrInvalid)
+	if err := CheckName(name); err != nil {
+		return nil, fail("open", name, err)
 	}
 	f, err := d.openRegular(name, openFlags)
 	if err != nil {
@@ -75,11 +75,8 @@ func (d *dir) openRegular(name string, flags int) (*os.File, error) {
 }
 
 func (d *dir) Remove(name string) error {
-	switch {
-	case !ValidName(name):
-		return fail("remove", name, fs.ErrInvalid)
-	case name == LockName:
-		return fail("remove", name, fs.ErrPermission)
+	if err := CheckName(name); err != nil {
+		return fail("remove", name, err)
 	}
 	info, err := d.root.Lstat(name)
 	if err == nil && info.IsDir() {
@@ -123,8 +120,8 @@ func (d *dir) List() ([]Entry, error) {
 func (d *dir) Sync() error { return fail("sync", ".", syncDir(d.self)) }
 
 func (d *dir) Sub(name string) (Dir, error) {
-	if !ValidName(name) || name == LockName {
-		return nil, fail("open", name, fs.ErrInvalid)
+	if err := CheckName(name); err != nil {
+		return nil, fail("mkdir", name, err)
 	}
 	if err := d.root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fail("mkdir", name, err)

@@ -24,6 +24,25 @@ func syncDir(f *os.File) error {
 	return err
 }
 
+// control calls a system call with f's descriptor until no signal interrupts it.
+func control(f *os.File, call func(fd int) error) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var result error
+	if err := raw.Control(func(fd uintptr) {
+		for {
+			if result = call(int(fd)); result != syscall.EINTR {
+				return
+			}
+		}
+	}); err != nil {
+		return fs.ErrClosed // package os has a private error for it
+	}
+	return result
+}
+
 // checkAccess refuses a directory that anyone but the effective user may have
 // put something into.
 func checkAccess(path string, info fs.FileInfo) error {

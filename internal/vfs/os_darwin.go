@@ -12,17 +12,9 @@ const mntLocal = 0x1000 // MNT_LOCAL of sys/mount.h
 func syncFile(f *os.File) error { return f.Sync() }
 
 func fileSystem(f *os.File) (FileSystem, error) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return FileSystem{}, err
-	}
 	var st syscall.Statfs_t
-	var result error
-	if err := raw.Control(func(fd uintptr) { result = syscall.Fstatfs(int(fd), &st) }); err != nil {
+	if err := control(f, func(fd int) error { return syscall.Fstatfs(fd, &st) }); err != nil {
 		return FileSystem{}, err
-	}
-	if result != nil {
-		return FileSystem{}, result
 	}
 	name := make([]byte, 0, len(st.Fstypename))
 	for _, c := range st.Fstypename {

@@ -12,25 +12,6 @@ func syncFile(f *os.File) error {
 	return control(f, syscall.Fdatasync)
 }
 
-// control calls a system call with f's descriptor until no signal interrupts it.
-func control(f *os.File, call func(fd int) error) error {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var result error
-	if err := raw.Control(func(fd uintptr) {
-		for {
-			if result = call(int(fd)); result != syscall.EINTR {
-				return
-			}
-		}
-	}); err != nil {
-		return err
-	}
-	return result
-}
-
 func fileSystem(f *os.File) (FileSystem, error) {
 	var st syscall.Statfs_t
 	if err := control(f, func(fd int) error { return syscall.Fstatfs(fd, &st) }); err != nil {

@@ -38,8 +38,8 @@ import (
 const LockName = "LOCK"
 
 // Dir is one directory that belongs to this process. Its methods may be called
-// from several goroutines. A name is that of an entry, never a path; anything
-// else is [fs.ErrInvalid].
+// from several goroutines. A name is that of an entry, never a path, or it is
+// [fs.ErrInvalid]; the LOCK file, which only Lock touches, is [fs.ErrPermission].
 //
 // Errors are [*fs.PathError]s that hold the operation, the entry's name without
 // the directory, and the system's errno.
@@ -54,8 +54,8 @@ type Dir interface {
 	// and Open never waits for whoever holds the other end of a FIFO.
 	Open(name string) (File, error)
 
-	// Remove unlinks a file, symlink or FIFO. It refuses directories and the
-	// LOCK file. Handles of the file stay readable.
+	// Remove unlinks whatever is no directory; that is an [ErrNotRegular].
+	// Handles of a file stay readable.
 	Remove(name string) error
 
 	// List returns everything that is there, LOCK and foreign things included,
@@ -135,7 +135,13 @@ type FileSystem struct {
 	Volatile bool
 }
 
-// ValidName reports whether a name can be that of an entry.
-func ValidName(name string) bool {
-	return name != "." && filepath.IsLocal(name) && !strings.ContainsAny(name, "/\\\x00")
+// CheckName returns the error of a name that a [Dir] does not take.
+func CheckName(name string) error {
+	switch {
+	case name == "." || !filepath.IsLocal(name) || strings.ContainsAny(name, "/\\\x00"):
+		return fs.ErrInvalid
+	case name == LockName:
+		return fs.ErrPermission
+	}
+	return nil
 }

@@ -70,22 +70,22 @@ func pathError(call Call, name string, err error) error {
 	return &fs.PathError{Op: string(call), Path: name, Err: err}
 }
 
-func checkName(name string) error {
-	switch {
-	case !vfs.ValidName(name):
-		return fs.ErrInvalid
-	case len(name) > maxName:
-		return syscall.ENAMETOOLONG
+// doEntry runs one operation on a name.
+func (d *dir) doEntry(call Call, name string, apply func() error) error {
+	if err := vfs.CheckName(name); err != nil {
+		return pathError(call, name, err)
 	}
-	return nil
+	return d.do(call, name, func() error {
+		if len(name) > maxName {
+			return syscall.ENAMETOOLONG
+		}
+		return apply()
+	})
 }
 
 func (d *dir) Create(name string) (vfs.File, error) {
 	var h *file
-	err := d.do(CallCreate, name, func() error {
-		if err := checkName(name); err != nil {
-			return err
-		}
+	err := d.doEntry(CallCreate, name, func() error {
 		if d.node.lookup(name) != nil {
 			return syscall.EEXIST
 		}
@@ -116,10 +116,7 @@ func (d *dir) set(name string, to *node) {
 
 func (d *dir) Open(name string) (vfs.File, error) {
 	var h *file
-	err := d.do(CallOpen, name, func() error {
-		if err := checkName(name); err != nil {
-			return err
-		}
+	err := d.doEntry(CallOpen, name, func() error {
 		n := d.node.lookup(name)
 		switch {
 		case n == nil:
@@ -134,14 +131,9 @@ func (d *dir) Open(name string) (vfs.File, error) {
 }
 
 func (d *dir) Remove(name string) error {
-	return d.do(CallRemove, name, func() error {
-		if err := checkName(name); err != nil {
-			return err
-		}
+	return d.doEntry(CallRemove, name, func() error {
 		n := d.node.lookup(name)
 		switch {
-		case name == vfs.LockName:
-			return fs.ErrPermission
 		case n == nil:
 			return syscall.ENOENT
 		case n.names != nil:
@@ -196,14 +188,9 @@ func (d *dir) failedSync(seq uint64) {
 
 func (d *dir) Sub(name string) (vfs.Dir, error) {
 	var sub *dir
-	err := d.do(CallMkdir, name, func() error {
-		if err := checkName(name); err != nil {
-			return err
-		}
+	err := d.doEntry(CallMkdir, name, func() error {
 		n := d.node.lookup(name)
 		switch {
-		case name == vfs.LockName:
-			return fs.ErrInvalid
 		case n == nil:
 			n = newDirectory()
 			d.set(name, n)

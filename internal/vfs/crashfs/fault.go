@@ -72,8 +72,7 @@ func (f *FS) Tripped() bool {
 // Inject has a function decide about each operation that FailAt does not. It
 // returns nil, an error, or one of [Partly]. It is called without a lock, by
 // the goroutine of the operation and before anything is done: it may wait, to
-// be a slow disk, and call methods of the FS, such as Stop, but not use its
-// directories.
+// be a slow disk, and use the FS and its files.
 func (f *FS) Inject(fault func(Op) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -48,10 +48,10 @@ func (h *file) do(call Call, length int, apply func(done int) error) error {
 }
 
 func (h *file) Append(p []byte) (n int, err error) {
+	if h.readOnly {
+		return 0, pathError(CallAppend, h.name, fs.ErrPermission)
+	}
 	err = h.do(CallAppend, len(p), func(done int) error {
-		if h.readOnly {
-			return fs.ErrPermission
-		}
 		n = min(done, len(p))
 		h.node.append(p[:n])
 		return nil

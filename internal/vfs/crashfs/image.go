@@ -91,8 +91,8 @@ func (f *FS) recycle(data []byte) {
 // what is unsynced survives as likely as those between.
 type cut struct {
 	rng          *rand.Rand
-	stale        []byte // what was in free blocks when it happened
-	next         *FS    // the image
+	stale        []byte  // what was in free blocks when it happened
+	next         *FS     // the image
 	bytes, names float64 // how likely what is unsynced survives
 }
 

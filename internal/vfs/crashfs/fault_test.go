@@ -1,0 +1,199 @@
+package crashfs_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/vfs"
+	"github.com/s3sink/s3sink/internal/vfs/crashfs"
+)
+
+// workload does everything once, whatever fails.
+func workload(d vfs.Dir) (errs []error) {
+	failed := func(err error) bool {
+		if err != nil {
+			errs = append(errs, err)
+		}
+		return err != nil
+	}
+	failed(d.Lock(context.Background()))
+	if f, err := d.Create("a"); !failed(err) {
+		_, err := f.Append(bytes.Repeat([]byte("x"), 1000))
+		failed(err)
+		failed(f.Sync())
+		failed(f.Close())
+	}
+	failed(d.Sync())
+	if f, err := d.Open("a"); !failed(err) {
+		_, err := f.ReadAt(make([]byte, 1), 0)
+		failed(err)
+		_, err = f.Size()
+		failed(err)
+		failed(f.Close())
+	}
+	if sub, err := d.Sub("corrupt"); !failed(err) {
+		failed(sub.Close())
+	}
+	_, err := d.List()
+	failed(err)
+	failed(d.Remove("a"))
+	failed(d.Close())
+	return errs
+}
+
+func TestEveryOperationFailsInEveryWay(t *testing.T) {
+	t.Parallel()
+	whole := crashfs.New(1)
+	if errs := workload(whole.Dir()); errs != nil {
+		t.Fatal(errs)
+	}
+	errnos := map[crashfs.Kind]error{
+		crashfs.EIO: syscall.EIO, crashfs.ENOSPC: syscall.ENOSPC, crashfs.EINTR: syscall.EINTR,
+		crashfs.EROFS: syscall.EROFS, crashfs.EMFILE: syscall.EMFILE,
+		crashfs.Short: syscall.ENOSPC, crashfs.Late: syscall.EIO, crashfs.Stop: crashfs.ErrStopped,
+	}
+	for _, kind := range append(crashfs.Kinds(), crashfs.Stop) {
+		for k := range whole.Ops() {
+			disk := crashfs.New(1)
+			disk.FailAt(k, kind)
+			errs := workload(disk.Dir())
+			if !disk.Tripped() || len(errs) == 0 || !errors.Is(errs[0], errnos[kind]) {
+				t.Errorf("%v at operation %d: tripped %t, errors %v", kind, k, disk.Tripped(), errs)
+			}
+			if open := disk.Handles(); len(open) != 0 {
+				t.Errorf("%v at operation %d: open afterwards: %q", kind, k, open)
+			}
+			if kind == crashfs.Stop && disk.Ops() != k+1 {
+				t.Errorf("stopped at operation %d: %d operations", k, disk.Ops())
+			}
+		}
+	}
+	after := crashfs.New(1)
+	after.FailAt(whole.Ops(), crashfs.EIO)
+	if errs := workload(after.Dir()); errs != nil || after.Tripped() {
+		t.Errorf("a fault behind the last operation: %v", errs)
+	}
+}
+
+func TestFaultsOfAppend(t *testing.T) {
+	t.Parallel()
+	lengths := make(map[crashfs.Kind]map[int]bool)
+	for seed := range uint64(200) {
+		for _, kind := range []crashfs.Kind{crashfs.EIO, crashfs.Short, crashfs.Late, crashfs.Stop} {
+			disk := crashfs.New(seed)
+			f := create(t, disk.Dir(), "a", nil)
+			disk.FailAt(disk.Ops(), kind)
+			n, err := f.Append([]byte("abcd"))
+			got, _ := disk.ReadFile("a")
+			if err == nil || string(got) != "abcd"[:n] {
+				t.Fatalf("%v: Append = %d, %v; the file is %q", kind, n, err, got)
+			}
+			if lengths[kind] == nil {
+				lengths[kind] = make(map[int]bool)
+			}
+			lengths[kind][n] = true
+		}
+	}
+	want := "map[EIO:map[0:true] Short:map[0:true 1:true 2:true 3:true] Late:map[4:true] Stop:map[0:true 1:true 2:true 3:true]]"
+	if got := fmt.Sprint(lengths); got != want {
+		t.Errorf("lengths written\n got %s\nwant %s", got, want)
+	}
+}
+
+func TestInjectSeesOperationsAndDecides(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	var calls []crashfs.Call
+	disk.Inject(func(op crashfs.Op) error {
+		if op.N != len(calls) {
+			t.Errorf("operation %d after %d others", op.N, len(calls))
+		}
+		calls = append(calls, op.Call)
+		if op.Call == crashfs.CallAppend {
+			return crashfs.Partly(op.Len/2, syscall.EDQUOT)
+		}
+		return nil
+	})
+	errs := workload(disk.Dir())
+	if len(errs) != 1 || !errors.Is(errs[0], syscall.EDQUOT) {
+		t.Errorf("errors: %v, want EDQUOT", errs)
+	}
+	want := []crashfs.Call{"lock", "create", "append", "sync", "close", "syncdir", "open", "read", "stat", "close", "mkdir", "close", "list", "remove", "close"}
+	if !slices.Equal(calls, want) {
+		t.Errorf("calls\n got %q\nwant %q", calls, want)
+	}
+}
+
+func TestAStoppedProcessCannotTouchTheDisk(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	d := disk.Dir()
+	f := create(t, d, "a", []byte("1"))
+	next := disk.Kill()
+	_, err := f.Append([]byte("2"))
+	_, err2 := d.Create("b")
+	for _, err := range []error{err, err2, f.Sync(), d.Sync(), d.Remove("a"), f.Close(), d.Close(), d.Lock(t.Context())} {
+		if !errors.Is(err, crashfs.ErrStopped) {
+			t.Errorf("after Kill: %v, want ErrStopped", err)
+		}
+	}
+	if got := have("a", "b")(next); got != "a" {
+		t.Errorf("the next process sees %q", got)
+	}
+}
+
+func TestLockWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		disk := crashfs.New(1)
+		first, second, third := disk.Dir(), disk.Dir(), disk.Dir()
+		check(t, first.Lock(t.Context()))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := second.Lock(ctx); !errors.Is(err, vfs.ErrLocked) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Lock = %v, want ErrLocked and the deadline", err)
+		}
+
+		locked := make(chan error, 1)
+		go func() { locked <- second.Lock(t.Context()) }()
+		synctest.Wait()
+		check(t, first.Close(), <-locked)
+
+		go func() { locked <- third.Lock(t.Context()) }()
+		synctest.Wait()
+		next := disk.Kill()
+		if err := <-locked; !errors.Is(err, crashfs.ErrStopped) {
+			t.Errorf("Lock of a killed process = %v, want ErrStopped", err)
+		}
+		check(t, next.Dir().Lock(t.Context()))
+		if got := have(vfs.LockName)(next); got != vfs.LockName {
+			t.Errorf("names: %q, want the lock file", got)
+		}
+	})
+}
+
+func TestASlowDisk(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		disk := crashfs.New(1)
+		disk.Inject(func(op crashfs.Op) error {
+			if op.Call == crashfs.CallSync {
+				time.Sleep(5 * time.Second)
+			}
+			return nil
+		})
+		f := create(t, disk.Dir(), "a", []byte("1"))
+		begin := time.Now()
+		check(t, f.Sync())
+		if took := time.Since(begin); took != 5*time.Second {
+			t.Errorf("Sync took %v", took)
+		}
+	})
+}

@@ -1,0 +1,347 @@
+package crashfs_test
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/s3sink/s3sink/internal/vfs/crashfs"
+)
+
+// images counts what describe says of many disks after one crash.
+func images(disk *crashfs.FS, describe func(*crashfs.FS) string) map[string]int {
+	seen := make(map[string]int)
+	for seed := range uint64(5000) {
+		seen[describe(disk.Crash(seeded(seed)))]++
+	}
+	return seen
+}
+
+// exactly checks that the descriptions are those wanted, no more and no less.
+func exactly(t *testing.T, seen map[string]int, want ...string) {
+	t.Helper()
+	got := slices.Sorted(maps.Keys(seen))
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("outcomes\n got %q\nwant %q", got, want)
+	}
+}
+
+// have says which of some names are there.
+func have(names ...string) func(*crashfs.FS) string {
+	return func(disk *crashfs.FS) string {
+		var there []string
+		for _, name := range names {
+			if _, ok := disk.ReadFile(name); ok {
+				there = append(there, name)
+			}
+		}
+		return strings.Join(there, " ")
+	}
+}
+
+// sectors describes sectors behind the first: kept, zeros, other bytes, torn.
+func sectors(data, want []byte, size int) string {
+	var b strings.Builder
+	for off := size; off < len(want); off += size {
+		end := min(off+size, len(want))
+		switch got := data[min(off, len(data)):min(end, len(data))]; {
+		case len(got) < end-off:
+			b.WriteByte('|') // the file ends here
+			return b.String()
+		case bytes.Equal(got, want[off:end]):
+			b.WriteByte('k')
+		case bytes.Count(got, []byte{0}) == len(got):
+			b.WriteByte('0')
+		case bytes.Contains(got, []byte("stale")):
+			b.WriteByte('s')
+		case got[0] == want[off] && got[1] == want[off+1] || got[len(got)-1] == want[end-1]:
+			b.WriteByte('t')
+		default:
+			b.WriteByte('n')
+		}
+	}
+	return b.String()
+}
+
+func TestUnsyncedSectorsSurviveInAnySubset(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{512, 4096} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
+			disk := crashfs.New(1)
+			d := disk.Dir()
+			create(t, d, "old", bytes.Repeat([]byte("stale"), 2000))
+			check(t, d.Sync(), d.Remove("old"), d.Sync())
+
+			want := bytes.Repeat([]byte("new!"), size)
+			f := create(t, d, "a", want[:size])
+			check(t, f.Sync(), d.Sync())
+			must(f.Append(want[size:]))(t)
+
+			seen := images(disk, func(disk *crashfs.FS) string {
+				got, ok := disk.ReadFile("a")
+				if !ok || !bytes.HasPrefix(got, want[:size]) || len(got) > len(want) {
+					t.Fatalf("synced bytes changed: %d bytes, %t", len(got), ok)
+				}
+				return sectors(got, want, size)
+			})
+			for _, outcome := range []string{
+				"kkk", "kk0", "k0k", "0kk", "k00", "0k0", "00k", "000", // every subset
+				"nkk", "skk", "tkk", "kkt", "nnn", "sss", // every way to be lost
+				"|", "k|", "kk|", "0|", "t|", // every length
+			} {
+				if seen[outcome] == 0 {
+					t.Errorf("never seen: %s in %v", outcome, seen)
+				}
+			}
+		})
+	}
+}
+
+func TestAFileEndsAnywhereBehindItsSyncedBytes(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	d := disk.Dir()
+	f := create(t, d, "a", []byte("synced"))
+	check(t, f.Sync(), d.Sync())
+	must(f.Append([]byte("not")))(t)
+	seen := images(disk, func(disk *crashfs.FS) string {
+		got, _ := disk.ReadFile("a")
+		return fmt.Sprint(len(got))
+	})
+	exactly(t, seen, "6", "7", "8", "9")
+}
+
+func TestUnsyncedNamesSurviveInAnySubset(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	d := disk.Dir()
+	create(t, d, "r", nil)
+	check(t, d.Sync())
+	create(t, d, "a", nil)
+	create(t, d, "b", nil)
+	check(t, d.Remove("r"))
+	exactly(t, images(disk, have("a", "b", "r")), "", "a", "b", "r", "a b", "a r", "b r", "a b r")
+	if got := have("a", "b", "r")(disk.Kill()); got != "a b" {
+		t.Errorf("killed: %q, want a b", got)
+	}
+}
+
+func TestANameMayBeInAnyOfItsStates(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	d := disk.Dir()
+	for _, content := range []string{"1", "2", "3"} {
+		f := create(t, d, "a", []byte(content))
+		check(t, f.Sync())
+		if content != "3" {
+			check(t, d.Remove("a"))
+		}
+	}
+	content := func(disk *crashfs.FS) string {
+		got, _ := disk.ReadFile("a")
+		return string(got)
+	}
+	exactly(t, images(disk, content), "", "1", "2", "3")
+
+	next := disk.Kill()
+	check(t, next.Dir().Sync())
+	exactly(t, images(next, content), "3")
+}
+
+func TestSyncingAFileDoesNotSyncItsName(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	d := disk.Dir()
+	sub := must(d.Sub("corrupt"))(t)
+	check(t, create(t, sub, "a", []byte("x")).Sync(), sub.Sync())
+	content := func(disk *crashfs.FS) string {
+		if list := must(disk.Dir().List())(t); len(list) == 0 {
+			return "no directory"
+		}
+		got, _ := disk.ReadFile("corrupt/a")
+		return string(got)
+	}
+	exactly(t, images(disk, content), "no directory", "x")
+	next := disk.Kill()
+	check(t, next.Dir().Sync())
+	exactly(t, images(next, content), "x")
+}
+
+func TestAFailedSyncForgetsForGood(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	d := disk.Dir()
+	f := create(t, d, "a", bytes.Repeat([]byte("1"), 512))
+	check(t, f.Sync(), d.Sync())
+	must(f.Append(bytes.Repeat([]byte("2"), 512)))(t)
+	disk.FailAt(disk.Ops(), crashfs.EIO)
+	if err := f.Sync(); err == nil {
+		t.Fatal("Sync did not fail")
+	}
+	must(f.Append(bytes.Repeat([]byte("3"), 512)))(t)
+	check(t, f.Sync())
+
+	// It is as true for the next process, which has only seen nil.
+	next := disk.Kill()
+	again := must(next.Dir().Open("a"))(t)
+	check(t, again.Sync())
+	for name, disk := range map[string]*crashfs.FS{"same process": disk, "next process": next} {
+		t.Run(name, func(t *testing.T) {
+			seen := images(disk, func(disk *crashfs.FS) string {
+				got, _ := disk.ReadFile("a")
+				if len(got) != 1536 || got[0] != '1' || got[1024] != '3' {
+					t.Fatalf("synced bytes changed: %d", len(got))
+				}
+				return map[byte]string{'2': "kept", 0: "lost"}[got[700]]
+			})
+			if seen["kept"] == 0 || seen["lost"] == 0 {
+				t.Errorf("seen %v, want kept and lost", seen)
+			}
+		})
+	}
+}
+
+func TestEvictShowsWhatAFailedSyncHasLost(t *testing.T) {
+	t.Parallel()
+	const part = 512
+	lost := 0
+	for seed := range uint64(50) {
+		disk := crashfs.New(1)
+		d := disk.Dir()
+		f := create(t, d, "a", bytes.Repeat([]byte("1"), part))
+		check(t, f.Sync())
+		must(f.Append(bytes.Repeat([]byte("2"), part)))(t)
+		disk.FailAt(disk.Ops(), crashfs.EIO)
+		_ = f.Sync()
+		must(f.Append(bytes.Repeat([]byte("3"), part)))(t)
+		next := disk.Kill()
+		next.Evict(seeded(seed))
+
+		got := make([]byte, 3*part)
+		must(must(next.Dir().Open("a"))(t).ReadAt(got, 0))(t)
+		for i, want := range []byte("1?3") {
+			if same := bytes.Count(got[i*part:][:part], []byte{want}) == part; want != '?' && !same {
+				t.Fatalf("seed %d: part %d has changed", seed, i)
+			}
+		}
+		if got[part+part/2] != '2' {
+			lost++
+		}
+		if old, _ := disk.ReadFile("a"); bytes.Count(old, []byte("2")) != part {
+			t.Fatal("the cache of another image has changed")
+		}
+	}
+	if lost == 0 || lost == 50 {
+		t.Errorf("lost in %d of 50, want some", lost)
+	}
+}
+
+func TestNamesAfterAFailedSync(t *testing.T) {
+	t.Parallel()
+	run := func(forget bool) *crashfs.FS {
+		disk := crashfs.New(1)
+		if forget {
+			disk.ForgetNames()
+		}
+		d := disk.Dir()
+		create(t, d, "r", nil)
+		check(t, d.Sync())
+		create(t, d, "a", nil)
+		check(t, d.Remove("r"))
+		disk.FailAt(disk.Ops(), crashfs.EIO)
+		if d.Sync() == nil {
+			t.Error("Sync did not fail")
+		}
+		create(t, d, "b", nil)
+		check(t, d.Sync())
+		return disk
+	}
+	exactly(t, images(run(false), have("a", "b", "r")), "a b")
+	exactly(t, images(run(true), have("a", "b", "r")), "b", "a b", "b r", "a b r")
+}
+
+func TestASyncCoversOnlyWhatWasThere(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	d := disk.Dir()
+	f := create(t, d, "a", []byte("1"))
+	disk.Inject(func(op crashfs.Op) error {
+		switch op.Call {
+		case crashfs.CallSync:
+			must(f.Append([]byte("2")))(t)
+		case crashfs.CallSyncDir:
+			create(t, d, "b", nil)
+		}
+		return nil
+	})
+	check(t, f.Sync(), d.Sync())
+	exactly(t, images(disk, have("a", "b")), "a", "a b")
+	exactly(t, images(disk, func(disk *crashfs.FS) string {
+		got, _ := disk.ReadFile("a")
+		return fmt.Sprint(len(got))
+	}), "1", "2")
+}
+
+func TestImagesShareNothing(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	d := disk.Dir()
+	f := create(t, d, "a", []byte("12"))
+	check(t, f.Sync(), d.Sync())
+	first, second := disk.Kill(), disk.Crash(seeded(1))
+	for i, image := range []*crashfs.FS{first, second} {
+		check(t, image.Dir().Remove("a"))
+		create(t, image.Dir(), "a", []byte{byte(i)})
+	}
+	if got, _ := disk.Kill().ReadFile("a"); string(got) != "12" {
+		t.Errorf("the file is %q now", got)
+	}
+	if got, _ := second.ReadFile("a"); !bytes.Equal(got, []byte{1}) {
+		t.Errorf("the second image's file is %q", got)
+	}
+}
+
+func TestTheSameSeedsMakeTheSameDisks(t *testing.T) {
+	t.Parallel()
+	run := func() (string, []byte) {
+		disk := crashfs.New(7)
+		d := disk.Dir()
+		f := create(t, d, "a", bytes.Repeat([]byte("x"), 3000))
+		disk.FailAt(disk.Ops(), crashfs.Short)
+		n, err := f.Append(bytes.Repeat([]byte("y"), 3000))
+		if err == nil || n >= 3000 {
+			t.Fatalf("Append = %d, %v", n, err)
+		}
+		next := disk.Crash(seeded(2))
+		got, _ := next.ReadFile("a")
+		return disk.String() + next.String(), got
+	}
+	state, data := run()
+	for range 10 {
+		if s, d := run(); s != state || !bytes.Equal(d, data) {
+			t.Fatalf("got\n%s\nthen\n%s", state, s)
+		}
+	}
+}
+
+func TestPutIsOnDisk(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	d := disk.Dir()
+	disk.Put("pipe", fs.ModeNamedPipe, nil)
+	disk.Put("a", 0, []byte("foreign"))
+	must(d.Sub("corrupt"))(t)
+	disk.Put("corrupt/b", 0, []byte("below"))
+	check(t, d.Sync())
+	exactly(t, images(disk, func(disk *crashfs.FS) string {
+		a, _ := disk.ReadFile("a")
+		b, _ := disk.ReadFile("corrupt/b")
+		return string(a) + " " + string(b)
+	}), "foreign below")
+}
