@@ -164,20 +164,19 @@ func (d *dir) Sync() error {
 	d.fs.mu.Lock()
 	seq := d.fs.seq // later changes are not in it, however long it takes
 	d.fs.mu.Unlock()
-	done := false
 	err := d.do(CallSyncDir, ".", func() error {
 		for _, removed := range d.node.syncNames(seq) {
 			d.fs.recycle(removed.data)
 		}
-		done = true
 		return nil
 	})
-	if err != nil && !done {
+	if err != nil {
 		d.failedSync(seq)
 	}
 	return err
 }
 
+// failedSync forgets what the Sync has not done after all.
 func (d *dir) failedSync(seq uint64) {
 	d.fs.mu.Lock()
 	defer d.fs.mu.Unlock()

@@ -82,19 +82,17 @@ func (h *file) Sync() error {
 	h.fs.mu.Lock()
 	end := int64(len(h.node.data)) // what is appended later is not in it, however long it takes
 	h.fs.mu.Unlock()
-	done := false
 	err := h.do(CallSync, 0, func(int) error {
 		h.node.turn(end, dirty, durable)
-		done = true
 		return nil
 	})
-	if err != nil && !done {
+	if err != nil {
 		h.failedSync(end)
 	}
 	return err
 }
 
-// failedSync does what Linux does: the bytes are clean, written or not.
+// failedSync does what Linux does: bytes that are not written are clean as well.
 func (h *file) failedSync(end int64) {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()

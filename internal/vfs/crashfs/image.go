@@ -21,12 +21,13 @@ func (f *FS) Kill() *FS {
 	return next
 }
 
-// clone copies names and states. Bytes are shared: see [node.append].
+// clone copies names and states. Bytes are shared: nobody appends to a file but
+// the process that has created it, which is no more.
 func (n *node) clone() *node {
 	if n == nil {
 		return nil
 	}
-	c := &node{mode: n.mode, data: slices.Clip(n.data), spans: slices.Clone(n.spans)}
+	c := &node{mode: n.mode, data: n.data, spans: slices.Clone(n.spans)}
 	if n.names == nil {
 		return c
 	}
@@ -137,11 +138,11 @@ func (c *cut) version(n int) int {
 }
 
 func (c *cut) file(n *node) *node {
-	image := &node{mode: n.mode, data: slices.Clip(n.data)}
+	image := &node{mode: n.mode, data: n.data}
 	certain := n.certain()
 	if len(n.spans) > 1 || certain < int64(len(n.data)) {
 		image.data = c.damage(n, func(s state) bool { return s != durable })
-		image.data = slices.Clip(image.data[:c.length(certain, int64(len(image.data)))])
+		image.data = image.data[:c.length(certain, int64(len(image.data)))]
 	}
 	if len(image.data) > 0 {
 		image.spans = []span{{int64(len(image.data)), durable}}

@@ -12,7 +12,7 @@ import (
 type node struct {
 	mode fs.FileMode // type bits
 
-	// Of a file. Bytes in data never change, so that images can share them.
+	// Of a file. Bytes in data never change, because images share them.
 	data  []byte
 	spans []span // of data, from the first byte to the last
 
@@ -52,8 +52,7 @@ func newDirectory() *node {
 	return &node{mode: fs.ModeDir, names: make(map[string]*versions)}
 }
 
-// append adds bytes behind the others. It never writes into the array of an
-// image: those are clipped.
+// append adds bytes behind the others.
 func (n *node) append(p []byte) {
 	n.data = append(n.data, p...)
 	if len(p) > 0 {
