@@ -39,8 +39,11 @@ func (s *keyStore) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.headers, s.times = append(s.headers, r.Header), append(s.times, time.Now())
 	meta := func(name string) string { return r.Header.Get("X-Amz-Meta-S3sink-" + name) }
 	s.keys = append(s.keys, meta("Sequence")+" "+r.URL.Path[1:4]+meta("Events"))
-	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+	return &http.Response{StatusCode: http.StatusOK, Header: stored(), Body: http.NoBody, Request: r}, nil
 }
+
+// stored is the header of the answer to a PUT that was stored.
+func stored() http.Header { return http.Header{"Etag": {`"e"`}} }
 
 func openInternal(t *testing.T, store http.RoundTripper, change ...func(*Config)) *Sink {
 	t.Helper()

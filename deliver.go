@@ -117,8 +117,15 @@ func (s *Sink) onSealed(seg *spool.Segment, why SealReason) {
 	}
 }
 
+// longOutage is the attempt of one object from which on a person should know:
+// by then S3 has not taken it for about a minute.
+const longOutage = 8
+
 func (s *Sink) onAttempt(a upload.Attempt) {
 	s.attempts.Add(1)
+	if a.Err != nil && a.Err.Class != s3put.Parked && a.Number >= longOutage {
+		s.warn("s3sink: uploads fail again and again; events are kept as far as there is room", newUploadError(a.Segment.Key, a.Number, a.Err))
+	}
 	hook := s.cfg.Hooks.Attempt
 	if hook == nil {
 		return
@@ -166,12 +173,17 @@ func (s *Sink) onParked(r upload.Refusal) {
 		s.hooks.call(func() { hook(Parked{Object: objectInfo(r.Segment), Err: err}) })
 	}
 	s.batcher.relieveIfShort() // its memory does not come free for now
+	s.warn("s3sink: uploads are parked: the bucket refuses them until somebody acts; events are kept as far as there is room", err)
+}
+
+// warn tells of an upload that fails, once in RetryParked.
+func (s *Sink) warn(what string, err *UploadError) {
 	now, last := time.Now().UnixNano(), s.warned.Load()
 	if last != 0 && now-last < int64(s.cfg.RetryParked) || !s.warned.CompareAndSwap(last, now) {
 		return
 	}
-	s.cfg.Logger.Warn("s3sink: uploads are parked: the bucket refuses them until somebody acts; events are kept as far as there is room",
+	s.cfg.Logger.Warn(what,
 		slog.String("bucket", s.bucket), slog.String("key", err.Key), slog.Int("status", err.Status),
 		slog.String("code", err.Code), slog.String("request_id", err.RequestID), slog.Any("error", err.Err),
-		slog.Duration("next_try_in", s.cfg.RetryParked))
+		slog.Int("attempts", err.Attempts))
 }

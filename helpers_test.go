@@ -191,7 +191,7 @@ func (s *nullStore) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.objects.Add(1)
 	s.events.Add(events)
 	s.bytes.Add(n)
-	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Etag": {`"e"`}}, Body: http.NoBody, Request: r}, nil
 }
 
 // config is that of a sink that writes to the store.

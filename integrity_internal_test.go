@@ -41,7 +41,7 @@ func (d *digester) RoundTrip(r *http.Request) (*http.Response, error) {
 	sum := base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(body)))
 	if sum == r.Header.Get("X-Amz-Checksum-Crc32") {
 		d.stored++
-		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: r}, nil
+		return &http.Response{StatusCode: http.StatusOK, Header: stored(), Body: http.NoBody, Request: r}, nil
 	}
 	d.failed++
 	return &http.Response{

@@ -102,7 +102,19 @@ func (f KeyFormat) compile() (keyTemplate, error) {
 		t = append(t, part)
 		text = after
 	}
-	return t, nil
+	return t, t.checkFolders()
+}
+
+// checkFolders refuses what would not be a file in a folder for tools that copy
+// a bucket to a disk.
+func (t keyTemplate) checkFolders() error {
+	key := t.key(keyData{source: "source", day: time.UnixMilli(0).UTC(), opened: time.UnixMilli(0), uuid: "uuid"})
+	for _, part := range strings.Split(key, "/") {
+		if part == "" || part == "." || part == ".." {
+			return errors.New(`a name behind the last slash, and no folder "." or ".."`)
+		}
+	}
+	return nil
 }
 
 func placeholder(name string) (func(keyData) string, error) {

@@ -47,6 +47,11 @@ func TestBadKeyFormats(t *testing.T) {
 		"{uuid}\n":                    "printable",
 		"{uuid}{received_day:HH}":     "{received_day:HH",
 		"{uuid}/{received_day:/YYYY}": "{received_day:/YYYY",
+		"../{uuid}":                   "no folder",
+		"a/./{uuid}":                  "no folder",
+		"{uuid}/..":                   "no folder",
+		"{uuid}/":                     "last slash",
+		"{received_day:..}/{uuid}":    "no folder",
 		s3sink.KeyFormat(strings.Repeat("x", 1000) + "{uuid}"): "1024 bytes",
 	} {
 		cfg := new(nullStore).config()

@@ -159,6 +159,8 @@ func (s *session) ask() (aws.Credentials, error) {
 		return aws.Credentials{}, fmt.Errorf("assume %s: STS does not take the session policy; use WithoutSessionPolicy: %w", s.role, err)
 	case err != nil:
 		return aws.Credentials{}, fmt.Errorf("assume %s: %w", s.role, err)
+	case !creds.HasKeys():
+		return aws.Credentials{}, fmt.Errorf("assume %s: the answer holds no credentials; is it STS that answers?", s.role)
 	case !time.Now().Before(creds.Expires):
 		// Taken as it is, STS would be asked again for every object.
 		return aws.Credentials{}, fmt.Errorf("assume %s: the session of the answer has ended already", s.role)

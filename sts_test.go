@@ -30,6 +30,7 @@ func TestSTSAnswers(t *testing.T) {
 		"200 with a page":         {sends(200, page), false},
 		"200 with nothing":        {sends(200, ""), false},
 		"200 with half an answer": {sends(200, "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>ASIA"), false},
+		"200 without keys":        {sends(200, "<AssumeRoleResponse><AssumeRoleResult><Credentials></Credentials></AssumeRoleResult></AssumeRoleResponse>"), false},
 		"200 without a session":   {sends(200, "<AssumeRoleResponse><AssumeRoleResult></AssumeRoleResult></AssumeRoleResponse>"), false},
 		"role is gone":            {says(403, "AccessDenied"), true},
 		"keys are gone":           {says(403, "InvalidClientTokenId"), true},

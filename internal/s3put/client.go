@@ -4,6 +4,7 @@ package s3put
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -42,6 +43,10 @@ type Result struct {
 	// an earlier attempt stored the object and its answer was lost.
 	Existed bool
 }
+
+// errNotS3 is a success that S3 cannot have sent: a login page of the network,
+// or a proxy's. Taken for one, the events would be gone.
+var errNotS3 = errors.New("the answer says that the object is stored but names no ETag; is it the store that answers?")
 
 // Client stores objects in one bucket. It is safe for concurrent use, and one
 // client serves a sink for its life.
@@ -110,6 +115,10 @@ func (c *Client) put(ctx context.Context, conn *connection, creds aws.Credential
 	out, err := conn.s3.PutObject(ctx, c.input(conn, r), func(o *s3.Options) {
 		o.Credentials = credentials.StaticCredentialsProvider{Value: creds}
 	})
+	if err == nil && aws.ToString(out.ETag) == "" {
+		id, _ := awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
+		return Result{}, &Error{Status: http.StatusOK, RequestID: id, Err: errNotS3}
+	}
 	if err == nil {
 		return Result{ETag: aws.ToString(out.ETag), VersionID: aws.ToString(out.VersionId)}, nil
 	}

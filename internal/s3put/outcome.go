@@ -1,6 +1,7 @@
 package s3put
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -77,6 +78,10 @@ func newError(err error) *Error {
 		e.Code, e.Message = ae.ErrorCode(), ae.ErrorMessage()
 	}
 	e.Class = classify(e.Status, e.Code)
+	var certificate *tls.CertificateVerificationError
+	if errors.As(err, &certificate) || errors.Is(err, http.ErrSchemeMismatch) {
+		e.Class = Parked // not the server that was meant, or its certificate needs a person
+	}
 	return e
 }
 
@@ -113,7 +118,8 @@ func classify(status int, code string) Class {
 	case status == http.StatusMovedPermanently, status == http.StatusTemporaryRedirect, status == http.StatusPermanentRedirect:
 		return Elsewhere
 	case status == http.StatusBadRequest, status == http.StatusMethodNotAllowed,
-		status == http.StatusNotImplemented, status == http.StatusLengthRequired:
+		status == http.StatusNotImplemented, status == http.StatusLengthRequired,
+		status == http.StatusRequestEntityTooLarge:
 		return Parked // the store does not take what the settings ask for
 	case strings.HasPrefix(code, "KMS."), strings.HasPrefix(code, "kms:"):
 		return Parked // whatever the status, the key needs a person

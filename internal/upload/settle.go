@@ -116,6 +116,10 @@ func (u *Uploader) failedLocked(it *item) {
 }
 
 func (u *Uploader) refusedOnceLocked(it *item, refusal *s3put.Error) *Refusal {
+	if it.round != u.round { // it may have begun before it was mended
+		heap.Push(&u.ready, it)
+		return nil
+	}
 	it.wasParked = true
 	it.refreshed, it.reclocked, it.redirected = false, false, false
 	if len(u.parked) == 0 && u.probe.Before(time.Now()) {

@@ -76,6 +76,7 @@ type Uploader struct {
 	gate     time.Time // nothing starts before
 	refusals int       // parked outcomes in a row, over all segments
 	wanted   int       // new segments to try in spite of them
+	round    int       // of Unpark
 	probe    time.Time // when the next parked segment is tried
 	why      *Refusal  // the last one, while something is parked
 	timer    *time.Timer
@@ -89,6 +90,7 @@ type item struct {
 	notBefore time.Time
 	attempts  int
 	failures  int
+	round     int // when the attempt began
 	wasParked bool
 
 	refreshed, reclocked, redirected bool // immediate retries already spent
@@ -127,10 +129,11 @@ func (u *Uploader) Hurry() {
 }
 
 // Unpark tries every parked segment again, because what was wrong may be
-// mended.
+// mended; those too whose attempts are under way, if they are refused.
 func (u *Uploader) Unpark() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.round++
 	u.unparkLocked()
 	u.startLocked()
 }
@@ -206,7 +209,7 @@ func (u *Uploader) startLocked() {
 			}
 			u.wanted--
 		}
-		it.started = now
+		it.started, it.round = now, u.round
 		it.attempts++
 		u.running[it] = struct{}{}
 		u.wg.Go(func() { u.attempt(it) })

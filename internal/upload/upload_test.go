@@ -245,6 +245,25 @@ func TestUnparkTriesAtOnce(t *testing.T) {
 	})
 }
 
+// An attempt that began before the bucket was mended is refused after it: that
+// says nothing of the bucket as it is now.
+func TestUnparkCountsAttemptsUnderWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{answer: fails(s3put.Parked), takes: time.Second}
+		u := s.uploader(4)
+		add(u, 1, 2, 3)
+		time.Sleep(500 * time.Millisecond)
+		s.answers(nil) // for attempts that begin now
+		u.Unpark()
+		time.Sleep(5 * time.Second)
+		if _, delivered, _ := s.counts(); delivered != 3 {
+			t.Errorf("%d delivered 5 s after it was mended, want 3", delivered)
+		}
+		u.Stop()
+	})
+}
+
 // Where one source is refused and another is not, the other goes on.
 func TestSomeAreRefused(t *testing.T) {
 	t.Parallel()
