@@ -152,7 +152,7 @@ func (d *dir) Close() error {
 	}
 	errs = append(errs, d.root.Close())
 	if d.lock != nil { // last: until here others must stay out
-		errs = append(errs, fail("close", LockName, d.lock.Close()))
+		errs = append(errs, fail("unlock", LockName, unlock(d.lock)), fail("close", LockName, d.lock.Close()))
 		d.lock = nil
 	}
 	return errors.Join(errs...)

@@ -10,17 +10,16 @@ type file struct {
 	name     string
 	f        *os.File
 	readOnly bool
-	end      int64 // where the next Append writes
 }
 
-// Append keeps the offset itself: nobody else appends, because this handle has
-// created the file, and Windows wants more than the right to append for Sync.
+// Append writes at the handle's offset, which nothing else moves: the handle has
+// created the file, and ReadAt has an offset of its own. WriteAt will not do:
+// when a write fails after a part, it says that nothing was written.
 func (f *file) Append(p []byte) (int, error) {
 	if f.readOnly {
 		return 0, fail("append", f.name, fs.ErrPermission)
 	}
-	n, err := f.f.WriteAt(p, f.end)
-	f.end += int64(n)
+	n, err := f.f.Write(p)
 	return n, fail("append", f.name, err)
 }
 

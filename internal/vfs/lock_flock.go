@@ -17,3 +17,9 @@ func tryLock(f *os.File) error {
 	}
 	return err
 }
+
+// unlock does not leave it to closing the file: a child between fork and exec
+// has the file open too, and would hold the lock until then.
+func unlock(f *os.File) error {
+	return control(f, func(fd int) error { return syscall.Flock(fd, syscall.LOCK_UN) })
+}

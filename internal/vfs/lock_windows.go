@@ -1,12 +1,17 @@
 package vfs
 
 import (
+	"io/fs"
 	"os"
 	"syscall"
 	"unsafe"
 )
 
-var lockFileEx = syscall.NewLazyDLL("kernel32.dll").NewProc("LockFileEx")
+var (
+	kernel32     = syscall.NewLazyDLL("kernel32.dll")
+	lockFileEx   = kernel32.NewProc("LockFileEx")
+	unlockFileEx = kernel32.NewProc("UnlockFileEx")
+)
 
 const (
 	lockfileFailImmediately = 1
@@ -16,8 +21,30 @@ const (
 )
 
 // tryLock locks the file's first byte, which need not exist. The system
-// releases it with the handle, which children do not inherit.
+// releases it some time after the process has ended; children do not inherit
+// the handle.
 func tryLock(f *os.File) error {
+	err := firstByte(f, func(fd uintptr, at unsafe.Pointer) (uintptr, error) {
+		ok, _, err := lockFileEx.Call(fd, lockfileFailImmediately|lockfileExclusiveLock, 0, 1, 0, uintptr(at))
+		return ok, err
+	})
+	if err == errorLockViolation || err == syscall.ERROR_IO_PENDING {
+		return errHeld
+	}
+	return err
+}
+
+// unlock does not leave it to closing the file, after which the system takes
+// its time too.
+func unlock(f *os.File) error {
+	return firstByte(f, func(fd uintptr, at unsafe.Pointer) (uintptr, error) {
+		ok, _, err := unlockFileEx.Call(fd, 0, 1, 0, uintptr(at))
+		return ok, err
+	})
+}
+
+// firstByte calls a function with f's handle and the offset 0.
+func firstByte(f *os.File, call func(fd uintptr, at unsafe.Pointer) (ok uintptr, err error)) error {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return err
@@ -25,16 +52,12 @@ func tryLock(f *os.File) error {
 	var ok uintptr
 	var result error
 	if err := raw.Control(func(fd uintptr) {
-		ok, _, result = lockFileEx.Call(fd, lockfileFailImmediately|lockfileExclusiveLock,
-			0, 1, 0, uintptr(unsafe.Pointer(new(syscall.Overlapped))))
+		ok, result = call(fd, unsafe.Pointer(new(syscall.Overlapped)))
 	}); err != nil {
-		return err
+		return fs.ErrClosed // package os has a private error for it
 	}
-	switch {
-	case ok != 0:
+	if ok != 0 {
 		return nil
-	case result == errorLockViolation || result == syscall.ERROR_IO_PENDING:
-		return errHeld
 	}
 	return result
 }
