@@ -49,8 +49,7 @@ func (d *dir) Open(name string) (File, error) {
 }
 
 // openRegular opens a regular file. It looks before it opens, because opening a
-// device or a FIFO does something to it, and after, because the name may stand
-// for something else by then: a Root follows symlinks that stay inside of it.
+// device does something to it.
 func (d *dir) openRegular(name string, flags int) (*os.File, error) {
 	seen, err := d.root.Lstat(name)
 	if err != nil {
@@ -59,13 +58,25 @@ func (d *dir) openRegular(name string, flags int) (*os.File, error) {
 	if !seen.Mode().IsRegular() {
 		return nil, ErrNotRegular
 	}
+	return d.openSeen(name, flags)
+}
+
+// openSeen looks after it opens: the name may stand for something else by then,
+// and a Root follows symlinks that stay inside of it. What was seen before does
+// not help, because a file that is new can have the inode number of one that is
+// gone; that of an open file is taken.
+func (d *dir) openSeen(name string, flags int) (*os.File, error) {
 	f, err := d.root.OpenFile(name, flags, 0)
 	if err != nil {
 		return nil, err
 	}
 	info, err := f.Stat()
-	if err == nil && !os.SameFile(seen, info) {
-		err = ErrNotRegular
+	if err == nil {
+		var named fs.FileInfo
+		named, err = d.root.Lstat(name)
+		if err == nil && !(info.Mode().IsRegular() && os.SameFile(named, info)) {
+			err = ErrNotRegular
+		}
 	}
 	if err != nil {
 		f.Close()
@@ -126,19 +137,16 @@ func (d *dir) Sub(name string) (Dir, error) {
 	if err := d.root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fail("mkdir", name, err)
 	}
-	seen, err := d.root.Lstat(name)
-	if err != nil {
-		return nil, fail("open", name, err)
-	}
+	look := func() (fs.FileInfo, error) { return d.root.Lstat(name) }
 	path := filepath.Join(d.path, name)
-	if err := checkDirectory(path, seen); err != nil {
+	if err := checkDirectory(path, look); err != nil {
 		return nil, err
 	}
 	root, err := d.root.OpenRoot(name)
 	if err != nil {
 		return nil, fail("open", name, err)
 	}
-	return newDir(path, root, seen, d.opts)
+	return newDir(path, root, look, d.opts)
 }
 
 func (d *dir) FileSystem() FileSystem { return d.system }

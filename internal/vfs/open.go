@@ -27,18 +27,15 @@ func Open(path string, opts Options) (Dir, error) {
 	if err := makeAll(path); err != nil {
 		return nil, err
 	}
-	seen, err := os.Lstat(path)
+	look := func() (fs.FileInfo, error) { return os.Lstat(path) }
+	if err := checkDirectory(path, look); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(path + string(filepath.Separator) + ".") // the dot: never to wait for a FIFO
 	if err != nil {
 		return nil, err
 	}
-	if err := checkDirectory(path, seen); err != nil {
-		return nil, err
-	}
-	root, err := os.OpenRoot(path)
-	if err != nil {
-		return nil, err
-	}
-	return newDir(path, root, seen, opts)
+	return newDir(path, root, look, opts)
 }
 
 // makeAll makes the directory and the parents it lacks, and syncs the entry of
@@ -74,9 +71,10 @@ func syncParent(parent string) error {
 	return nil
 }
 
-// newDir checks the directory behind root, of which seen is what its name stood
-// for before, and takes root over.
-func newDir(path string, root *os.Root, seen fs.FileInfo, opts Options) (_ Dir, err error) {
+// newDir checks the directory behind root, which it takes over. look says what
+// its name stands for now: before it was opened that could have been another
+// one, and even have had the same inode number.
+func newDir(path string, root *os.Root, look func() (fs.FileInfo, error), opts Options) (_ Dir, err error) {
 	d := &dir{path: path, root: root, opts: opts}
 	defer func() {
 		if err != nil {
@@ -90,7 +88,11 @@ func newDir(path string, root *os.Root, seen fs.FileInfo, opts Options) (_ Dir, 
 	if err != nil {
 		return nil, err
 	}
-	if !os.SameFile(seen, info) {
+	named, err := look()
+	if err != nil {
+		return nil, err
+	}
+	if !os.SameFile(named, info) {
 		return nil, &RefusedError{path, ErrSymlink, "it was replaced while it was opened"}
 	}
 	if err := checkAccess(path, info); err != nil {
@@ -105,8 +107,10 @@ func newDir(path string, root *os.Root, seen fs.FileInfo, opts Options) (_ Dir, 
 	return d, nil
 }
 
-func checkDirectory(path string, info fs.FileInfo) error {
-	switch {
+func checkDirectory(path string, look func() (fs.FileInfo, error)) error {
+	switch info, err := look(); {
+	case err != nil:
+		return err
 	case info.Mode()&fs.ModeSymlink != 0:
 		return &RefusedError{path, ErrSymlink, "name the directory that it points to"}
 	case !info.IsDir():

@@ -9,8 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -189,49 +187,6 @@ func TestTheLockFileIsAFile(t *testing.T) {
 				t.Errorf("Lock = %v, want ErrNotRegular", err)
 			}
 		})
-	}
-}
-
-// TestOpenLooksTwice has a name stand for something else between the look at it
-// and the opening: never is a symlink followed, nor a FIFO waited for.
-func TestOpenLooksTwice(t *testing.T) {
-	t.Parallel()
-	d, path := spool(t)
-	at := func(name string) string { return filepath.Join(path, name) }
-	check(t, os.WriteFile(at("wrong"), []byte("wrong"), 0o600))
-	var stop atomic.Bool
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for i := 0; !stop.Load(); i++ {
-			os.Remove(at("next"))
-			switch i % 3 {
-			case 0:
-				os.WriteFile(at("next"), []byte("right"), 0o600)
-			case 1:
-				os.Symlink("wrong", at("next"))
-			case 2:
-				syscall.Mkfifo(at("next"), 0o600)
-			}
-			os.Rename(at("next"), at("a"))
-		}
-	})
-	outcomes := make(map[string]int)
-	for range 3000 {
-		f, err := d.Open("a")
-		switch {
-		case err == nil:
-			outcomes[read(t, f)]++
-			f.Close()
-		case errors.Is(err, vfs.ErrNotRegular), errors.Is(err, fs.ErrNotExist):
-			outcomes["refused"]++
-		default:
-			t.Fatal(err)
-		}
-	}
-	stop.Store(true)
-	wg.Wait()
-	if outcomes["wrong"] > 0 {
-		t.Errorf("a symlink was followed: %v", outcomes)
 	}
 }
 

@@ -2,9 +2,6 @@ package vfs
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
-	"syscall"
 	"testing"
 )
 
@@ -25,57 +22,5 @@ func TestNetworkFileSystemsAreRefused(t *testing.T) {
 		if err := checkFileSystem("/spool", system, Options{AllowNetwork: true}); err != nil {
 			t.Errorf("%#x, allowed: %v", magic, err)
 		}
-	}
-}
-
-func TestSystemCallsAreRepeatedAfterASignal(t *testing.T) {
-	t.Parallel()
-	f, err := os.Create(filepath.Join(t.TempDir(), "a"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	calls := 0
-	err = control(f, func(int) error {
-		if calls++; calls < 3 {
-			return syscall.EINTR
-		}
-		return syscall.EIO
-	})
-	if calls != 3 || err != syscall.EIO {
-		t.Errorf("%d calls, %v; want 3 and EIO", calls, err)
-	}
-}
-
-// TestALockFileThatWasDeleted is the race of a person who deletes the lock file
-// just before we lock it, so that someone else can lock another one.
-func TestALockFileThatWasDeleted(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "spool")
-	opened, err := Open(path, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer opened.Close()
-	d := opened.(*dir)
-	f, err := d.openLock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := errors.Join(tryLock(f), d.stillLock(f)); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(filepath.Join(path, LockName)); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.stillLock(f); err != errHeld {
-		t.Errorf("without a lock file: %v, want errHeld", err)
-	}
-	if err := d.Lock(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.stillLock(f); err != errHeld {
-		t.Errorf("with another lock file: %v, want errHeld", err)
 	}
 }

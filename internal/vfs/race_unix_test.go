@@ -1,0 +1,130 @@
+//go:build linux || darwin
+
+package vfs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+func TestSystemCallsAreRepeatedAfterASignal(t *testing.T) {
+	t.Parallel()
+	f, err := os.Create(filepath.Join(t.TempDir(), "a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	calls := 0
+	err = control(f, func(int) error {
+		if calls++; calls < 3 {
+			return syscall.EINTR
+		}
+		return syscall.EIO
+	})
+	if calls != 3 || err != syscall.EIO {
+		t.Errorf("%d calls, %v; want 3 and EIO", calls, err)
+	}
+}
+
+// TestALockFileThatWasDeleted is the race of a person who deletes the lock file
+// just before we lock it, so that someone else can lock another one.
+func TestALockFileThatWasDeleted(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "spool")
+	d, err := open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	f, err := d.openLock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := errors.Join(tryLock(f), d.stillLock(f)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(path, LockName)); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.stillLock(f); err != errHeld {
+		t.Errorf("without a lock file: %v, want errHeld", err)
+	}
+	if err := d.Lock(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.stillLock(f); err != errHeld {
+		t.Errorf("with another lock file: %v, want errHeld", err)
+	}
+}
+
+// TestANameThatChangesWhileItIsOpened is the race of someone who puts another
+// thing in a file's place between our look at it and our opening it.
+func TestANameThatChangesWhileItIsOpened(t *testing.T) {
+	t.Parallel()
+	for what, replace := range map[string]func(path string) error{
+		"removed":        os.Remove,
+		"a fifo":         func(path string) error { return errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600)) },
+		"a symlink":      func(path string) error { return errors.Join(os.Remove(path), os.Symlink("other", path)) },
+		"a link outside": func(path string) error { return errors.Join(os.Remove(path), os.Symlink("/etc/passwd", path)) },
+		"a directory":    func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "spool")
+			d, err := open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			for _, name := range []string{"a", "other"} {
+				if err := os.WriteFile(filepath.Join(path, name), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := replace(filepath.Join(path, "a")); err != nil {
+				t.Fatal(err)
+			}
+			if f, err := d.openSeen("a", openFlags); err == nil {
+				f.Close()
+				t.Error("it was opened")
+			}
+		})
+	}
+}
+
+func open(path string) (*dir, error) {
+	opened, err := Open(path, Options{})
+	if err != nil {
+		return nil, err
+	}
+	return opened.(*dir), nil
+}
+
+// TestADirectoryThatChangesWhileItIsOpened is the same race for the directory.
+func TestADirectoryThatChangesWhileItIsOpened(t *testing.T) {
+	t.Parallel()
+	parent := t.TempDir()
+	for _, name := range []string{"a", "b"} {
+		if err := os.Mkdir(filepath.Join(parent, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]error{"a": nil, "b": ErrSymlink, "c": fs.ErrNotExist} {
+		root, err := os.OpenRoot(filepath.Join(parent, "a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := newDir("a", root, func() (fs.FileInfo, error) { return os.Lstat(filepath.Join(parent, name)) }, Options{})
+		if !errors.Is(err, want) {
+			t.Errorf("its name stands for %s now: %v, want %v", name, err, want)
+		}
+		if err == nil {
+			d.Close()
+		}
+	}
+}
