@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -146,6 +149,47 @@ func TestAStoppedProcessCannotTouchTheDisk(t *testing.T) {
 	}
 	if got := have("a", "b")(next); got != "a" {
 		t.Errorf("the next process sees %q", got)
+	}
+}
+
+func TestAPowerCutWhileGoroutinesWork(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(20) {
+		disk := crashfs.New(seed)
+		d := disk.Dir()
+		var wg sync.WaitGroup
+		var synced [4]atomic.Int64 // bytes that the process knows to be on disk
+		for i := range synced {
+			wg.Go(func() {
+				f, err := d.Create(fmt.Sprint(i))
+				if err == nil {
+					err = d.Sync()
+				}
+				for n := int64(0); err == nil; n += 100 {
+					synced[i].Store(n)
+					if _, err = f.Append(bytes.Repeat([]byte{1}, 100)); err == nil {
+						err = f.Sync()
+					}
+				}
+				if !errors.Is(err, crashfs.ErrStopped) {
+					t.Error(err)
+				}
+			})
+		}
+		for disk.Ops() < 200 {
+			runtime.Gosched()
+		}
+		var known [4]int64
+		for i := range synced {
+			known[i] = synced[i].Load()
+		}
+		next := disk.Crash(seeded(seed))
+		wg.Wait()
+		for i, n := range known {
+			if got, _ := next.ReadFile(fmt.Sprint(i)); int64(bytes.Count(got, []byte{1})) < n {
+				t.Errorf("seed %d: file %d has %d bytes, want at least %d", seed, i, len(got), n)
+			}
+		}
 	}
 }
 
