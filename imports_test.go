@@ -33,7 +33,8 @@ var arrows = []struct {
 	{"internal/vfs/*.go", nil},
 	{"internal/vfs/crashfs/*.go", []string{"internal/vfs"}},
 	{"internal/deflate/*.go", []string{"github.com/klauspost/compress/..."}},
-	{"internal/spool/*.go", []string{"internal/deflate"}},
+	{"internal/spool/*.go", []string{"internal/deflate", "internal/vfs"}},
+	{"internal/spool/*_test.go", []string{"internal/vfs/crashfs"}},
 	{"internal/s3put/*.go", []string{"github.com/aws/..."}},
 	{"internal/upload/*.go", []string{"internal/s3put", "internal/spool"}},
 

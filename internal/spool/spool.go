@@ -71,6 +71,13 @@ type Frame struct {
 	deflate.Frame
 	Events      int64
 	First, Last time.Time // received
+
+	// Of which block it is, for spools that outlive the process; Run is empty
+	// for one of this run. Durable is nil, or called when the frame need not be
+	// in memory any more.
+	Run              string
+	Partition, Block uint64
+	Durable          func()
 }
 
 // Limits bound a segment.
@@ -87,10 +94,14 @@ type Segment struct {
 	First, Last time.Time
 
 	rawCRC, payloadCRC uint32
-	payload            int64 // bytes
-	payloads           extents
+	payload            int64    // bytes
+	payloads           extents  // in memory
+	disk               []extent // or on disk
+	frames             uint64
 	trailer            []byte // set by seal
 }
+
+func (s *Segment) id() segmentID { return segmentID{s.RunID, s.Sequence} }
 
 // NewSegment returns an open segment without frames.
 func NewSegment(h Header) *Segment { return &Segment{Header: h} }
@@ -115,7 +126,10 @@ func (s *Segment) CRC32() uint32 {
 
 var headerCRC = crc32.ChecksumIEEE([]byte(deflate.Header))
 
-func (s *Segment) add(f *Frame) {
+func (s *Segment) add(f *Frame) { s.addSize(f, int64(len(f.Payload))) }
+
+// addSize is add for a frame whose payload, of that many bytes, is elsewhere.
+func (s *Segment) addSize(f *Frame, payload int64) {
 	if s.Events == 0 {
 		s.First, s.Last = f.First, f.Last
 	}
@@ -128,8 +142,8 @@ func (s *Segment) add(f *Frame) {
 	s.Events += f.Events
 	s.Raw += f.Raw
 	s.rawCRC = deflate.CombineCRC(s.rawCRC, f.RawCRC, f.Raw)
-	s.payloadCRC = deflate.CombineCRC(s.payloadCRC, f.CRC, int64(len(f.Payload)))
-	s.payload += int64(len(f.Payload))
+	s.payloadCRC = deflate.CombineCRC(s.payloadCRC, f.CRC, payload)
+	s.payload += payload
 }
 
 func (s *Segment) seal() { s.trailer = deflate.Trailer(s.rawCRC, s.Raw) }

@@ -1,0 +1,445 @@
+package spool_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/deflate"
+	"github.com/s3sink/s3sink/internal/spool"
+	"github.com/s3sink/s3sink/internal/vfs/crashfs"
+)
+
+var (
+	crashes = flag.Int("crashes", 1000, "how many crashes TestCrashes makes")
+	seed    = flag.Uint64("seed", 0, "the only history that TestCrashes runs; 0: all")
+)
+
+const partitions = 3
+
+// world is what outlives the process: the disk, the bucket, and what callers
+// were told.
+type world struct {
+	rng    *rand.Rand
+	disk   *crashfs.FS
+	bucket map[string][]byte
+	keys   int             // drawn so far; they rise
+	next   [partitions]int // number of the next event
+	acked  [partitions]map[int]bool
+	runs   int
+	log    []string
+}
+
+func (w *world) note(format string, args ...any) {
+	if len(w.log) < 10000 {
+		w.log = append(w.log, fmt.Sprintf(format, args...))
+	}
+}
+
+// life is one run of a process: a small sink without threads of its own.
+type life struct {
+	w    *world
+	run  string
+	j    *spool.Journal
+	e    *deflate.Encoder
+	seq  uint64
+	blks uint64
+
+	mu     sync.Mutex
+	open   [partitions][]*lblock // cut or open, not framed; the last may be open
+	told   [partitions][]int     // tracked and not acked yet
+	segs   [partitions]*spool.Segment
+	ready  []*spool.Segment
+	sealed int // segments that wait for their seal
+}
+
+type lblock struct {
+	number uint64
+	lines  []byte
+	staged int
+	cut    bool
+}
+
+func line(p, n int) string {
+	return fmt.Sprintf("{\"p\":%d,\"n\":%d,\"pad\":%q}\n", p, n, strings.Repeat("x", n%37))
+}
+
+func (l *life) gather() (all []spool.Stage) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for p, blocks := range l.open {
+		for _, b := range blocks {
+			if b.staged < len(b.lines) {
+				all = append(all, spool.Stage{
+					Partition: uint64(p), Block: b.number, Source: fmt.Sprint("src", p), Day: day, Offset: int64(b.staged),
+					First: day, Last: day, Lines: [][]byte{b.lines[b.staged:len(b.lines):len(b.lines)]}, Release: func() {},
+				})
+				b.staged = len(b.lines)
+			}
+		}
+	}
+	return all
+}
+
+// start begins a life on the world's disk, and takes over what earlier ones
+// have left.
+func (w *world) start(t *testing.T) (*life, error) {
+	w.runs++
+	l := &life{w: w, run: fmt.Sprint("run-", w.runs)}
+	var err error
+	if l.e, err = deflate.NewEncoder(1); err != nil {
+		t.Fatal(err)
+	}
+	dir := w.disk.Dir()
+	l.j, err = spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: l.run, Interval: time.Hour, Gather: l.gather})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go l.whileAlive(ctx, cancel)
+	found, err := l.j.Recover(ctx)
+	if err != nil {
+		return l, err
+	}
+	if len(found.Damaged) > 0 || found.Quarantined > 0 || len(found.Foreign) > 0 {
+		t.Fatalf("recovery found damage where there is none: %+v\n%s", found, w.history())
+	}
+	w.note("recovered %d sealed, %d tails, torn %d", len(found.Sealed), len(found.Tails), found.Torn)
+	l.ready = append(l.ready, found.Sealed...)
+	for _, tail := range found.Tails {
+		if err := l.finish(t, tail); err != nil {
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+// whileAlive ends ctx when the process is dead.
+func (l *life) whileAlive(ctx context.Context, cancel func()) {
+	for ctx.Err() == nil {
+		if errors.Is(l.j.Err(), crashfs.ErrStopped) {
+			cancel()
+		}
+		time.Sleep(50 * time.Microsecond)
+	}
+}
+
+func (l *life) newSegment(source string) *spool.Segment {
+	l.w.keys++
+	l.seq++
+	return spool.NewSegment(spool.Header{
+		RunID: l.run, Sequence: l.seq, Bucket: "b", Key: fmt.Sprintf("%08d-%s", l.w.keys, source), Source: source, Day: day, Opened: day,
+	})
+}
+
+// finish completes what is left of a partition.
+func (l *life) finish(t *testing.T, tail spool.Tail) error {
+	seg := tail.Segment
+	for _, b := range tail.Blocks {
+		lines, err := b.Lines()
+		if err != nil {
+			return err
+		}
+		if len(lines) == 0 {
+			continue
+		}
+		f, err := l.e.Frame([][]byte{lines})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seg != nil && l.w.rng.IntN(3) == 0 { // as if it did not fit
+			l.seal(seg)
+			seg = nil
+		}
+		if seg == nil {
+			seg = l.newSegment(tail.Source)
+		}
+		l.w.note("%s finish: frame block %s/%d of %d in %s", l.run, b.Run, b.Block, b.Partition, seg.Key)
+		l.j.Append(seg, spool.Frame{Frame: f, Events: int64(bytes.Count(lines, []byte("\n"))), First: b.First, Last: b.Last, Run: b.Run, Partition: b.Partition, Block: b.Block})
+	}
+	if seg != nil {
+		l.w.note("%s finish: seal %s", l.run, seg.Key)
+		l.seal(seg)
+	}
+	return nil
+}
+
+func (l *life) seal(seg *spool.Segment) {
+	l.mu.Lock()
+	l.sealed++
+	l.mu.Unlock()
+	l.j.Seal(seg, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.sealed--
+		l.ready = append(l.ready, seg)
+	})
+}
+
+func (l *life) track(p int) {
+	n := l.w.next[p]
+	l.w.next[p]++
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	blocks := l.open[p]
+	if len(blocks) == 0 || blocks[len(blocks)-1].cut {
+		l.blks++
+		blocks = append(blocks, &lblock{number: l.blks})
+		l.open[p] = blocks
+	}
+	b := blocks[len(blocks)-1]
+	b.lines = append(b.lines[:len(b.lines):len(b.lines)], line(p, n)...)
+	l.told[p] = append(l.told[p], n)
+	l.w.note("%s track %d/%d block %d", l.run, p, n, b.number)
+}
+
+func (l *life) commit() {
+	l.mu.Lock()
+	told := l.told
+	l.told = [partitions][]int{}
+	l.mu.Unlock()
+	err := l.j.Commit(context.Background())
+	l.w.note("%s commit: %v", l.run, err)
+	if err != nil {
+		return // unknown: may be delivered, once
+	}
+	for p, all := range told {
+		for _, n := range all {
+			l.w.acked[p][n] = true
+		}
+	}
+}
+
+func (l *life) cut(p int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := len(l.open[p]); n > 0 {
+		l.open[p][n-1].cut = true
+	}
+}
+
+// frame makes a frame of the oldest block that is cut.
+func (l *life) frame(t *testing.T, p int) {
+	l.mu.Lock()
+	if len(l.open[p]) == 0 || !l.open[p][0].cut {
+		l.mu.Unlock()
+		return
+	}
+	b := l.open[p][0]
+	l.mu.Unlock()
+	f, err := l.e.Frame([][]byte{b.lines})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.segs[p] == nil {
+		l.segs[p] = l.newSegment(fmt.Sprint("src", p))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.j.Append(l.segs[p], spool.Frame{Frame: f, Events: int64(bytes.Count(b.lines, []byte("\n"))), First: day, Last: day, Partition: uint64(p), Block: b.number})
+	l.open[p] = l.open[p][1:]
+	l.w.note("%s frame block %d of %d in %s", l.run, b.number, p, l.segs[p].Key)
+}
+
+func (l *life) sealOpen(p int) {
+	if seg := l.segs[p]; seg != nil {
+		l.segs[p] = nil
+		l.w.note("%s seal %s", l.run, seg.Key)
+		l.seal(seg)
+	}
+}
+
+// put uploads the oldest segment that is ready. It may be told of it or not,
+// before the process dies.
+func (l *life) put(t *testing.T, forget bool) bool {
+	l.mu.Lock()
+	if len(l.ready) == 0 {
+		l.mu.Unlock()
+		return false
+	}
+	seg := l.ready[0]
+	l.ready = l.ready[1:]
+	l.mu.Unlock()
+	object, err := io.ReadAll(l.j.Object(seg))
+	if err != nil {
+		l.w.note("%s read %s: %v", l.run, seg.Key, err)
+		return true // the process is dying
+	}
+	if before, ok := l.w.bucket[seg.Key]; ok && !bytes.Equal(before, object) {
+		t.Errorf("%s has other bytes than before: %d, %d\n%s", seg.Key, len(before), len(object), l.w.history())
+	}
+	l.w.bucket[seg.Key] = object
+	l.w.note("%s put %s (told: %v)", l.run, seg.Key, !forget)
+	if !forget {
+		l.j.Remove(seg)
+	}
+	return true
+}
+
+func (w *world) history() string { return strings.Join(w.log, "\n") + "\n" + w.disk.String() }
+
+// live does something for a while.
+func (l *life) live(t *testing.T, steps int) {
+	for range steps {
+		p := l.w.rng.IntN(partitions)
+		switch l.w.rng.IntN(12) {
+		case 0, 1, 2, 3:
+			l.track(p)
+		case 4, 5:
+			l.commit()
+		case 6:
+			l.cut(p)
+		case 7, 8:
+			l.frame(t, p)
+		case 9:
+			l.sealOpen(p)
+		case 10, 11:
+			l.put(t, l.w.rng.IntN(4) == 0)
+		}
+	}
+}
+
+// drain delivers everything that is left.
+func (l *life) drain(t *testing.T) {
+	for p := range partitions {
+		l.cut(p)
+		for len(l.open[p]) > 0 {
+			l.frame(t, p)
+		}
+		l.sealOpen(p)
+	}
+	l.commit()
+	for l.put(t, false) {
+	}
+	l.commit()
+	if err := l.j.Close(); err != nil {
+		t.Errorf("close: %v\n%s", err, l.w.history())
+	}
+}
+
+// check holds the bucket against what callers were told.
+func (w *world) check(t *testing.T) {
+	var got [partitions][]int
+	for i := range w.keys {
+		for p := range partitions {
+			object, ok := w.bucket[fmt.Sprintf("%08d-src%d", i+1, p)]
+			if !ok {
+				continue
+			}
+			r, err := gzip.NewReader(bytes.NewReader(object))
+			if err != nil {
+				t.Fatalf("%v\n%s", err, w.history())
+			}
+			raw, err := io.ReadAll(r)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, w.history())
+			}
+			for _, text := range strings.SplitAfter(string(raw), "\n") {
+				if text == "" {
+					continue
+				}
+				var in, n int
+				if _, err := fmt.Sscanf(text, "{\"p\":%d,\"n\":%d", &in, &n); err != nil || in != p || text != line(p, n) {
+					t.Fatalf("phantom line %q in %d\n%s", text, i+1, w.history())
+				}
+				got[p] = append(got[p], n)
+			}
+		}
+	}
+	for p := range partitions {
+		seen := map[int]bool{}
+		for i, n := range got[p] {
+			if seen[n] {
+				t.Errorf("event %d/%d is there twice\n%s", p, n, w.history())
+				return
+			}
+			if seen[n] = true; i > 0 && n < got[p][i-1] {
+				t.Errorf("event %d/%d is behind %d\n%s", p, n, got[p][i-1], w.history())
+				return
+			}
+		}
+		for n := range w.acked[p] {
+			if !seen[n] {
+				t.Errorf("event %d/%d is lost\n%s", p, n, w.history())
+				return
+			}
+		}
+	}
+}
+
+// history runs lives that end badly, and a last one that ends well.
+func history(t *testing.T, seed uint64) (deaths int) {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	w := &world{rng: rng, disk: crashfs.New(seed), bucket: map[string][]byte{}}
+	w.note("history -seed %d", seed)
+	for p := range w.acked {
+		w.acked[p] = map[int]bool{}
+	}
+	for range 1 + rng.IntN(4) {
+		if rng.IntN(3) == 0 { // one operation fails
+			kinds := crashfs.Kinds()
+			w.disk.FailAt(rng.IntN(40), kinds[rng.IntN(len(kinds))])
+		}
+		if rng.IntN(2) == 0 { // the process dies within an operation
+			w.disk.FailAt(rng.IntN(60), crashfs.Stop)
+		}
+		l, err := w.start(t)
+		if err == nil {
+			l.live(t, rng.IntN(60))
+		} else {
+			w.note("start: %v", err)
+		}
+		var next *crashfs.FS
+		if w.disk.Stop(); rng.IntN(2) == 0 {
+			w.note("--- kill")
+			next = w.disk.Kill()
+		} else {
+			w.note("--- power cut")
+			next = w.disk.Crash(rng)
+		}
+		if l != nil {
+			l.j.Close()
+		}
+		w.disk = next
+		deaths++
+	}
+	l, err := w.start(t)
+	if err != nil {
+		t.Fatalf("start: %v\n%s", err, w.history())
+	}
+	l.drain(t)
+	w.check(t)
+	if left, err := w.disk.Dir().List(); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v\n%s", left, err, w.history())
+	}
+	return deaths
+}
+
+// Whatever a crash leaves: what was acknowledged is in exactly one object, in
+// order, nothing is invented, no key has two contents, and nothing stays
+// behind.
+func TestCrashes(t *testing.T) {
+	t.Parallel()
+	if *seed != 0 {
+		history(t, *seed)
+		return
+	}
+	deaths := 0
+	for n := uint64(1); deaths < *crashes && !t.Failed(); n++ {
+		deaths += history(t, n)
+		if t.Failed() {
+			t.Logf("history -seed %d", n)
+		}
+	}
+	t.Logf("%d crashes", deaths)
+}

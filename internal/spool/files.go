@@ -1,0 +1,277 @@
+package spool
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/vfs"
+)
+
+// files are the journal's files, oldest first, and what each is needed for.
+// They belong to the goroutine of the journal, but for readAt.
+//
+// A file goes when nothing in it is needed: its stages have frames on disk, and
+// the segments of its frames are delivered, which is on disk too. The oldest
+// goes first, and the next one only when that is on disk: so nothing that a
+// record ends outlives the record.
+type files struct {
+	dir     vfs.Dir
+	all     []*file
+	current *file  // that is appended to; the last one, or nil
+	last    uint64 // number
+	doubts  []doubtRecord
+	adopted bool // all holds the files of earlier runs too
+	w       writer
+
+	blocks   map[blockID][]*file // with stages, of blocks whose frame is not on disk
+	segments map[segmentID][]*file
+
+	mu   sync.Mutex
+	open []*handle // for reading, last used last
+}
+
+// file is one journal file. Its name tells the order; nothing of the user's is
+// in it.
+type file struct {
+	name    string
+	number  uint64
+	salt    uint32
+	append  vfs.File // nil when it is not current
+	size    int64
+	durable int64 // known to be on disk
+	needs   int   // blocks and segments that need it
+	gone    bool  // removed, but perhaps not on disk
+}
+
+const nameFormat = "%016x-%s.journal"
+
+func newFiles(dir vfs.Dir) *files {
+	return &files{dir: dir, blocks: map[blockID][]*file{}, segments: map[segmentID][]*file{}}
+}
+
+// write appends a group to the current file, or to a new one, and syncs it.
+// After an error nothing of it counts, and the file is not written to again.
+func (fs *files) write(group func(*file, *writer) error) error {
+	f, created := fs.current, false
+	if f == nil {
+		var err error
+		if f, err = fs.create(); err != nil {
+			return err
+		}
+		created = true
+	}
+	err := group(f, &fs.w)
+	if err == nil {
+		err = f.append.Sync()
+	}
+	if err == nil && created {
+		err = fs.dir.Sync()
+	}
+	if err != nil {
+		fs.freeze(f)
+		return err
+	}
+	f.durable = f.size
+	fs.current = f
+	if created && fs.adopted {
+		fs.doubts = slices.DeleteFunc(fs.doubts, func(d doubtRecord) bool { return fs.gone(d.file) })
+	}
+	return nil
+}
+
+// create makes the next file. It begins with what is known of files whose sync
+// has failed.
+func (fs *files) create() (*file, error) {
+	var random [8]byte
+	rand.Read(random[:])
+	fs.last++
+	f := &file{
+		name:   fmt.Sprintf(nameFormat, fs.last, hex.EncodeToString(random[:4])),
+		number: fs.last,
+		salt:   binary.LittleEndian.Uint32(random[4:]),
+	}
+	fs.all = append(fs.all, f)
+	var err error
+	if f.append, err = fs.dir.Create(f.name); err != nil {
+		fs.discard(f) // it may be there all the same
+		return nil, err
+	}
+	fs.w.salt = f.salt
+	fs.w.buf = append(fs.w.buf[:0], fileHeader{salt: f.salt, number: f.number, made: time.Now()}.encode()...)
+	for _, d := range fs.doubts {
+		fs.w.doubt(d)
+	}
+	return f, nil
+}
+
+// spill writes what the writer holds, if that is more than most.
+func (f *file) spill(w *writer, most int) error {
+	if len(w.buf) <= most {
+		return nil
+	}
+	n, err := f.append.Append(w.buf)
+	f.size += int64(n)
+	w.buf = w.buf[:0]
+	return err
+}
+
+// freeze gives a file up for writing. One that holds nothing that counts is
+// removed; should it come back, its records are known from elsewhere.
+func (fs *files) freeze(f *file) {
+	f.append.Close()
+	f.append, fs.current = nil, nil
+	fs.w.buf = fs.w.buf[:0]
+	fs.discard(f)
+}
+
+// discard notes that a file is in doubt, and removes it if nothing in it counts.
+func (fs *files) discard(f *file) {
+	fs.doubts = append(fs.doubts, doubtRecord{f.number, f.durable})
+	if f.durable == 0 && fs.remove(f) == nil {
+		fs.all = slices.DeleteFunc(fs.all, func(g *file) bool { return g == f })
+	}
+}
+
+func (fs *files) remove(f *file) error {
+	if err := fs.dir.Remove(f.name); err != nil && !errors.Is(err, iofs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (fs *files) gone(number uint64) bool {
+	return !slices.ContainsFunc(fs.all, func(f *file) bool { return f.number == number })
+}
+
+// roll ends the current file if it is full. It is on disk as a whole: so only
+// the last file, or one whose sync failed, has an end that is in doubt.
+func (fs *files) roll() {
+	if fs.current != nil && fs.current.size >= fileSize {
+		fs.end()
+	}
+}
+
+// end ends the current file.
+func (fs *files) end() {
+	if f := fs.current; f != nil {
+		f.append.Close()
+		f.append, fs.current = nil, nil
+	}
+}
+
+// need notes that f holds something of an owner that is not ended.
+func need[K comparable](owners map[K][]*file, id K, f *file) {
+	if held := owners[id]; !slices.Contains(held, f) {
+		owners[id] = append(held, f)
+		f.needs++
+	}
+}
+
+// done notes that nothing of an owner is needed any more.
+func done[K comparable](owners map[K][]*file, id K) {
+	for _, f := range owners[id] {
+		f.needs--
+	}
+	delete(owners, id)
+}
+
+// reap removes what is not needed, oldest first. What cannot be removed now is
+// tried again later.
+func (fs *files) reap() {
+	for len(fs.all) > 0 && fs.all[0].needs == 0 && fs.all[0] != fs.current {
+		f := fs.all[0]
+		if !f.gone && fs.remove(f) != nil {
+			return
+		}
+		f.gone = true
+		if fs.dir.Sync() != nil {
+			return
+		}
+		fs.all = fs.all[1:]
+		fs.forget(f)
+	}
+}
+
+// close lets go of everything, and removes what is not needed.
+func (fs *files) close() {
+	fs.end()
+	fs.reap()
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for _, h := range fs.open {
+		h.file.Close()
+	}
+	fs.open = nil
+}
+
+// maxOpen is how many files stay open for reading, whatever is read.
+const maxOpen = 8
+
+// handle is a file that is open for reading.
+type handle struct {
+	of    *file
+	file  vfs.File
+	users int
+}
+
+func (fs *files) readAt(f *file, p []byte, off int64) (int, error) {
+	h, err := fs.acquire(f)
+	if err != nil {
+		return 0, err
+	}
+	defer fs.release(h)
+	return h.file.ReadAt(p, off)
+}
+
+func (fs *files) acquire(f *file) (*handle, error) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for i, h := range fs.open {
+		if h.of == f {
+			fs.open = append(slices.Delete(fs.open, i, i+1), h)
+			h.users++
+			return h, nil
+		}
+	}
+	opened, err := fs.dir.Open(f.name)
+	if err != nil {
+		return nil, err
+	}
+	h := &handle{of: f, file: opened, users: 1}
+	fs.open = append(fs.open, h)
+	return h, nil
+}
+
+func (fs *files) release(h *handle) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	h.users--
+	for i := 0; len(fs.open) > maxOpen && i < len(fs.open); {
+		if old := fs.open[i]; old.users == 0 {
+			old.file.Close()
+			fs.open = slices.Delete(fs.open, i, i+1)
+		} else {
+			i++
+		}
+	}
+}
+
+// forget closes what is open of a file that is removed.
+func (fs *files) forget(f *file) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for i, h := range fs.open {
+		if h.of == f && h.users == 0 {
+			h.file.Close()
+			fs.open = slices.Delete(fs.open, i, i+1)
+			return
+		}
+	}
+}

@@ -1,0 +1,331 @@
+package spool_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/spool"
+	"github.com/s3sink/s3sink/internal/vfs"
+	"github.com/s3sink/s3sink/internal/vfs/crashfs"
+)
+
+// feed is what a journal gathers from: the lines of one block.
+type feed struct {
+	mu     sync.Mutex
+	block  uint64
+	lines  []byte
+	staged int
+}
+
+func (f *feed) add(line string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lines = append(f.lines, line...)
+}
+
+func (f *feed) gather() []spool.Stage {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.staged == len(f.lines) {
+		return nil
+	}
+	s := spool.Stage{
+		Partition: 1, Block: f.block, Source: "src", Day: day, Offset: int64(f.staged),
+		First: day, Last: day, Lines: [][]byte{bytes.Clone(f.lines[f.staged:])}, Release: func() {},
+	}
+	f.staged = len(f.lines)
+	return []spool.Stage{s}
+}
+
+func openJournal(t testing.TB, dir vfs.Dir, run string, f *feed) *spool.Journal {
+	t.Helper()
+	j, err := spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: run, Interval: time.Second, Gather: f.gather})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+func closeJournal(t testing.TB, j *spool.Journal) {
+	t.Helper()
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func segment(run string, n uint64) *spool.Segment {
+	return spool.NewSegment(spool.Header{
+		RunID: run, Sequence: n, Bucket: "b", Key: fmt.Sprintf("key-%d", n), Source: "src", Day: day, Opened: day,
+		ContentType: "application/gzip",
+	})
+}
+
+func appendFrame(t testing.TB, j *spool.Journal, seg *spool.Segment, block uint64, lines string) {
+	t.Helper()
+	f := frame(t, lines, day)
+	f.Partition, f.Block = 1, block
+	if err := j.Append(seg, f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fill leaves a sealed segment, an open one, and a block without a frame, and
+// returns the object that the first is.
+func fill(t testing.TB, dir vfs.Dir) []byte {
+	t.Helper()
+	f := &feed{block: 4}
+	j := openJournal(t, dir, "run-1", f)
+	seg := segment("run-1", 1)
+	for i := range 3 {
+		appendFrame(t, j, seg, uint64(i), fmt.Sprintf("{\"n\":%d}\n", i))
+	}
+	sealed := make(chan struct{})
+	j.Seal(seg, func() { close(sealed) })
+	<-sealed
+	object, err := io.ReadAll(j.Object(seg))
+	if err != nil || int64(len(object)) != seg.Size() {
+		t.Fatalf("%d bytes of %d: %v", len(object), seg.Size(), err)
+	}
+	appendFrame(t, j, segment("run-1", 2), 3, "{\"n\":3}\n")
+	for _, lines := range []string{"{\"n\":4}\n{\"n\":5}\n", "{\"n\":6}\n"} {
+		f.add(lines)
+		if err := j.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeJournal(t, j)
+	return object
+}
+
+// What is not delivered is there again after a restart, and after another.
+func TestJournalKeepsWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	dir, err := vfs.Open(t.TempDir()+"/spool", vfs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	object := fill(t, dir)
+	for run := range 3 {
+		j := openJournal(t, dir, fmt.Sprint("run-", run+2), new(feed))
+		got, err := j.Recover(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got.Sealed) != 1 || len(got.Tails) != 1 || got.Torn != 0 || len(got.Damaged)+len(got.Foreign) != 0 {
+			t.Fatalf("recovered %+v", got)
+		}
+		seg := got.Sealed[0]
+		if again, err := io.ReadAll(j.Object(seg)); err != nil || !bytes.Equal(object, again) || seg.Key != "key-1" || seg.Events != 3 || seg.ContentType != "application/gzip" {
+			t.Errorf("the object has changed: %+v, %v", seg.Header, err)
+		}
+		tail := got.Tails[0]
+		if tail.Segment == nil || tail.Segment.Key != "key-2" || tail.Segment.Events != 1 || len(tail.Blocks) != 1 {
+			t.Fatalf("tail %+v", tail)
+		}
+		if lines, err := tail.Blocks[0].Lines(); err != nil || string(lines) != "{\"n\":4}\n{\"n\":5}\n{\"n\":6}\n" {
+			t.Errorf("lines %q: %v", lines, err)
+		}
+		closeJournal(t, j)
+	}
+}
+
+// When all is delivered, no file stays.
+func TestJournalLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	dir := crashfs.New(1).Dir()
+	fill(t, dir)
+	j := openJournal(t, dir, "run-2", new(feed))
+	got, err := j.Recover(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := got.Tails[0].Segment
+	lines, err := got.Tails[0].Blocks[0].Lines()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := frame(t, string(lines), day)
+	f.Run, f.Partition, f.Block = got.Tails[0].Blocks[0].Run, 1, 4
+	if err := j.Append(open, f); err != nil {
+		t.Fatal(err)
+	}
+	sealed := make(chan struct{})
+	j.Seal(open, func() { close(sealed) })
+	<-sealed
+	j.Remove(got.Sealed[0])
+	j.Remove(open)
+	closeJournal(t, j)
+	if left, err := dir.List(); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// Files that are not ours, or of a later version, are neither read nor removed.
+func TestJournalLeavesForeignFiles(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	fill(t, disk.Dir())
+	entries, err := disk.Dir().List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytesOf, _ := disk.ReadFile(entries[0].Name)
+	later := slices.Clone(bytesOf)
+	later[8] = 2 // version, with its checksum made right
+	spool.FixHeader(later)
+	disk.Put("0000000000000009-00000000.journal", 0, later)
+	disk.Put("notes.txt", 0, []byte("mine"))
+	j := openJournal(t, disk.Dir(), "run-2", new(feed))
+	got, err := j.Recover(t.Context())
+	if err != nil || len(got.Foreign) != 1 || len(got.Sealed) != 1 {
+		t.Fatalf("recovered %+v, %v", got, err)
+	}
+	closeJournal(t, j)
+	for name, want := range map[string][]byte{"0000000000000009-00000000.journal": later, "notes.txt": []byte("mine")} {
+		if is, ok := disk.ReadFile(name); !ok || !bytes.Equal(is, want) {
+			t.Errorf("%s has changed", name)
+		}
+	}
+}
+
+// A bit that flips on the disk is noticed, and what is before it delivered.
+func TestJournalNoticesDamage(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	fill(t, disk.Dir())
+	j := openJournal(t, disk.Dir(), "run-2", &feed{block: 9, lines: []byte("{}\n")}) // so that the first file is not the last
+	if err := j.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	closeJournal(t, j)
+	entries, err := disk.Dir().List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var damaged []string
+	for i := range 400 {
+		copied := disk.Kill()
+		name := entries[i%len(entries)].Name
+		b, _ := copied.ReadFile(name)
+		b = slices.Clone(b)
+		b[(i*37)%len(b)] ^= 1 << (i % 8) // 37 is prime to most lengths
+		copied.Put(name, 0, b)
+		j := openJournal(t, copied.Dir(), "run-3", new(feed))
+		got, err := j.Recover(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		damaged = append(damaged, got.Damaged...)
+		for _, seg := range got.Sealed {
+			if _, err := io.ReadAll(j.Object(seg)); err != nil {
+				t.Errorf("flip %d: %v", i, err)
+			}
+			if err := spool.Verify(j, seg); err != nil {
+				t.Errorf("flip %d: a damaged object is to be delivered: %v", i, err)
+			}
+		}
+		closeJournal(t, j)
+	}
+	if len(damaged) == 0 {
+		t.Error("no damage was noticed")
+	}
+}
+
+// A commit that fails goes to another file, with the same records.
+func TestJournalGoesOnInAnotherFile(t *testing.T) {
+	t.Parallel()
+	for _, kind := range crashfs.Kinds() {
+		for n := range 12 {
+			disk := crashfs.New(1)
+			disk.FailAt(n, kind)
+			f := &feed{block: 1}
+			j, err := spool.NewJournal(spool.JournalSettings{Dir: disk.Dir(), RunID: "run-1", Interval: time.Hour, Gather: f.gather})
+			if err != nil {
+				continue // it says so at once
+			}
+			f.add("{}\n")
+			if err := j.Commit(t.Context()); err != nil {
+				t.Errorf("%v at %d: %v", kind, n, err)
+			}
+			j.Close()
+		}
+	}
+}
+
+// While the disk is full nothing is lost, and when it is not any more all is
+// there.
+func TestJournalWaitsForTheDisk(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	full := errors.New("full")
+	disk.Inject(func(op crashfs.Op) error {
+		if op.Call == crashfs.CallAppend {
+			return full
+		}
+		return nil
+	})
+	f := &feed{block: 4}
+	j := openJournal(t, disk.Dir(), "run-1", f)
+	f.add("{\"n\":1}\n")
+	for range 3 {
+		if err := j.Commit(t.Context()); !errors.Is(err, full) || !errors.Is(j.Err(), full) {
+			t.Errorf("commit: %v, Err: %v", err, j.Err())
+		}
+	}
+	disk.Inject(nil)
+	f.add("{\"n\":2}\n")
+	if err := j.Commit(t.Context()); err != nil || j.Err() != nil {
+		t.Errorf("commit: %v, Err: %v", err, j.Err())
+	}
+	closeJournal(t, j)
+	j = openJournal(t, disk.Dir(), "run-2", new(feed))
+	got, err := j.Recover(t.Context())
+	if err != nil || len(got.Tails) != 1 {
+		t.Fatalf("recovered %+v, %v", got, err)
+	}
+	if lines, err := got.Tails[0].Blocks[0].Lines(); err != nil || string(lines) != "{\"n\":1}\n{\"n\":2}\n" {
+		t.Errorf("lines %q: %v", lines, err)
+	}
+	closeJournal(t, j)
+}
+
+// Whatever a file holds, recovery neither panics nor takes what was not
+// written.
+func FuzzRecover(f *testing.F) {
+	disk := crashfs.New(1)
+	fill(f, disk.Dir())
+	entries, err := disk.Dir().List()
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, e := range entries {
+		b, _ := disk.ReadFile(e.Name)
+		f.Add(b)
+	}
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		disk := crashfs.New(1)
+		disk.Put("0000000000000001-00000000.journal", 0, b)
+		j := openJournal(t, disk.Dir(), "run-2", new(feed))
+		got, err := j.Recover(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, seg := range got.Sealed {
+			if err := spool.Verify(j, seg); err != nil {
+				t.Skip(err) // its checksums were made right by the fuzzer
+			}
+		}
+		closeJournal(t, j)
+	})
+}

@@ -1,0 +1,76 @@
+package spool
+
+import (
+	"errors"
+	"io"
+	"sort"
+
+	"github.com/s3sink/s3sink/internal/deflate"
+)
+
+// extent is a stretch of a journal file: the payload of a frame.
+type extent struct {
+	file   *file
+	offset int64
+	size   int64
+}
+
+// Object implements [Spool].
+func (j *Journal) Object(seg *Segment) io.ReadSeeker {
+	o := &diskObject{files: j.files, extents: seg.disk, trailer: seg.trailer}
+	at := int64(len(deflate.Header))
+	for _, e := range seg.disk {
+		o.starts = append(o.starts, at)
+		at += e.size
+	}
+	o.end = at
+	return io.NewSectionReader(o, 0, at+int64(len(seg.trailer)))
+}
+
+// diskObject reads the frames of a segment as the object that it is.
+type diskObject struct {
+	files   *files
+	extents []extent
+	starts  []int64 // of the extents, in the object
+	end     int64   // of the last one
+	trailer []byte
+}
+
+// ReadAt implements [io.ReaderAt].
+func (o *diskObject) ReadAt(p []byte, off int64) (n int, err error) {
+	if off < 0 {
+		return 0, errors.New("spool: negative offset")
+	}
+	for n < len(p) {
+		read, err := o.readPart(p[n:], off+int64(n))
+		n += read
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// readPart reads what one part of the object has.
+func (o *diskObject) readPart(p []byte, off int64) (int, error) {
+	if off < int64(len(deflate.Header)) {
+		return copy(p, deflate.Header[off:]), nil
+	}
+	if off >= o.end {
+		if off-o.end >= int64(len(o.trailer)) {
+			return 0, io.EOF
+		}
+		return copy(p, o.trailer[off-o.end:]), nil
+	}
+	i := sort.Search(len(o.starts), func(i int) bool { return o.starts[i] > off }) - 1
+	e, within := o.extents[i], off-o.starts[i]
+	p = p[:min(int64(len(p)), e.size-within)]
+	n, err := o.files.readAt(e.file, p, e.offset+within)
+	if n == len(p) {
+		return n, nil
+	}
+	if err == nil || err == io.EOF {
+		err = io.ErrUnexpectedEOF // the file was cut
+	}
+	return n, err
+}
