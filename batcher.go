@@ -24,6 +24,8 @@ type batcher struct {
 	pool   *deflate.Pool
 	spool  spool.Spool
 
+	journal *spool.Journal // the spool, if it is one
+
 	newHeader func(p *partition, sequence uint64, opened time.Time) spool.Header
 	sealed    func(*spool.Segment, SealReason) // told under mu
 	ready     func(*spool.Segment)             // durable: may be put; perhaps under mu
@@ -42,6 +44,11 @@ type batcher struct {
 	relieving bool // a goroutine of relief runs
 	again     bool // and has been asked once more
 
+	partitions uint64    // opened so far
+	dirty      []*Source // with lines that the journal does not have
+	recovering bool      // segments of this run wait for what earlier ones have left
+
+	recoveredEvents          int64
 	accepted                 int64 // events of blocks that were cut
 	settledEvents            [fates]int64
 	objects, bytes, rawBytes int64 // delivered
@@ -91,6 +98,7 @@ type partition struct {
 	later  bool // another day's events came since its last block was cut
 
 	// Under batcher.mu.
+	number uint64
 	last   *block // cut last
 	newest *block // opened last
 	seg    *spool.Segment
@@ -135,6 +143,8 @@ func (b *batcher) openBlock(p *partition, held int64) (excess, ok bool) {
 		p.since = p.block.opened
 	}
 	if p.place == nil {
+		b.partitions++
+		p.number = b.partitions
 		p.place = b.open.PushBack(p)
 		p.age = time.AfterFunc(b.lim.age, func() { p.source.expire(p) })
 	}
@@ -174,14 +184,14 @@ func (b *batcher) cutLocked(blk *block) {
 func (b *batcher) compress(e *deflate.Encoder, blk *block) {
 	compressed, err := e.Frame(blk.chunks)
 	frame := spool.Frame{Frame: compressed, Events: blk.events.Load(), First: blk.first, Last: blk.last}
-	blk.free()
 	defer b.relieveIfShort() // what is left of the block may be less than was hoped
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	keep := min(blk.held, int64(len(frame.Payload))+recordBytes)
-	b.giveLocked(blk, blk.held-keep)
 	blk.frame, blk.framed = frame, true
+	if b.journal == nil {
+		b.freeLocked(blk)
+	}
 	if err != nil { // cannot happen: it is compressed into memory
 		b.giveLocked(blk, blk.held)
 		b.settleLocked(blk, dropped)
@@ -192,6 +202,9 @@ func (b *batcher) compress(e *deflate.Encoder, blk *block) {
 // appendFramedLocked puts the source's finished blocks into segments, in the
 // order they were cut, up to the first one that is not finished.
 func (b *batcher) appendFramedLocked(s *Source) {
+	if b.recovering {
+		return
+	}
 	for len(s.queue) > 0 && s.queue[0].framed {
 		blk := s.queue[0]
 		s.queue[0] = nil
@@ -199,6 +212,9 @@ func (b *batcher) appendFramedLocked(s *Source) {
 		blk.appended = true
 		blk.part.underWay -= blk.held
 		b.appendLocked(blk)
+		if b.journal != nil && blk.views == 0 {
+			b.freeLocked(blk)
+		}
 	}
 	if len(s.queue) == 0 {
 		s.queue = nil
@@ -246,6 +262,9 @@ func (b *batcher) addToSegmentLocked(p *partition, blk *block) {
 	}
 	frame := blk.frame
 	blk.frame = spool.Frame{}
+	blk.payload = int64(len(frame.Payload))
+	frame.Partition, frame.Block = p.number, blk.number
+	frame.Durable = func() { b.durable(blk) }
 	if err := b.spool.Append(seg, frame); err != nil {
 		b.giveLocked(blk, blk.held)
 		b.settleLocked(blk, dropped)
@@ -263,6 +282,7 @@ func (b *batcher) sealSegmentLocked(p *partition, why SealReason) {
 	p.events.Add(-seg.Events)
 	for _, blk := range blocks {
 		p.held.Add(-blk.held)
+		blk.sealed = true
 	}
 	b.inFlight[seg] = blocks
 	b.sealed(seg, why) // before it is ready, so that hooks hear of it first
@@ -352,14 +372,26 @@ func (b *batcher) settleLocked(blk *block, as fate) {
 	}
 }
 
-// giveLocked gives back some of what a block holds that is in no segment.
+// giveLocked gives back some of what a block holds.
 func (b *batcher) giveLocked(blk *block, n int64) {
 	blk.held -= n
-	blk.part.held.Add(-n)
+	if !blk.sealed {
+		blk.part.held.Add(-n)
+	}
 	if !blk.appended {
 		blk.part.underWay -= n
 	}
 	b.budget.Give(n)
+}
+
+// freeLocked lets go of a block's lines, which are in a frame now.
+func (b *batcher) freeLocked(blk *block) {
+	if blk.chunks == nil {
+		return
+	}
+	blk.free()
+	keep := min(blk.held, max(blk.payload, int64(len(blk.frame.Payload)))+recordBytes)
+	b.giveLocked(blk, blk.held-keep)
 }
 
 // ended returns how many events have met a fate.

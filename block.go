@@ -44,6 +44,10 @@ type block struct {
 	appended   bool
 	frame      spool.Frame
 	held       int64 // of the budget
+	staged     int   // raw bytes that the journal has, or is about to
+	payload    int64 // bytes of its frame in memory, when it is in a segment
+	views      int   // stages that read chunks
+	sealed     bool  // its segment is
 	opensNew   bool  // the block before it must not be in the same object
 	sealsAfter SealReason
 	number     uint64    // rises with each block of the sink
@@ -99,6 +103,23 @@ func (b *block) write(p []byte) {
 		*last = append(*last, p[:n]...)
 		p = p[n:]
 	}
+}
+
+// unstaged returns the lines that the journal does not have, which stay as they
+// are until the block is freed.
+func (b *block) unstaged() (pieces [][]byte, from int64) {
+	from = int64(b.staged)
+	skip := b.staged
+	for _, c := range b.chunks {
+		if skip >= len(c) {
+			skip -= len(c)
+			continue
+		}
+		pieces = append(pieces, c[skip:len(c):len(c)])
+		skip = 0
+	}
+	b.staged = b.raw
+	return pieces, from
 }
 
 // free gives the chunks back to their pools.

@@ -23,7 +23,9 @@ const (
 	DefaultMaxObjectBytes    = 100_000_000
 	DefaultMaxObjectAge      = 5 * time.Minute
 	DefaultMaxEventBytes     = 1 << 20
-	DefaultMaxMemory         = 128 << 20
+	DefaultMaxMemory         = 128 << 20 // 64 MiB with a SpoolDir
+	DefaultMaxSpoolBytes     = 10 << 30
+	DefaultCommitInterval    = time.Second
 	DefaultMaxOpenPartitions = 10_000
 	DefaultUploadConcurrency = 4
 	DefaultMinUploadRate     = 64 << 10
@@ -146,6 +148,30 @@ type Config struct {
 	// Defaults to [DefaultMaxEventBytes].
 	MaxEventBytes int
 
+	// SpoolDir is a directory of this sink's own, made with mode 0700 if it is
+	// missing. With it events wait on disk, compressed, and what a process
+	// leaves there the next one delivers; see [Durability]. It is locked: New
+	// waits for another process that has it, until its ctx ends. It holds
+	// events in the clear, so put it on an encrypted volume where that matters.
+	// Defaults to none: events wait in memory.
+	SpoolDir string
+
+	// Durability is what an event survives when Track has returned nil, with a
+	// SpoolDir. Defaults to [SyncInterval].
+	Durability Durability
+
+	// CommitInterval is how often events come to the disk that nobody waits
+	// for. Defaults to [DefaultCommitInterval]; the minimum is 10ms.
+	CommitInterval time.Duration
+
+	// MaxSpoolBytes bounds the spool's files. Beyond it Track returns
+	// [ErrBufferFull]. Defaults to [DefaultMaxSpoolBytes].
+	MaxSpoolBytes int64
+
+	// AllowNetworkSpool allows a SpoolDir on a network file system, whose locks
+	// and syncs cannot be relied on as those of a disk.
+	AllowNetworkSpool bool
+
 	// MaxMemory bounds the bytes of events that are not in S3 yet, raw and
 	// compressed, and what remembers them, over all sources. Each compressor,
 	// one for each core, needs about 3 MiB more while it runs, or three times
@@ -220,7 +246,12 @@ func (c Config) withDefaults() Config {
 	c.MaxObjectBytes = cmp.Or(c.MaxObjectBytes, DefaultMaxObjectBytes)
 	c.MaxObjectAge = cmp.Or(c.MaxObjectAge, DefaultMaxObjectAge)
 	c.MaxEventBytes = cmp.Or(c.MaxEventBytes, DefaultMaxEventBytes)
+	if c.SpoolDir != "" {
+		c.MaxMemory = cmp.Or(c.MaxMemory, DefaultMaxMemory/2)
+	}
 	c.MaxMemory = cmp.Or(c.MaxMemory, DefaultMaxMemory)
+	c.MaxSpoolBytes = cmp.Or(c.MaxSpoolBytes, DefaultMaxSpoolBytes)
+	c.CommitInterval = cmp.Or(c.CommitInterval, DefaultCommitInterval)
 	c.MaxOpenPartitions = cmp.Or(c.MaxOpenPartitions, DefaultMaxOpenPartitions)
 	c.CompressionLevel = cmp.Or(c.CompressionLevel, DefaultCompressionLevel)
 	c.UploadConcurrency = cmp.Or(c.UploadConcurrency, DefaultUploadConcurrency)
@@ -379,6 +410,14 @@ func (c *Config) checkLimits(errs *configErrors) {
 	number("MaxObjectEvents", c.MaxObjectEvents, 0, 1<<62)
 	duration("MaxObjectAge", c.MaxObjectAge, minObjectAge, 24*time.Hour)
 	number("MaxMemory", c.MaxMemory, max(minMemory, 4*line), 1<<50)
+	number("MaxSpoolBytes", c.MaxSpoolBytes, 1<<20, 1<<50)
+	duration("CommitInterval", c.CommitInterval, 10*time.Millisecond, time.Hour)
+	if c.Durability != SyncInterval && c.Durability != SyncEach {
+		errs.add("Durability", fmt.Sprint(int(c.Durability)), "SyncInterval or SyncEach")
+	}
+	if c.Durability != SyncInterval && c.SpoolDir == "" {
+		errs.add("SpoolDir", "", "a directory: without one nothing outlives the process")
+	}
 	number("MaxOpenPartitions", int64(c.MaxOpenPartitions), 1, 10_000_000)
 	number("CompressionLevel", int64(c.CompressionLevel), 1, 9)
 	number("UploadConcurrency", int64(c.UploadConcurrency), 1, 1000)

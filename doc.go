@@ -18,7 +18,8 @@
 //	  │
 //	deflate          internal/deflate     block → compressed frame, on all cores
 //	  │
-//	spool            internal/spool       frames → segment; its key is drawn with the first one
+//	spool            internal/spool       frames → segment; its key is drawn with the first one (spool.go, gather.go:
+//	  │                                   in memory, or in a journal on disk)
 //	  │  size, count, age, Flush, Close or short memory seals the segment
 //	upload           internal/upload      which segment next, how many at once, when to try again
 //	  │
@@ -46,8 +47,10 @@
 //
 //	Accepted + Recovered = Delivered + Pending + Quarantined + Dropped
 //
-// Events wait in memory: what the process loses before they are uploaded is
-// lost, so call [Sink.Close] before it ends.
+// Without [Config].SpoolDir events wait in memory: what the process loses before
+// they are uploaded is lost, so call [Sink.Close] before it ends. With it they
+// wait on disk, and what a process leaves there the next one delivers, under the
+// same keys: see [Durability].
 //
 // During setup, [Sink.Validate] says whether the sink can write, and if not
 // what to change.

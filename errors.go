@@ -20,6 +20,15 @@ var (
 	// ErrClosed says that Close was called. The event was not taken.
 	ErrClosed = errors.New("s3sink: the sink is closed")
 
+	// ErrSpoolLocked says that another sink has the SpoolDir, in this process or
+	// another one.
+	ErrSpoolLocked = errors.New("s3sink: another sink has the spool directory (Multiple instance of AWS S3 are not allowed for this source)")
+
+	// ErrOutcomeUnknown says that an event was taken and that it is not known
+	// whether it is on disk: the disk failed, or ctx ended. It may still be
+	// delivered, once. A repeat is another event.
+	ErrOutcomeUnknown = errors.New("s3sink: the event was taken, but may not be on disk")
+
 	// ErrDamaged says that objects did not match their checksums any more and
 	// were set aside: the memory of this machine is at fault. Other objects are
 	// not affected.
@@ -85,17 +94,24 @@ func (e *UploadError) Error() string {
 
 func (e *UploadError) Unwrap() error { return e.Err }
 
+// SpoolError is why the spool directory cannot be used now.
+type SpoolError struct{ Err error }
+
+func (e *SpoolError) Error() string { return fmt.Sprintf("s3sink: spool: %v", e.Err) }
+func (e *SpoolError) Unwrap() error { return e.Err }
+
 // CloseError says what Close could not bring to S3 before its context ended.
 type CloseError struct {
 	Delivered int64 // events in S3, over the whole run
 	Dropped   int64 // events given up; an attempt that was cut off may have stored some
 	Err       error // the context's cause, joined with the last refusal if there is one; or ErrDamaged
 
-	Quarantined int64 // events in objects that were damaged in memory
+	Quarantined int64 // events in objects that were damaged
+	Left        int64 // events in the spool, for the next sink that has it
 }
 
 func (e *CloseError) Error() string {
-	return fmt.Sprintf("s3sink: close: %d events delivered, %d dropped, %d damaged: %v", e.Delivered, e.Dropped, e.Quarantined, e.Err)
+	return fmt.Sprintf("s3sink: close: %d events delivered, %d left in the spool, %d dropped, %d damaged: %v", e.Delivered, e.Left, e.Dropped, e.Quarantined, e.Err)
 }
 
 func (e *CloseError) Unwrap() error { return e.Err }
@@ -107,7 +123,7 @@ func Retryable(err error) bool {
 	var lost *CloseError
 	var wrong *EventError
 	switch {
-	case err == nil, errors.Is(err, ErrClosed), errors.As(err, &lost), errors.As(err, &wrong):
+	case err == nil, errors.Is(err, ErrClosed), errors.Is(err, ErrOutcomeUnknown), errors.As(err, &lost), errors.As(err, &wrong):
 		return false
 	case errors.As(err, &refused):
 		return refused.class != s3put.Parked // parked: somebody must act first

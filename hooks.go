@@ -100,11 +100,12 @@ const (
 	SealedByClose
 	SealedByMemory     // MaxMemory ran short
 	SealedByPartitions // MaxOpenPartitions was exceeded
+	SealedByRecovery   // an earlier run had left it open
 	SealedByClock      // the clock went back to its day, whose later events must come later
 )
 
 func (r SealReason) String() string {
-	names := [...]string{"open", "size", "events", "age", "flush", "close", "memory", "partitions", "clock"}
+	names := [...]string{"open", "size", "events", "age", "flush", "close", "memory", "partitions", "recovery", "clock"}
 	if r < 0 || int(r) >= len(names) {
 		return "unknown"
 	}

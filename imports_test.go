@@ -38,11 +38,12 @@ var arrows = []struct {
 	{"internal/s3put/*.go", []string{"github.com/aws/..."}},
 	{"internal/upload/*.go", []string{"internal/s3put", "internal/spool"}},
 
-	{"*.go", []string{"internal/budget", "internal/deflate", "internal/s3put", "internal/spool", "internal/upload", "internal/uuid7"}},
+	{"*.go", []string{"internal/budget", "internal/deflate", "internal/s3put", "internal/spool", "internal/upload", "internal/uuid7", "internal/vfs"}},
 	{"config.go", []string{"github.com/aws/..."}},
 	{"credentials.go", []string{"github.com/aws/..."}},
 	{"session.go", []string{"github.com/aws/..."}},
 	{"validate.go", []string{"github.com/aws/..."}},
+	{"spool_internal_test.go", []string{"internal/vfs/crashfs"}},
 	{"*_test.go", []string{"s3sinktest", "github.com/aws/..."}},
 	{"bench_test.go", []string{"github.com/klauspost/compress/gzip"}}, // what we are measured against
 

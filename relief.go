@@ -58,7 +58,11 @@ func (b *batcher) sealLargest() {
 		if short <= 0 {
 			return
 		}
-		c.part.source.seal(c.part, SealedByMemory)
+		if b.journal != nil {
+			c.part.source.cutOpen(c.part) // the spool takes it
+		} else {
+			c.part.source.seal(c.part, SealedByMemory)
+		}
 		short -= c.bytes
 	}
 }
@@ -77,6 +81,12 @@ func (b *batcher) short() (short int64, open []candidate) {
 	for e := b.open.Front(); e != nil; e = e.Next() {
 		p := e.Value.(*partition)
 		bytes := p.held.Load() - p.underWay
+		if b.journal != nil { // frames are on their way to the disk
+			bytes = 0
+			if p.newest != nil && !p.newest.cut {
+				bytes = p.newest.held
+			}
+		}
 		short += bytes
 		open = append(open, candidate{p, bytes})
 	}

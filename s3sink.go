@@ -16,6 +16,7 @@ import (
 	"github.com/s3sink/s3sink/internal/spool"
 	"github.com/s3sink/s3sink/internal/upload"
 	"github.com/s3sink/s3sink/internal/uuid7"
+	"github.com/s3sink/s3sink/internal/vfs"
 )
 
 // version is this library's, in keys and in the User-Agent.
@@ -31,11 +32,17 @@ type Sink struct {
 	uploader *upload.Uploader
 	client   *s3put.Client
 	env      environment
-	hooks    *hookRunner
-	keys     keyTemplate
-	runID    func() string
-	bucket   string
-	prefix   string // with a slash at its end, or ""
+	journal  *spool.Journal // nil without a SpoolDir
+	spoolDir vfs.Dir
+
+	recovery      sync.WaitGroup
+	stopRecovery  context.CancelFunc
+	foreignEvents atomic.Int64
+	hooks         *hookRunner
+	keys          keyTemplate
+	runID         func() string
+	bucket        string
+	prefix        string // with a slash at its end, or ""
 
 	rejected atomic.Int64 // calls of Track that returned an error
 	attempts atomic.Int64
@@ -93,6 +100,17 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 	s.own = s.sources.get(s, cfg.SourceID)
 	if cfg.Disabled {
 		cfg.Logger.Warn("s3sink: the sink is disabled: events are checked, counted and dropped", slog.String("bucket", s.bucket))
+	}
+	if cfg.SpoolDir == "" || cfg.Disabled {
+		return s, nil
+	}
+	dir, err := openSpool(ctx, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.startSpool(dir); err != nil {
+		dir.Close()
+		return nil, err
 	}
 	return s, nil
 }
@@ -216,8 +234,9 @@ func (s *Sink) Close(ctx context.Context) error {
 }
 
 func (s *Sink) shutdown(ctx context.Context) error {
+	s.awaitRecovery(ctx)
 	s.batcher.close()
-	w := s.batcher.await(nil)
+	w := s.batcher.awaitAll()
 	parked := s.Err()
 	s.uploader.Hurry()
 	s.uploader.Unpark()
@@ -225,8 +244,13 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	if err := s.Err(); err != nil {
 		parked = err // refused again
 	}
-	for _, seg := range s.uploader.Stop() {
-		s.batcher.settled(seg, dropped)
+	left := s.uploader.Stop()
+	if s.journal == nil {
+		for _, seg := range left {
+			s.batcher.settled(seg, dropped)
+		}
+	} else {
+		s.closeSpool()
 	}
 	s.client.Close()
 	grace, cancel := context.WithTimeout(context.Background(), closeGrace)
@@ -234,11 +258,11 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	s.hooks.drain(grace)
 
 	st := s.Stats()
-	if s.cfg.Disabled || st.Dropped == 0 && st.Quarantined == 0 {
+	if s.cfg.Disabled || st.Dropped == 0 && st.Quarantined == 0 && st.Pending == 0 {
 		return nil
 	}
-	lost := &CloseError{Delivered: st.Delivered, Dropped: st.Dropped, Quarantined: st.Quarantined}
-	if st.Dropped > 0 {
+	lost := &CloseError{Delivered: st.Delivered, Dropped: st.Dropped, Quarantined: st.Quarantined, Left: st.Pending}
+	if st.Dropped > 0 || st.Pending > 0 {
 		lost.Err = errors.Join(context.Cause(ctx), parked)
 	} else {
 		lost.Err = ErrDamaged
@@ -247,10 +271,14 @@ func (s *Sink) shutdown(ctx context.Context) error {
 }
 
 // Err returns nil, or the [*UploadError] for which uploads are parked: S3
-// refuses them and somebody must act. It is meant for health checks.
+// refuses them and somebody must act; or the [*SpoolError] for which events do
+// not come to the disk. It is meant for health checks.
 func (s *Sink) Err() error {
 	if why := s.uploader.Why(); why != nil {
 		return newUploadError(why.Segment.Key, why.Attempts, why.Err)
+	}
+	if s.journal != nil && s.journal.Err() != nil {
+		return &SpoolError{Err: s.journal.Err()}
 	}
 	return nil
 }
@@ -258,7 +286,7 @@ func (s *Sink) Err() error {
 // noRoom is ErrBufferFull with the reason, where there is one.
 func (s *Sink) noRoom() error {
 	if err := s.Err(); err != nil {
-		return fmt.Errorf("%w: uploads are parked: %w", ErrBufferFull, err)
+		return fmt.Errorf("%w: %w", ErrBufferFull, err)
 	}
 	return ErrBufferFull
 }

@@ -24,6 +24,7 @@ type Source struct {
 	parts   []*partition // open, of different days
 	current *partition   // that took the last line
 	latest  time.Time    // when it was received, by the wall clock
+	dirty   bool         // has lines that a crash would lose
 
 	queue []*block // cut and not in a segment yet, in that order; under batcher.mu
 }
@@ -109,13 +110,19 @@ func (s *Source) add(ctx context.Context, line []byte, received time.Time) error
 	if s.sink.cfg.Disabled {
 		return b.discard()
 	}
+	if err := s.sink.spoolReady(); err != nil {
+		return err
+	}
 	var granted int64
 	for {
 		need, excess, err := s.tryAdd(line, received, granted)
 		if excess {
 			b.closeExcess()
 		}
-		if err != nil || need == 0 {
+		if err == nil && need == 0 {
+			return s.sink.durable(ctx)
+		}
+		if err != nil {
 			return err
 		}
 		if ctx == noWait {
@@ -169,6 +176,7 @@ func (s *Source) tryAdd(line []byte, received time.Time, granted int64) (need in
 	s.enter(p)
 	s.latest = received
 	p.block.add(line, received)
+	s.soil()
 	if most := b.lim.object.Events; most > 0 {
 		// Where an object would be full by events it ends with this block,
 		// and no block is more than an object.
@@ -177,6 +185,19 @@ func (s *Source) tryAdd(line []byte, received time.Time, granted int64) (need in
 		}
 	}
 	return 0, excess, nil
+}
+
+// soil notes that the source has lines that the journal does not.
+func (s *Source) soil() {
+	b := s.sink.batcher
+	if b.journal == nil || s.dirty {
+		return
+	}
+	s.dirty = true
+	b.mu.Lock()
+	b.dirty = append(b.dirty, s)
+	b.mu.Unlock()
+	b.journal.Dirty()
 }
 
 // pay takes room from the grant and the budget, or gives the grant back and
@@ -250,6 +271,13 @@ func (s *Source) cut(p *partition) {
 	defer b.mu.Unlock()
 	b.cutLocked(p.block)
 	p.block = nil
+}
+
+// cutOpen hands the open block to the compressors, and with that to the spool.
+func (s *Source) cutOpen(p *partition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut(p)
 }
 
 func (s *Source) seal(p *partition, why SealReason) {

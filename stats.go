@@ -1,5 +1,7 @@
 package s3sink
 
+import "time"
+
 // Stats are counts since New. Those of events, in the first block, are exact
 // and of one moment:
 //
@@ -10,7 +12,7 @@ package s3sink
 type Stats struct {
 	// Events.
 	Accepted    int64 // Track returned nil
-	Recovered   int64 // found in the spool by New; 0 without one
+	Recovered   int64 // found in the spool, which earlier runs have left
 	Delivered   int64 // in S3
 	Pending     int64 // in the sink
 	Quarantined int64 // in objects that were found damaged
@@ -29,6 +31,13 @@ type Stats struct {
 	Memory         int64 // bytes of MaxMemory in use now
 	MemoryPeak     int64 // the most that ever were
 	PendingBlocks  int   // pending blocks: open, being compressed, or in objects not in S3
+
+	Oldest time.Time // when the oldest pending event was tracked; zero if there is none
+
+	SpoolBytes int64     // of the spool's files
+	SpoolError error     // why the last commit failed, or nil
+	Synced     time.Time // when the last commit came to the disk
+	Foreign    int64     // events in the spool for another bucket or prefix; not in Recovered
 }
 
 // Stats returns the counts. It looks at every pending block, so it is meant
@@ -40,6 +49,10 @@ func (s *Sink) Stats() Stats {
 	st.LostAnswers = s.existed.Load()
 	st.MissedHooks = s.hooks.missed.Load()
 	st.Memory, st.MemoryPeak = s.batcher.budget.Used()
+	st.Foreign = s.foreignEvents.Load()
+	if s.journal != nil {
+		st.SpoolBytes, st.Synced, st.SpoolError = s.journal.Bytes(), s.journal.Synced(), s.journal.Err()
+	}
 	return st
 }
 
@@ -47,6 +60,7 @@ func (b *batcher) stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	st := Stats{
+		Recovered: b.recoveredEvents,
 		Accepted:  b.accepted,
 		Delivered: b.settledEvents[delivered], Quarantined: b.settledEvents[quarantined], Dropped: b.settledEvents[dropped],
 		Objects: b.objects, ObjectBytes: b.bytes, RawBytes: b.rawBytes,
@@ -55,6 +69,9 @@ func (b *batcher) stats() Stats {
 	for blk := range b.pending {
 		n := blk.events.Load()
 		st.Pending += n
+		if st.Oldest.IsZero() || blk.opened.Before(st.Oldest) {
+			st.Oldest = blk.opened
+		}
 		if !blk.cut {
 			st.Accepted += n // b.accepted gets them when the block is cut
 		}

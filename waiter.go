@@ -1,6 +1,9 @@
 package s3sink
 
-import "context"
+import (
+	"context"
+	"math"
+)
 
 // waiter waits until the blocks below a number, of one source or of all, are
 // delivered or given up.
@@ -38,7 +41,17 @@ func (w *waiter) wants(blk *block) bool {
 func (b *batcher) await(s *Source) *waiter {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	w := &waiter{source: s, below: b.blocks, done: make(chan struct{})}
+	return b.awaitLocked(&waiter{source: s, below: b.blocks, done: make(chan struct{})})
+}
+
+// awaitAll returns a waiter for all that is pending, of earlier runs too.
+func (b *batcher) awaitAll() *waiter {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.awaitLocked(&waiter{below: math.MaxUint64, done: make(chan struct{})})
+}
+
+func (b *batcher) awaitLocked(w *waiter) *waiter {
 	for blk := range b.pending {
 		if w.wants(blk) {
 			w.blocks++

@@ -211,6 +211,14 @@ func (fs *files) close() {
 	fs.open = nil
 }
 
+// size returns the bytes of all files.
+func (fs *files) size() (n int64) {
+	for _, f := range fs.all {
+		n += f.size
+	}
+	return n
+}
+
 // maxOpen is how many files stay open for reading, whatever is read.
 const maxOpen = 8
 

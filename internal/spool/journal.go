@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/s3sink/s3sink/internal/vfs"
@@ -62,6 +63,8 @@ type Journal struct {
 	stop chan struct{}
 	wake chan struct{}
 	wg   sync.WaitGroup
+
+	bytes atomic.Int64 // of all files
 
 	mu     sync.Mutex
 	queue  []entry
@@ -202,6 +205,16 @@ func (j *Journal) Commit(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// Bytes returns how much the files hold.
+func (j *Journal) Bytes() int64 { return j.bytes.Load() }
+
+// Synced returns when the last commit came to the disk.
+func (j *Journal) Synced() time.Time {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.synced
 }
 
 // Err returns why the last commit failed, or nil.
@@ -375,4 +388,5 @@ func (j *Journal) settle(stages []Stage, queue []entry) {
 	}
 	j.files.roll()
 	j.files.reap()
+	j.bytes.Store(j.files.size())
 }

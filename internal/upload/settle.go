@@ -55,7 +55,7 @@ func (u *Uploader) settle(it *item, refusal *s3put.Error) *Refusal {
 		return nil
 	}
 	if it.atOnce(refusal.Class) {
-		heap.Push(&u.ready, it)
+		u.readyLocked(it)
 		return nil
 	}
 	switch refusal.Class {
@@ -117,7 +117,7 @@ func (u *Uploader) failedLocked(it *item) {
 
 func (u *Uploader) refusedOnceLocked(it *item, refusal *s3put.Error) *Refusal {
 	if it.round != u.round { // it may have begun before it was mended
-		heap.Push(&u.ready, it)
+		u.readyLocked(it)
 		return nil
 	}
 	it.wasParked = true

@@ -67,6 +67,8 @@ type Uploader struct {
 	mu      sync.Mutex
 	stopped bool
 	ready   bySequence // may start now
+	old     []*item    // likewise, of earlier runs; oldest first
+	oldNext bool       // the next start is theirs
 	delayed byTime     // wait for their own backoff
 	parked  []*item    // wait for a person, oldest refusal first
 	running map[*item]struct{}
@@ -92,6 +94,7 @@ type item struct {
 	failures  int
 	round     int // when the attempt began
 	wasParked bool
+	old       bool // of an earlier run
 
 	refreshed, reclocked, redirected bool // immediate retries already spent
 }
@@ -110,8 +113,38 @@ func (u *Uploader) Add(seg *spool.Segment) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	it := &item{seg: seg, sealed: time.Now()}
-	heap.Push(&u.ready, it)
+	u.readyLocked(it)
 	u.startLocked()
+}
+
+// AddOld is Add for a segment of an earlier run. They come in their order, and
+// share the attempts half and half with those of this run.
+func (u *Uploader) AddOld(seg *spool.Segment) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.old = append(u.old, &item{seg: seg, sealed: time.Now(), old: true})
+	u.startLocked()
+}
+
+// readyLocked makes an item wait for its turn.
+func (u *Uploader) readyLocked(it *item) {
+	if it.old {
+		u.old = append(u.old, it)
+		return
+	}
+	heap.Push(&u.ready, it)
+}
+
+// nextLocked returns whose turn it is.
+func (u *Uploader) nextLocked() *item {
+	if len(u.old) > 0 && (u.oldNext || len(u.ready) == 0) {
+		it := u.old[0]
+		u.old = u.old[1:]
+		u.oldNext = false
+		return it
+	}
+	u.oldNext = true
+	return heap.Pop(&u.ready).(*item)
 }
 
 // Hurry ends every backoff, because somebody waits for delivery. At a bucket
@@ -123,7 +156,7 @@ func (u *Uploader) Hurry() {
 	u.gate, u.probe = time.Time{}, time.Time{}
 	u.wanted = u.set.Concurrency
 	for len(u.delayed) > 0 {
-		heap.Push(&u.ready, heap.Pop(&u.delayed))
+		u.readyLocked(heap.Pop(&u.delayed).(*item))
 	}
 	u.startLocked()
 }
@@ -173,12 +206,12 @@ func (u *Uploader) Stop() []*spool.Segment {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	var left []*spool.Segment
-	for _, queue := range [][]*item{u.ready, u.delayed, u.parked} {
+	for _, queue := range [][]*item{u.ready, u.old, u.delayed, u.parked} {
 		for _, it := range queue {
 			left = append(left, it.seg)
 		}
 	}
-	u.ready, u.delayed, u.parked = nil, nil, nil
+	u.ready, u.old, u.delayed, u.parked = nil, nil, nil, nil
 	return left
 }
 
@@ -196,11 +229,11 @@ func (u *Uploader) startLocked() {
 	}
 	now := time.Now()
 	for len(u.delayed) > 0 && !u.delayed[0].notBefore.After(now) {
-		heap.Push(&u.ready, heap.Pop(&u.delayed))
+		u.readyLocked(heap.Pop(&u.delayed).(*item))
 	}
 	u.probeLocked(now)
-	for len(u.ready) > 0 && len(u.running) < u.slots && !u.gate.After(now) {
-		it := heap.Pop(&u.ready).(*item)
+	for len(u.ready)+len(u.old) > 0 && len(u.running) < u.slots && !u.gate.After(now) {
+		it := u.nextLocked()
 		if u.refusedLocked() && !it.wasParked {
 			if u.wanted == 0 {
 				u.parked = append(u.parked, it) // not even tried: the bucket refuses everything
@@ -226,13 +259,13 @@ func (u *Uploader) probeLocked(now time.Time) {
 	if len(u.parked) == 0 || u.probe.After(now) {
 		return
 	}
-	heap.Push(&u.ready, u.parked[0])
+	u.readyLocked(u.parked[0])
 	u.parked = u.parked[1:]
 	// One that was never sent may be allowed where the others are not; the
 	// newest is likeliest to be what somebody waits for.
 	for i := len(u.parked) - 1; i >= 0; i-- {
 		if u.parked[i].attempts == 0 {
-			heap.Push(&u.ready, u.parked[i])
+			u.readyLocked(u.parked[i])
 			u.parked = slices.Delete(u.parked, i, i+1)
 			break
 		}
@@ -242,7 +275,7 @@ func (u *Uploader) probeLocked(now time.Time) {
 
 func (u *Uploader) unparkLocked() {
 	for _, it := range u.parked {
-		heap.Push(&u.ready, it)
+		u.readyLocked(it)
 	}
 	u.parked = nil
 	u.refusals = 0
@@ -256,7 +289,7 @@ func (u *Uploader) setTimerLocked(now time.Time) {
 			next = t
 		}
 	}
-	if len(u.ready) > 0 {
+	if len(u.ready)+len(u.old) > 0 {
 		earlier(u.gate)
 	}
 	if len(u.delayed) > 0 {

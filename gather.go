@@ -1,0 +1,125 @@
+package s3sink
+
+import (
+	"time"
+
+	"github.com/s3sink/s3sink/internal/spool"
+)
+
+// spooledBytes is charged for a block whose frame is on disk.
+const spooledBytes = 256
+
+// gather returns the lines that the journal does not have, of blocks that have
+// no frame in it either.
+func (b *batcher) gather() (all []spool.Stage) {
+	b.mu.Lock()
+	dirty := b.dirty
+	b.dirty = nil
+	b.mu.Unlock()
+	for _, s := range dirty {
+		all = s.stages(all)
+	}
+	return all
+}
+
+func (s *Source) stages(all []spool.Stage) []spool.Stage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dirty = false
+	b := s.sink.batcher
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, blk := range s.queue {
+		all = b.stageLocked(all, blk)
+	}
+	for _, p := range s.parts {
+		if p.block != nil {
+			all = b.stageLocked(all, p.block)
+		}
+	}
+	return all
+}
+
+func (b *batcher) stageLocked(all []spool.Stage, blk *block) []spool.Stage {
+	if blk.staged == blk.raw {
+		return all
+	}
+	lines, from := blk.unstaged()
+	blk.views++
+	return append(all, spool.Stage{
+		Partition: blk.part.number, Block: blk.number, Source: blk.part.source.id, Day: blk.part.day,
+		Offset: from, First: blk.first, Last: blk.last, Lines: lines,
+		Release: func() { b.release(blk) },
+	})
+}
+
+// release takes note that a stage is on disk.
+func (b *batcher) release(blk *block) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	blk.views--
+	if blk.views == 0 && blk.appended {
+		b.freeLocked(blk)
+	}
+}
+
+// durable takes note that a frame is on disk, so that its memory comes free.
+func (b *batcher) durable(blk *block) {
+	defer b.relieveIfShort()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	blk.payload = 0
+	if _, alive := b.pending[blk]; alive && blk.chunks == nil {
+		b.giveLocked(blk, max(0, blk.held-spooledBytes))
+	}
+}
+
+// recovered takes a segment of an earlier run into the books.
+func (b *batcher) recovered(seg *spool.Segment) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	blk := &block{number: unasked, cut: true, appended: true, sealed: true, opened: seg.First}
+	blk.events.Store(seg.Events)
+	b.pending[blk] = struct{}{}
+	b.inFlight[seg] = []*block{blk}
+	b.recoveredEvents += seg.Events
+}
+
+// quarantine counts events of earlier runs that are damaged.
+func (b *batcher) quarantine(events int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.recoveredEvents += events
+	b.settledEvents[quarantined] += events
+}
+
+// openRecovered returns a new segment for what an earlier run has left.
+func (b *batcher) openRecovered(p *partition) *spool.Segment {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sequence++
+	return spool.NewSegment(b.newHeader(p, b.sequence, time.Now()))
+}
+
+func (b *batcher) sealRecovered(seg *spool.Segment, ready func(*spool.Segment)) {
+	b.recovered(seg)
+	b.mu.Lock()
+	b.sealed(seg, SealedByRecovery)
+	b.mu.Unlock()
+	b.spool.Seal(seg, func() { ready(seg) })
+}
+
+// endRecovery lets the segments of this run begin.
+func (b *batcher) endRecovery() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.recovering = false
+	seen := map[*Source]bool{}
+	for blk := range b.pending {
+		if blk.part == nil || seen[blk.part.source] {
+			continue
+		}
+		seen[blk.part.source] = true
+		b.appendFramedLocked(blk.part.source)
+	}
+}

@@ -1,0 +1,258 @@
+package s3sink
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/deflate"
+	"github.com/s3sink/s3sink/internal/spool"
+	"github.com/s3sink/s3sink/internal/vfs"
+)
+
+// Durability is what an event survives once Track has returned nil, in a sink
+// with a SpoolDir.
+type Durability int
+
+// Levels of durability.
+const (
+	// SyncInterval loses at most the events of the last CommitInterval when
+	// the process is killed or the power fails.
+	SyncInterval Durability = iota
+
+	// SyncEach loses none: Track waits for the disk. One write and one sync
+	// serve all callers of all sources who wait at the same time.
+	SyncEach
+)
+
+// openSpool takes the directory of the Config for this sink, and waits until
+// ctx ends for another one that holds it.
+func openSpool(ctx context.Context, cfg *Config) (vfs.Dir, error) {
+	dir, err := vfs.Open(cfg.SpoolDir, vfs.Options{AllowNetwork: cfg.AllowNetworkSpool})
+	if err != nil {
+		return nil, &SpoolError{Err: err}
+	}
+	if err := dir.Lock(ctx); err != nil {
+		dir.Close()
+		if errors.Is(err, vfs.ErrLocked) {
+			return nil, errors.Join(ErrSpoolLocked, context.Cause(ctx))
+		}
+		return nil, &SpoolError{Err: err}
+	}
+	if fs := dir.FileSystem(); fs.Volatile {
+		cfg.Logger.Warn("s3sink: what is synced in the spool directory may not survive a power failure",
+			slog.String("file_system", fs.Name))
+	}
+	return dir, nil
+}
+
+// startSpool gives the batcher a journal in dir, and begins to take over what
+// earlier runs have left there.
+func (s *Sink) startSpool(dir vfs.Dir) error {
+	b := s.batcher
+	j, err := spool.NewJournal(spool.JournalSettings{
+		Dir: dir, RunID: s.runID(), Interval: s.cfg.CommitInterval, Gather: b.gather,
+	})
+	if err != nil {
+		return &SpoolError{Err: err}
+	}
+	s.spoolDir, s.journal = dir, j
+	b.spool, b.journal, b.recovering = j, j, true
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stopRecovery = cancel
+	s.recovery.Go(func() { s.recover(ctx) })
+	return nil
+}
+
+// recoverAgain is the wait before a spool that cannot be read is read again.
+const recoverAgain = 10 * time.Second
+
+// recover takes over what earlier runs have left. Events of this run wait in
+// the spool meanwhile, so that they come behind.
+func (s *Sink) recover(ctx context.Context) {
+	found, err := s.journal.Recover(ctx)
+	for err != nil {
+		s.cfg.Logger.Error("s3sink: the spool cannot be read; nothing is uploaded until it can", slog.Any("error", err))
+		if !pause(ctx, recoverAgain) {
+			return
+		}
+		found, err = s.journal.Recover(ctx)
+	}
+	s.tell(found)
+	for _, seg := range found.Sealed {
+		if s.foreign(seg) {
+			continue
+		}
+		s.batcher.recovered(seg)
+		s.uploader.AddOld(seg)
+	}
+	for _, t := range found.Tails {
+		if ctx.Err() != nil {
+			return
+		}
+		if err := s.finish(ctx, t); err != nil {
+			s.cfg.Logger.Error("s3sink: a part of the spool cannot be read now; it waits for the next run",
+				slog.String("source", t.Source), slog.Any("error", err))
+		}
+	}
+	s.batcher.endRecovery()
+}
+
+// pause waits, and reports false if ctx has ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// tell says what is not as it was left.
+func (s *Sink) tell(found *spool.Recovered) {
+	if len(found.Damaged) > 0 || found.Quarantined > 0 {
+		s.cfg.Logger.Error("s3sink: the spool is damaged: what had been brought to the disk is not there",
+			slog.Any("files", found.Damaged), slog.Int64("events_in_damaged_objects", found.Quarantined))
+	}
+	if len(found.Foreign) > 0 {
+		s.cfg.Logger.Warn("s3sink: files in the spool are of another version; they are left as they are", slog.Any("files", found.Foreign))
+	}
+	s.batcher.quarantine(found.Quarantined)
+}
+
+// foreign reports whether a segment is for another bucket or prefix than this
+// sink's. It stays in the spool, for a sink that has them.
+func (s *Sink) foreign(seg *spool.Segment) bool {
+	if seg.Bucket == s.bucket && strings.HasPrefix(seg.Key, s.prefix) {
+		return false
+	}
+	if s.foreignEvents.Add(seg.Events) == seg.Events {
+		s.cfg.Logger.Warn("s3sink: the spool holds objects for another bucket or prefix; they stay there until a sink has it",
+			slog.String("bucket", seg.Bucket), slog.String("key", seg.Key))
+	}
+	return true
+}
+
+// finish completes what is left of a partition of an earlier run. After an
+// error what came before it is complete, and the rest stays in the spool.
+func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
+	if t.Segment != nil && s.foreign(t.Segment) {
+		return nil
+	}
+	e, err := deflate.NewEncoder(s.cfg.CompressionLevel)
+	if err != nil {
+		return err
+	}
+	b, seg := s.batcher, t.Segment
+	for i := range t.Blocks {
+		f, err := frameOf(e, &t.Blocks[i])
+		for tries := 1; err != nil && tries < 5 && pause(ctx, time.Second); tries++ { // to skip it would break the order
+			f, err = frameOf(e, &t.Blocks[i])
+		}
+		if err != nil {
+			failed = err
+			break
+		}
+		if f.Events == 0 {
+			continue
+		}
+		if seg != nil && !seg.Fits(&f, b.lim.object) {
+			b.sealRecovered(seg, s.uploader.AddOld)
+			seg = nil
+		}
+		if seg == nil {
+			seg = b.openRecovered(&partition{source: &Source{sink: s, id: t.Source}, day: t.Day})
+		}
+		if failed = b.spool.Append(seg, f); failed != nil {
+			break
+		}
+	}
+	if seg != nil && seg.Events > 0 {
+		b.sealRecovered(seg, s.uploader.AddOld)
+	}
+	return failed
+}
+
+// frameOf compresses a block that an earlier run had only staged.
+func frameOf(e *deflate.Encoder, left *spool.Leftover) (f spool.Frame, err error) {
+	lines, err := left.Lines()
+	if err != nil || len(lines) == 0 {
+		return f, err
+	}
+	f = spool.Frame{
+		Events: int64(bytes.Count(lines, newline)), First: left.First, Last: left.Last,
+		Run: left.Run, Partition: left.Partition, Block: left.Block,
+	}
+	f.Frame, err = e.Frame([][]byte{lines})
+	return f, err
+}
+
+// durable waits until what was added before is on disk, where Track promises
+// that.
+func (s *Sink) durable(ctx context.Context) error {
+	if s.journal == nil || s.cfg.Durability != SyncEach {
+		return nil
+	}
+	if ctx == noWait {
+		ctx = context.Background()
+	}
+	switch err := s.journal.Commit(ctx); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+	default:
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, &SpoolError{Err: err})
+	}
+}
+
+// spoolReady returns why the spool takes no event now, or nil.
+func (s *Sink) spoolReady() error {
+	if s.journal == nil {
+		return nil
+	}
+	if s.journal.Bytes() > s.cfg.MaxSpoolBytes {
+		return fmt.Errorf("%w (the spool is full)", s.noRoom())
+	}
+	if s.cfg.Durability == SyncEach {
+		if err := s.journal.Err(); err != nil {
+			return &SpoolError{Err: err}
+		}
+	}
+	return nil
+}
+
+// awaitRecovery waits until what earlier runs have left is taken over, so that
+// Close can upload it, or until ctx ends.
+func (s *Sink) awaitRecovery(ctx context.Context) {
+	if s.journal == nil {
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		s.recovery.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+	s.stopRecovery()
+	<-done
+}
+
+// closeSpool leaves what is not delivered for the next sink.
+func (s *Sink) closeSpool() {
+	if err := s.journal.Close(); err != nil {
+		s.cfg.Logger.Error("s3sink: the spool's last commit failed", slog.Any("error", err))
+	}
+	s.spoolDir.Close()
+}
+
+// unasked is the number of blocks that Close waits for and Flush does not.
+const unasked = math.MaxUint64 - 1

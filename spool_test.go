@@ -1,0 +1,77 @@
+package s3sink_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+// What Close leaves in the spool the next sink delivers, once and in order.
+func TestSpoolOutlivesTheSink(t *testing.T) {
+	t.Parallel()
+	for _, durability := range []s3sink.Durability{s3sink.SyncInterval, s3sink.SyncEach} {
+		bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+			cfg.SpoolDir, cfg.Durability = t.TempDir()+"/spool", durability
+			server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503})
+			var want []string
+			for run := range 3 {
+				sink := open(t, cfg)
+				for i := range 300 {
+					line := fmt.Sprintf(`{"run":%d,"n":%d,"text":"%s"}`, run, i, strings.Repeat("x", i*7))
+					want = append(want, line)
+					if err := sink.TrackLine([]byte(line)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				err := sink.Close(ctx)
+				cancel()
+				var left *s3sink.CloseError
+				if !errors.As(err, &left) || left.Left != int64(300*(run+1)) || left.Dropped != 0 {
+					t.Fatalf("close: %v", err)
+				}
+				checkBooks(t, sink)
+			}
+			server.ClearFaults()
+			sink := open(t, cfg)
+			mustClose(t, sink)
+			if st := sink.Stats(); st.Recovered != 900 || st.Delivered != 900 || st.Pending != 0 {
+				t.Errorf("%+v", st)
+			}
+			var got []string
+			all := server.Objects(s3sinktest.Bucket)
+			for _, o := range all { // in the order of their keys, which rise
+				got = append(got, unpack(t, o).lines...)
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%d lines in %d objects, want %d in order", len(got), len(all), len(want))
+			}
+		})
+	}
+}
+
+// One sink at a time has a directory; the next one waits for it.
+func TestSpoolIsLocked(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, _ *s3sinktest.Server, cfg s3sink.Config) {
+		cfg.SpoolDir = t.TempDir() + "/spool"
+		first := open(t, cfg)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if _, err := s3sink.New(ctx, cfg); !errors.Is(err, s3sink.ErrSpoolLocked) || !errors.Is(err, context.DeadlineExceeded) ||
+			!strings.Contains(err.Error(), "Multiple instance of AWS S3 are not allowed for this source") {
+			t.Errorf("a second sink: %v", err)
+		}
+		time.AfterFunc(time.Second, func() { first.Close(t.Context()) })
+		second := open(t, cfg)
+		mustTrack(t, second, struct{}{})
+		mustClose(t, second)
+	})
+}
