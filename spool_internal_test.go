@@ -171,10 +171,12 @@ func (s *shelf) check(t *testing.T, seed uint64, acked map[string]bool) {
 // (with SyncEach), nothing is in two, and order holds.
 func TestSinkSurvivesCrashes(t *testing.T) {
 	t.Parallel()
+	sinks := 0
+	defer func() { t.Logf("%d histories", sinks) }()
 	for _, durability := range []Durability{SyncEach, SyncInterval} {
 		for seed := range uint64(100) {
 			synctest.Test(t, func(t *testing.T) { lives(t, seed+1, durability) })
-			if t.Failed() {
+			if sinks++; t.Failed() {
 				return
 			}
 		}

@@ -8,7 +8,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,17 +31,23 @@ const partitions = 3
 // world is what outlives the process: the disk, the bucket, and what callers
 // were told.
 type world struct {
-	rng    *rand.Rand
-	disk   *crashfs.FS
+	rng   *rand.Rand
+	disk  *crashfs.FS
+	keys  int             // drawn so far; they rise
+	next  [partitions]int // number of the next event
+	acked [partitions]map[int]bool
+	runs  int
+
+	fileSize int64 // of the journal's files
+
+	mu     sync.Mutex
 	bucket map[string][]byte
-	keys   int             // drawn so far; they rise
-	next   [partitions]int // number of the next event
-	acked  [partitions]map[int]bool
-	runs   int
 	log    []string
 }
 
 func (w *world) note(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if len(w.log) < 10000 {
 		w.log = append(w.log, fmt.Sprintf(format, args...))
 	}
@@ -94,16 +102,23 @@ func (l *life) gather() (all []spool.Stage) {
 // have left.
 func (w *world) start(t *testing.T) (*life, error) {
 	w.runs++
-	l := &life{w: w, run: fmt.Sprint("run-", w.runs)}
+	l := &life{w: w, run: fmt.Sprintf("%02x-run-%d", w.rng.IntN(256), w.runs)}
 	var err error
 	if l.e, err = deflate.NewEncoder(1); err != nil {
 		t.Fatal(err)
 	}
 	dir := w.disk.Dir()
-	l.j, err = spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: l.run, Interval: time.Hour, Gather: l.gather})
+	l.j, err = spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: l.run, Interval: time.Hour, FileSize: w.fileSize, Gather: l.gather})
 	if err != nil {
 		return nil, err
 	}
+	uploads := rand.New(rand.NewPCG(w.rng.Uint64(), 2))
+	w.disk.Inject(func(op crashfs.Op) error { // an upload during a sync
+		if op.Call == crashfs.CallSync && uploads.IntN(4) == 0 {
+			l.put(t, false)
+		}
+		return nil
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go l.whileAlive(ctx, cancel)
@@ -275,10 +290,13 @@ func (l *life) put(t *testing.T, forget bool) bool {
 		l.w.note("%s read %s: %v", l.run, seg.Key, err)
 		return true // the process is dying
 	}
-	if before, ok := l.w.bucket[seg.Key]; ok && !bytes.Equal(before, object) {
+	l.w.mu.Lock()
+	before, ok := l.w.bucket[seg.Key]
+	l.w.bucket[seg.Key] = object
+	l.w.mu.Unlock()
+	if ok && !bytes.Equal(before, object) {
 		t.Errorf("%s has other bytes than before: %d, %d\n%s", seg.Key, len(before), len(object), l.w.history())
 	}
-	l.w.bucket[seg.Key] = object
 	l.w.note("%s put %s (told: %v)", l.run, seg.Key, !forget)
 	if !forget {
 		l.j.Remove(seg)
@@ -286,13 +304,17 @@ func (l *life) put(t *testing.T, forget bool) bool {
 	return true
 }
 
-func (w *world) history() string { return strings.Join(w.log, "\n") + "\n" + w.disk.String() }
+func (w *world) history() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(w.log, "\n") + "\n" + w.disk.String()
+}
 
 // live does something for a while.
 func (l *life) live(t *testing.T, steps int) {
 	for range steps {
 		p := l.w.rng.IntN(partitions)
-		switch l.w.rng.IntN(12) {
+		switch l.w.rng.IntN(13) {
 		case 0, 1, 2, 3:
 			l.track(p)
 		case 4, 5:
@@ -305,6 +327,8 @@ func (l *life) live(t *testing.T, steps int) {
 			l.sealOpen(p)
 		case 10, 11:
 			l.put(t, l.w.rng.IntN(4) == 0)
+		case 12:
+			l.w.disk.Evict(l.w.rng)
 		}
 	}
 }
@@ -330,30 +354,21 @@ func (l *life) drain(t *testing.T) {
 // check holds the bucket against what callers were told.
 func (w *world) check(t *testing.T) {
 	var got [partitions][]int
-	for i := range w.keys {
-		for p := range partitions {
-			object, ok := w.bucket[fmt.Sprintf("%08d-src%d", i+1, p)]
-			if !ok {
-				continue
+	for _, key := range slices.Sorted(maps.Keys(w.bucket)) {
+		r, err := gzip.NewReader(bytes.NewReader(w.bucket[key]))
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", key, err, w.history())
+		}
+		raw, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", key, err, w.history())
+		}
+		for text := range strings.Lines(string(raw)) {
+			var p, n int
+			if _, err := fmt.Sscanf(text, "{\"p\":%d,\"n\":%d", &p, &n); err != nil || p >= partitions || text != line(p, n) || !strings.HasSuffix(key, fmt.Sprint("src", p)) {
+				t.Fatalf("phantom line %q in %s\n%s", text, key, w.history())
 			}
-			r, err := gzip.NewReader(bytes.NewReader(object))
-			if err != nil {
-				t.Fatalf("%v\n%s", err, w.history())
-			}
-			raw, err := io.ReadAll(r)
-			if err != nil {
-				t.Fatalf("%v\n%s", err, w.history())
-			}
-			for _, text := range strings.SplitAfter(string(raw), "\n") {
-				if text == "" {
-					continue
-				}
-				var in, n int
-				if _, err := fmt.Sscanf(text, "{\"p\":%d,\"n\":%d", &in, &n); err != nil || in != p || text != line(p, n) {
-					t.Fatalf("phantom line %q in %d\n%s", text, i+1, w.history())
-				}
-				got[p] = append(got[p], n)
-			}
+			got[p] = append(got[p], n)
 		}
 	}
 	for p := range partitions {
@@ -381,11 +396,15 @@ func (w *world) check(t *testing.T) {
 func history(t *testing.T, seed uint64) (deaths int) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	w := &world{rng: rng, disk: crashfs.New(seed), bucket: map[string][]byte{}}
-	w.note("history -seed %d", seed)
+	w.fileSize = [...]int64{1, 300, 1500, 6000, 0}[rng.IntN(5)]
+	w.note("history -seed %d, files of %d", seed, w.fileSize)
 	for p := range w.acked {
 		w.acked[p] = map[int]bool{}
 	}
 	for range 1 + rng.IntN(4) {
+		if rng.IntN(2) == 0 { // readers see what is on the disk
+			w.disk.Evict(rng)
+		}
 		if rng.IntN(3) == 0 { // one operation fails
 			kinds := crashfs.Kinds()
 			w.disk.FailAt(rng.IntN(40), kinds[rng.IntN(len(kinds))])
@@ -435,11 +454,8 @@ func TestCrashes(t *testing.T) {
 		return
 	}
 	deaths := 0
+	defer func() { t.Logf("%d crashes", deaths) }()
 	for n := uint64(1); deaths < *crashes && !t.Failed(); n++ {
 		deaths += history(t, n)
-		if t.Failed() {
-			t.Logf("history -seed %d", n)
-		}
 	}
-	t.Logf("%d crashes", deaths)
 }

@@ -23,6 +23,7 @@ import (
 // record ends outlives the record.
 type files struct {
 	dir     vfs.Dir
+	full    int64 // bytes, of a file
 	all     []*file
 	current *file  // that is appended to; the last one, or nil
 	last    uint64 // number
@@ -52,8 +53,8 @@ type file struct {
 
 const nameFormat = "%016x-%s.journal"
 
-func newFiles(dir vfs.Dir) *files {
-	return &files{dir: dir, blocks: map[blockID][]*file{}, segments: map[segmentID][]*file{}}
+func newFiles(dir vfs.Dir, full int64) *files {
+	return &files{dir: dir, full: full, blocks: map[blockID][]*file{}, segments: map[segmentID][]*file{}}
 }
 
 // write appends a group to the current file, or to a new one, and syncs it.
@@ -153,7 +154,7 @@ func (fs *files) gone(number uint64) bool {
 // roll ends the current file if it is full. It is on disk as a whole: so only
 // the last file, or one whose sync failed, has an end that is in doubt.
 func (fs *files) roll() {
-	if fs.current != nil && fs.current.size >= fileSize {
+	if fs.current != nil && fs.current.size >= fs.full {
 		fs.end()
 	}
 }

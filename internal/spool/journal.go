@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// fileSize is when a journal file is full: a commit that passes it is the
-	// last of its file.
+	// fileSize is when a journal file is full, unless the settings say: a
+	// commit that passes it is the last of its file.
 	fileSize = 64 << 20
 
 	// maxQueued is how many bytes of frames wait for the next tick.
@@ -30,6 +30,7 @@ type JournalSettings struct {
 	Dir      vfs.Dir
 	RunID    string
 	Interval time.Duration // between commits that nobody waits for
+	FileSize int64         // when a file is full; 0: 64 MiB
 
 	// Gather returns what a crash would lose otherwise: the lines that were
 	// not in a stage yet of every block without a frame. It is called by one
@@ -110,7 +111,7 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 		stop:  make(chan struct{}),
 		wake:  make(chan struct{}, 1),
 		next:  &commit{done: make(chan struct{})},
-		files: newFiles(set.Dir),
+		files: newFiles(set.Dir, cmp.Or(set.FileSize, fileSize)),
 	}
 	j.timer = time.AfterFunc(time.Hour, j.nudge)
 	j.timer.Stop()
