@@ -234,8 +234,8 @@ func (s *Sink) Close(ctx context.Context) error {
 }
 
 func (s *Sink) shutdown(ctx context.Context) error {
-	s.awaitRecovery(ctx)
 	s.batcher.close()
+	s.awaitRecovery(ctx)
 	w := s.batcher.awaitAll()
 	parked := s.Err()
 	s.uploader.Hurry()

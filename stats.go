@@ -18,7 +18,7 @@ type Stats struct {
 	Quarantined int64 // in objects that were found damaged
 	Dropped     int64 // given up by Close, or taken by a sink that is Disabled
 
-	Rejected int64 // calls of Track that returned an error; not in Accepted
+	Rejected int64 // calls of Track that returned an error; not in Accepted, but for ErrOutcomeUnknown
 
 	// Objects in S3.
 	Objects        int64
