@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"time"
+
+	"github.com/s3sink/s3sink"
+)
+
+// A job is what a child is told, as JSON on its standard input. When that ends
+// the parent is gone, and the child ends too.
+type job struct {
+	Endpoint, Bucket, AccessKeyID, Secret string
+
+	Dir             string
+	Durability      s3sink.Durability
+	CreateOnly      s3sink.CreateOnly
+	MaxObjectEvents int64
+
+	Seed    uint64 // of the lot
+	Life    uint32
+	Sources int
+	Pause   time.Duration // between two events of a source, at the most
+
+	Flush      time.Duration // how often; 0 is never
+	CloseAfter time.Duration // 0 is never
+	CloseFor   time.Duration
+
+	Drain bool // upload what is there and do nothing else
+}
+
+const commitInterval = 50 * time.Millisecond
+
+// What a child writes to its standard output: records of one length, each in
+// one write, which a pipe keeps in one piece. Do not buffer them: what is in a
+// buffer dies with the child.
+const (
+	started   = 's' // New has returned
+	acked     = 'a' // Track has returned nil
+	unknown   = 'u' // ... ErrOutcomeUnknown
+	alive     = 'h' // every few milliseconds
+	closing   = 'c' // Close is about to be called
+	closed    = 'd' // Close has returned, and dropped nothing
+	recordLen = 8
+)
+
+// heartbeat is how often a child says that it is alive.
+const heartbeat = 5 * time.Millisecond
+
+func say(kind byte, source int, n uint32) {
+	var r [recordLen]byte
+	r[0], r[1] = kind, byte(source)
+	binary.LittleEndian.PutUint32(r[4:], n)
+	if _, err := os.Stdout.Write(r[:]); err != nil {
+		os.Exit(4)
+	}
+}
+
+func child() int {
+	var j job
+	if err := json.NewDecoder(os.Stdin).Decode(&j); err != nil {
+		return 3 // killed before it had a job, or the parent was
+	}
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(3)
+	}()
+	if err := j.run(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func (j *job) run() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	sink, err := s3sink.New(ctx, s3sink.Config{
+		Bucket: j.Bucket, SourceID: sourceID(0), Region: region, Endpoint: j.Endpoint, UsePathStyle: true,
+		Credentials: s3sink.AccessKeys(j.AccessKeyID, j.Secret, ""), CreateOnly: j.CreateOnly,
+		SpoolDir: j.Dir, Durability: j.Durability, CommitInterval: commitInterval,
+		MaxObjectEvents: j.MaxObjectEvents, MaxObjectAge: 100 * time.Millisecond, CompressionLevel: 1,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
+	})
+	if err != nil {
+		return err
+	}
+	say(started, 0, 0)
+	if j.Drain {
+		return j.close(sink, 2*time.Minute, true)
+	}
+	go func() {
+		for range time.Tick(heartbeat) {
+			say(alive, 0, 0)
+		}
+	}()
+	for source := range j.Sources {
+		go j.produce(sink, source)
+	}
+	if j.Flush > 0 {
+		go func() {
+			for range time.Tick(j.Flush) {
+				ctx, cancel := context.WithTimeout(context.Background(), j.Flush)
+				sink.Flush(ctx) // what it did not upload is told by the bucket
+				cancel()
+			}
+		}()
+	}
+	if j.CloseAfter > 0 {
+		time.Sleep(j.CloseAfter)
+		return j.close(sink, j.CloseFor, false)
+	}
+	select {}
+}
+
+// close fails if anything is given up, or with all if anything is left.
+func (j *job) close(sink *s3sink.Sink, most time.Duration, all bool) error {
+	say(closing, 0, 0)
+	ctx, cancel := context.WithTimeout(context.Background(), most)
+	defer cancel()
+	err := sink.Close(ctx)
+	var left *s3sink.CloseError
+	if err != nil && (all || !errors.As(err, &left) || left.Dropped+left.Quarantined > 0) {
+		return fmt.Errorf("close: %w (%+v)", err, sink.Stats())
+	}
+	say(closed, 0, 0)
+	return nil
+}
+
+// produce tracks the events of one source, one after the other.
+func (j *job) produce(sink *s3sink.Sink, number int) {
+	source, err := sink.Source(sourceID(number))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	rng := rand.New(rand.NewPCG(j.Seed, uint64(j.Life)<<8|uint64(number)))
+	for n := uint32(0); ; {
+		switch err := source.TrackLine(line(j.Seed, number, j.Life, n)); {
+		case err == nil:
+			say(acked, number, n)
+			n++
+		case errors.Is(err, s3sink.ErrOutcomeUnknown):
+			say(unknown, number, n)
+			n++
+			time.Sleep(time.Millisecond)
+		case errors.Is(err, s3sink.ErrClosed):
+			return
+		default: // not taken: the same number is free
+			time.Sleep(time.Millisecond)
+		}
+		if j.Pause > 0 && rng.IntN(8) > 0 {
+			time.Sleep(upTo(rng, j.Pause))
+		}
+	}
+}

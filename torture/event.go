@@ -1,0 +1,28 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+)
+
+// region is the bucket's.
+const region = "eu-west-1"
+
+func sourceID(number int) string { return fmt.Sprintf("source-%d", number) }
+
+// line is the n-th event that a source tracks in a life. All its bytes follow
+// from that, so that what was changed is told from what was delivered.
+func line(seed uint64, source int, life, n uint32) []byte {
+	rng := rand.New(rand.NewPCG(seed^uint64(source)<<56, uint64(life)<<32|uint64(n)))
+	text := rng.IntN(300)
+	if rng.IntN(200) == 0 {
+		text = rng.IntN(30_000)
+	}
+	return fmt.Appendf(nil, `{"source":%d,"life":%d,"n":%d,"check":%d,"text":"%s"}`,
+		source, life, n, rng.Uint32(), strings.Repeat(string(rune('a'+rng.IntN(26))), text))
+}
+
+// upTo draws a time below d.
+func upTo(rng *rand.Rand, d time.Duration) time.Duration { return time.Duration(rng.Int64N(int64(d))) }

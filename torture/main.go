@@ -1,0 +1,209 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/s3sink/s3sink"
+)
+
+// plan is what is to be done.
+type plan struct {
+	kills   int // for each durability
+	cuts    int // for each file system
+	systems []string
+	each    bool // SyncEach
+	often   bool // SyncInterval
+	lot     int  // lives before the bucket is looked at
+	jobs    int  // lots at once
+	seed    uint64
+	dir     string
+	memory  string // a directory for what a slow disk would spoil
+}
+
+func main() {
+	if os.Getenv(childVariable) != "" {
+		os.Exit(child())
+	}
+	p := plan{each: true, often: true}
+	flag.IntVar(&p.kills, "kills", 1000, "how many children are killed, for each durability")
+	flag.IntVar(&p.cuts, "cuts", 0, "how often the power is cut, for each file system")
+	systems := flag.String("fs", "ext4,xfs", "file systems for -cuts")
+	durability := flag.String("durability", "each,interval", "")
+	flag.IntVar(&p.lot, "lot", 100, "lives on one spool, before a child drains it and the bucket is looked at")
+	flag.IntVar(&p.jobs, "jobs", 4, "spools at once")
+	flag.Uint64Var(&p.seed, "seed", 0, "of everything but time; 0 draws one")
+	flag.StringVar(&p.dir, "dir", os.TempDir(), "where spools and images are made")
+	flag.StringVar(&p.memory, "memory", shm(), "where those are made that a slow disk would spoil: SyncInterval, images")
+	flag.Parse()
+	p.systems = strings.Split(*systems, ",")
+	p.each, p.often = strings.Contains(*durability, "each"), strings.Contains(*durability, "interval")
+	p.memory = cmp.Or(p.memory, p.dir)
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := p.run(ctx, os.Stdout); err != nil {
+		fmt.Println("FAIL", err)
+		os.Exit(1)
+	}
+}
+
+// shm is a file system in memory.
+func shm() string {
+	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
+		return "/dev/shm"
+	}
+	return ""
+}
+
+// kind is lots of one sort.
+type kind struct {
+	name       string
+	durability s3sink.Durability
+	fs, dir    string
+	lives      int
+}
+
+func (p *plan) kinds(out io.Writer) (all []kind) {
+	var levels []kind
+	if p.each {
+		levels = append(levels, kind{name: "SyncEach", durability: s3sink.SyncEach, dir: p.dir})
+	}
+	if p.often {
+		levels = append(levels, kind{name: "SyncInterval", durability: s3sink.SyncInterval, dir: p.memory})
+	}
+	for _, k := range levels {
+		k.name, k.lives = "kills "+k.name, p.kills
+		all = append(all, k)
+	}
+	for _, fs := range p.systems {
+		if p.cuts == 0 {
+			break
+		}
+		if why := noPower(fs); why != "" {
+			fmt.Fprintf(out, "SKIP cuts on %s: %s\n", fs, why)
+			continue
+		}
+		for i, k := range levels {
+			k.name, k.fs, k.dir = "cuts "+fs+" "+k.name, fs, p.memory
+			if k.lives = p.cuts; len(levels) > 1 { // most where most is promised
+				k.lives = []int{p.cuts - p.cuts/4, p.cuts / 4}[i]
+			}
+			all = append(all, k)
+		}
+	}
+	return all
+}
+
+// run does it all, and returns an error if a promise was broken.
+func (p *plan) run(ctx context.Context, out io.Writer) error {
+	if p.seed == 0 {
+		p.seed = rand.Uint64()
+	}
+	begin := time.Now()
+	var bad []string
+	for i, k := range p.kinds(out) {
+		t, problems, err := p.lots(ctx, out, uint64(i), k)
+		if err != nil {
+			return fmt.Errorf("%s could not be carried through: %w", k.name, err)
+		}
+		bad = append(bad, problems...)
+		if t.Lives > 0 {
+			fmt.Fprintf(out, "%-24s %6d cycles, %v\n", k.name, t.Lives, t)
+		}
+	}
+	fmt.Fprintf(out, "%.0f seconds, seed %d\n", time.Since(begin).Seconds(), p.seed)
+	if len(bad) > 0 {
+		return errors.New(strings.Join(bad, "\n"))
+	}
+	return ctx.Err()
+}
+
+// lots runs all lots of a kind, some at once.
+func (p *plan) lots(ctx context.Context, out io.Writer, number uint64, k kind) (sum tally, problems []string, failed error) {
+	var lives, acks atomic.Int64
+	stop := progress(out, func() string { return fmt.Sprintf("%s %d/%d", k.name, lives.Load(), k.lives) })
+	defer stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, max(1, p.jobs))
+	for n := 0; n*p.lot < k.lives; n++ {
+		slots <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			l, err := p.one(ctx, k, rand.New(rand.NewPCG(p.seed, number<<32|uint64(n))).Uint64(), min(p.lot, k.lives-n*p.lot),
+				func(life, ack int64) { lives.Add(life); acks.Add(ack) })
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed = errors.Join(failed, err)
+				cancel()
+				return
+			}
+			sum.add(l.tally)
+			if l.tally.bad() {
+				problems = append(problems, fmt.Sprintf("%s, seed %d, lot %d: %v\n  %s\n  look at %s", k.name, p.seed, n, l.tally,
+					strings.Join(l.problems[:min(len(l.problems), 5)], "\n  "), filepath.Join(l.dir, "report.txt")))
+			}
+		})
+	}
+	wg.Wait()
+	return sum, problems, failed
+}
+
+func (p *plan) one(ctx context.Context, k kind, seed uint64, lives int, alive func(lives, acks int64)) (*lot, error) {
+	dir, err := os.MkdirTemp(k.dir, "s3sink-torture-")
+	if err != nil {
+		return nil, err
+	}
+	l := &lot{name: k.name, seed: seed, durability: k.durability, lives: lives, dir: dir, fs: k.fs, alive: alive}
+	if err := l.run(ctx); err != nil {
+		return nil, fmt.Errorf("%w (see %s)", err, dir)
+	}
+	return l, l.finish()
+}
+
+// progress writes a line over and over on a terminal, and now and then
+// elsewhere.
+func progress(out io.Writer, line func() string) (stop func()) {
+	every, format := 20*time.Second, "%s\n"
+	if f, ok := out.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+			every, format = time.Second, "\r%s "
+		}
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-time.After(every):
+				fmt.Fprintf(out, format, line())
+			case <-done:
+				if format[0] == '\r' {
+					fmt.Fprint(out, "\r")
+				}
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// disk is a file system in a file, that can be shut down as if its power had
+// failed.
+type disk struct {
+	fs, device, mountPoint string
+	mounted                bool
+}
+
+// shutdownRequest is EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN. Its flags are 1, which
+// brings the log of the file system to the disk, and 2, which does not.
+const shutdownRequest = 0x8004587D
+
+// noPower returns why there is no power torture here, or "".
+func noPower(fs string) string {
+	if os.Geteuid() != 0 {
+		return "it needs root, to mount"
+	}
+	for _, tool := range []string{"mkfs." + fs, "losetup"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return "there is no " + tool
+		}
+	}
+	if _, err := os.Stat("/dev/loop-control"); err != nil {
+		return "there are no loop devices"
+	}
+	return ""
+}
+
+func makeDisk(dir, fs string) (d *disk, err error) {
+	size, args := int64(64<<20), []string{"-q", "-F"}
+	if fs == "xfs" {
+		size, args = 320<<20, []string{"-q", "-f"} // the least that it takes
+	}
+	image := filepath.Join(dir, "image")
+	d = &disk{fs: fs, mountPoint: filepath.Join(dir, "mounted")}
+	if err := os.Mkdir(d.mountPoint, 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		return nil, err
+	}
+	if err := os.Truncate(image, size); err != nil {
+		return nil, err
+	}
+	if _, err := output("mkfs."+fs, append(args, image)...); err != nil {
+		return nil, err
+	}
+	if d.device, err = output("losetup", "--find", "--show", image); err != nil {
+		return nil, err
+	}
+	if err := d.mount(); err != nil {
+		d.release()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *disk) mount() error {
+	if err := syscall.Mount(d.device, d.mountPoint, d.fs, 0, ""); err != nil {
+		return fmt.Errorf("mount %s as %s: %w", d.device, d.fs, err)
+	}
+	d.mounted = true
+	return nil
+}
+
+func (d *disk) unmount() (err error) {
+	for range 100 {
+		if err = syscall.Unmount(d.mountPoint, 0); !errors.Is(err, syscall.EBUSY) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err != nil {
+		return fmt.Errorf("unmount %s: %w", d.mountPoint, err)
+	}
+	d.mounted = false
+	return nil
+}
+
+// cut shuts the file system down. What is in its memory is not written.
+func (d *disk) cut(flag int) error {
+	f, err := os.Open(d.mountPoint)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	value := uint32(flag)
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), shutdownRequest, uintptr(unsafe.Pointer(&value))); errno != 0 {
+		return fmt.Errorf("shut %s down: %w", d.mountPoint, errno)
+	}
+	return nil
+}
+
+// again turns the power on.
+func (d *disk) again() error {
+	if err := d.unmount(); err != nil {
+		return err
+	}
+	return d.mount()
+}
+
+func (d *disk) release() error {
+	var errs []error
+	if d.mounted {
+		errs = append(errs, d.unmount())
+	}
+	_, err := output("losetup", "--detach", d.device)
+	return errors.Join(append(errs, err)...)
+}
+
+func output(name string, args ...string) (string, error) {
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %s", name, err, out)
+	}
+	return strings.TrimSpace(string(out)), nil
+}

@@ -1,0 +1,15 @@
+//go:build !linux
+
+package main
+
+import "errors"
+
+// disk is only on Linux.
+type disk struct{ mountPoint string }
+
+func noPower(string) string { return "it needs Linux, to shut a file system down" }
+
+func makeDisk(string, string) (*disk, error) { return nil, errors.ErrUnsupported }
+func (*disk) cut(int) error                  { return errors.ErrUnsupported }
+func (*disk) again() error                   { return errors.ErrUnsupported }
+func (*disk) release() error                 { return nil }

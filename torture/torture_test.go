@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"net/http"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childVariable) != "" {
+		os.Exit(child())
+	}
+	os.Exit(m.Run())
+}
+
+// A slice of what the command does for as long as it is told to.
+func TestKills(t *testing.T) {
+	run(t, plan{kills: 30})
+}
+
+func TestCuts(t *testing.T) {
+	for _, fs := range []string{"ext4", "xfs"} {
+		t.Run(fs, func(t *testing.T) {
+			if why := noPower(fs); why != "" {
+				t.Skip(why)
+			}
+			d, err := makeDisk(t.TempDir(), fs)
+			if err != nil {
+				t.Skip(err) // root in a container may not mount
+			}
+			if err := d.release(); err != nil {
+				t.Fatal(err)
+			}
+			run(t, plan{cuts: 8, systems: []string{fs}})
+		})
+	}
+}
+
+func run(t *testing.T, p plan) {
+	p.each, p.often, p.lot, p.jobs = true, true, 8, 4
+	p.dir, p.memory = t.TempDir(), t.TempDir()
+	if err := p.run(t.Context(), t.Output()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An oracle that never complains proves nothing.
+func TestOracleSees(t *testing.T) {
+	put := func(key, sum string) s3sinktest.Request {
+		return s3sinktest.Request{Operation: "PutObject", Key: key, Header: http.Header{"X-Amz-Checksum-Crc32": {sum}}}
+	}
+	for name, tt := range map[string]struct {
+		numbers []uint32 // of events in the object
+		more    string   // and another line
+		writes  int
+		puts    []s3sinktest.Request
+		want    tally
+	}{
+		"what is there":    {numbers: []uint32{0, 1, 2}},
+		"one unheard":      {numbers: []uint32{0, 1, 2, 3}},
+		"a loss":           {numbers: []uint32{0, 2}, want: tally{Lost: 1}},
+		"a double":         {numbers: []uint32{0, 1, 1, 2}, want: tally{Doubled: 1}},
+		"a far invention":  {numbers: []uint32{0, 1, 2, 9}, want: tally{Phantom: 1}},
+		"other bytes":      {numbers: []uint32{0, 1, 2}, more: `{"source":0,"life":0,"n":3}` + "\n", want: tally{Phantom: 1}},
+		"the wrong order":  {numbers: []uint32{0, 2, 1}, want: tally{Disorder: 1}},
+		"a torn line":      {numbers: []uint32{0, 1, 2}, more: "{", want: tally{Unreadable: 1, Lost: 3}},
+		"written twice":    {numbers: []uint32{0, 1, 2}, writes: 2, want: tally{Doubled: 1}},
+		"sent twice":       {numbers: []uint32{0, 1, 2}, puts: []s3sinktest.Request{put("a", "1"), put("a", "1")}},
+		"sent differently": {numbers: []uint32{0, 1, 2}, puts: []s3sinktest.Request{put("a", "1"), put("a", "2")}, want: tally{Different: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := ledger{seed: 1, events: map[place][]byte{}}
+			var said []record
+			for n := range uint32(3) {
+				said = append(said, record{kind: acked, n: n})
+			}
+			g.add(0, s3sink.SyncEach, said, len(said), time.Now(), true)
+			var body bytes.Buffer
+			w := gzip.NewWriter(&body)
+			for _, n := range tt.numbers {
+				w.Write(append(line(1, 0, 0, n), '\n'))
+			}
+			io.WriteString(w, tt.more)
+			w.Close()
+			var got tally
+			g.check([]s3sinktest.Object{{Key: "x/source-0/y.gz", Body: body.Bytes(), Writes: tt.writes}}, tt.puts, true, &got,
+				func(format string, args ...any) { t.Logf(format, args...) })
+			got.Acknowledged, got.Delivered, got.Objects = 0, 0, 0
+			if got != tt.want {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+// What a level does not promise is not held against it.
+func TestLedgerKnowsThePromise(t *testing.T) {
+	end := time.Now()
+	ago := func(d time.Duration, n uint32) record { return record{kind: acked, n: n, at: end.Add(-d)} }
+	beats := []record{{kind: alive, at: end.Add(-commitInterval)}, {kind: alive, at: end}} // a stall of that, almost
+	said := []record{ago(5*commitInterval, 0), ago(commitInterval, 1), ago(0, 2)}          // the last after the end began
+	for name, tt := range map[string]struct {
+		durability s3sink.Durability
+		records    []record
+		power      bool
+		want       []byte
+	}{
+		"each, killed":      {s3sink.SyncEach, said, false, []byte{must, must, must}},
+		"each, cut":         {s3sink.SyncEach, said, true, []byte{must, must, may}},
+		"interval":          {s3sink.SyncInterval, said, true, []byte{must, may, may}},
+		"interval, stalled": {s3sink.SyncInterval, append([]record{ago(5*commitInterval/2, 0), ago(5*commitInterval/2, 1)}, beats...), true, []byte{may, may}},
+		"interval, closed":  {s3sink.SyncInterval, append([]record{ago(0, 0), {kind: closed, at: end}}, ago(-1, 1)), true, []byte{must, may}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := ledger{events: map[place][]byte{}}
+			g.add(7, tt.durability, tt.records, len(tt.records)-1, end, tt.power)
+			if name == "interval, stalled" {
+				g = ledger{events: map[place][]byte{}}
+				g.add(7, tt.durability, tt.records, len(tt.records), end, tt.power)
+			}
+			if got := g.events[place{0, 7}]; !bytes.Equal(got, tt.want) {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
