@@ -32,8 +32,10 @@ type Sink struct {
 	uploader *upload.Uploader
 	client   *s3put.Client
 	env      environment
-	journal  *spool.Journal // nil without a SpoolDir
-	spoolDir vfs.Dir
+
+	validations validations
+	journal     *spool.Journal // nil without a SpoolDir
+	spoolDir    vfs.Dir
 
 	recovery      sync.WaitGroup
 	stopRecovery  context.CancelFunc
@@ -252,6 +254,7 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	} else {
 		s.closeSpool()
 	}
+	s.validations.end()
 	s.client.Close()
 	grace, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()

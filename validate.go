@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -28,7 +29,7 @@ import (
 // Validate is meant for setup. It can be called at any time, also while events
 // are tracked, and ctx ends it at every step; each call of STS is given up after
 // 10 seconds, and the upload after 30. On success uploads that are parked are
-// tried again at once. After [Sink.Close] it returns [ErrClosed].
+// tried again at once. [Sink.Close] ends it, and then it returns [ErrClosed].
 func (s *Sink) Validate(ctx context.Context) error {
 	report, err := s.ValidateReport(ctx)
 	if err != nil {
@@ -46,12 +47,65 @@ func (s *Sink) ValidateReport(ctx context.Context) (*ValidationReport, error) {
 	if s.batcher.isClosed() {
 		return nil, ErrClosed
 	}
-	v := &validation{sink: s, report: &ValidationReport{Bucket: s.bucket, Key: s.dummyKey()}}
-	v.report.Err = v.run(ctx)
-	if v.report.Err == nil {
-		s.uploader.Unpark()
+	ctx, done, ok := s.validations.begin(ctx)
+	if !ok {
+		return nil, ErrClosed
 	}
+	defer done()
+	v := &validation{sink: s, report: &ValidationReport{Bucket: s.bucket, Key: s.dummyKey()}}
+	failed := v.run(ctx)
+	switch {
+	case failed == nil:
+		s.uploader.Unpark()
+	case context.Cause(ctx) == ErrClosed:
+		return nil, ErrClosed
+	case ctx.Err() != nil && failed.Status == 0:
+		failed.Hint = fmt.Sprintf("The context of Validate ended before there was an answer (%v). %s", context.Cause(ctx), failed.Hint)
+	}
+	v.report.Err = failed
 	return v.report, nil
+}
+
+// validations are those under way. Close ends them before it lets go of the
+// credentials and connections that they use.
+type validations struct {
+	mu    sync.Mutex
+	ended bool
+	ends  map[*context.CancelCauseFunc]struct{}
+	wg    sync.WaitGroup
+}
+
+// begin returns a context for one validation, and what to call behind it.
+func (v *validations) begin(ctx context.Context) (_ context.Context, done func(), ok bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.ended {
+		return ctx, nil, false
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	if v.ends == nil {
+		v.ends = map[*context.CancelCauseFunc]struct{}{}
+	}
+	v.ends[&end] = struct{}{}
+	v.wg.Add(1)
+	return ctx, func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		delete(v.ends, &end)
+		end(nil)
+		v.wg.Done()
+	}, true
+}
+
+// end ends all and waits for them. None begins after it.
+func (v *validations) end() {
+	v.mu.Lock()
+	v.ended = true
+	for end := range v.ends {
+		(*end)(ErrClosed)
+	}
+	v.mu.Unlock()
+	v.wg.Wait()
 }
 
 const dummyObject = "dummy-object.txt"
@@ -110,7 +164,7 @@ func (v *validation) region(ctx context.Context) (string, *ValidationError) {
 	step := v.begin(StepRegion, "find the region of bucket "+v.sink.bucket)
 	region, err := v.sink.client.Region(ctx)
 	if err != nil {
-		return "", v.fail(step, CodePutObject, err)
+		return "", v.fail(step, putCode(err), err)
 	}
 	v.report.Region = region
 	from := "as S3 says"
@@ -232,14 +286,18 @@ func (v *validation) putObject(ctx context.Context, creds aws.Credentials) *Vali
 		err = v.put(ctx, creds)
 	}
 	if err != nil {
-		code := CodePutObject
-		if s3put.Describe(err).Status == http.StatusForbidden {
-			code = CodePutObjectDenied
-		}
-		return v.fail(step, code, err)
+		return v.fail(step, putCode(err), err)
 	}
 	step.ok("")
 	return nil
+}
+
+// putCode is the row of what S3 answered.
+func putCode(err error) ValidationCode {
+	if s3put.Describe(err).Status == http.StatusForbidden {
+		return CodePutObjectDenied
+	}
+	return CodePutObject
 }
 
 // put makes the attempts that an upload would make without a backoff.

@@ -143,6 +143,22 @@ var invalids = map[string]invalid{
 		code:  s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: `"kms:GenerateDataKey"`},
 	"explicit deny": {fault: putFault(403, "AccessDenied", "with an explicit deny in a resource-based policy"),
 		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "look for Deny in the bucket policy"},
+	"no use of the key that AWS names": {
+		fault: putFault(403, "AccessDenied", "User: arn:aws:sts::123456789012:assumed-role/S3Sink/s3sink is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab because no identity-based policy allows the kms:Decrypt action"),
+		code:  s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: `{"Sid":"UseKeyThroughS3","Effect":"Allow","Action":["kms:GenerateDataKey","kms:Decrypt"],"Resource":["arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"]`},
+	"explicit deny of the key": {fault: putFault(403, "AccessDenied", "is not authorized to perform: kms:GenerateDataKey on resource: arn:aws:kms:… with an explicit deny in a resource-based policy"),
+		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "denies kms:GenerateDataKey explicitly, and no permission helps against that: look for Deny in the policy of the KMS key."},
+	"explicit deny of the organization": {fault: putFault(403, "AccessDenied", "is not authorized to perform: s3:PutObject on resource: x with an explicit deny in a service control policy"),
+		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "denies s3:PutObject explicitly, and no permission helps against that: look for Deny in the organization's policies (a service control policy)."},
+	"explicit deny of the boundary": {fault: putFault(403, "AccessDenied", "is not authorized to perform: s3:PutObject on resource: x with an explicit deny in a permissions boundary"),
+		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "look for Deny in the permissions boundary of whoever writes."},
+	"session policy of others": {
+		change: func(s *s3sinktest.Server, c *s3sink.Config) {
+			s.AddUser(s3sinktest.User{ARN: "arn:aws:iam::123456789012:user/writer", AccessKeyID: "AKIAWRITER", SecretAccessKey: "w"})
+			c.Credentials = writer
+		},
+		fault: putFault(403, "AccessDenied", "because no session policy allows the s3:PutObject action"),
+		code:  s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "cut down to less than its role allows, by whoever asked for it. Allow whoever writes"},
 	"session policy": {fault: putFault(403, "AccessDenied", "because no session policy allows the s3:PutObject action"),
 		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "WithoutSessionPolicy"},
 	"no right to set ACLs": {
@@ -175,6 +191,13 @@ var invalids = map[string]invalid{
 	"wrong region": {
 		fault: s3sinktest.Fault{Operation: "PutObject", Status: 301, Code: "PermanentRedirect", Header: http.Header{"X-Amz-Bucket-Region": {"ap-south-1"}}},
 		code:  s3sink.CodePutObject, step: s3sink.StepPutObject, status: 301, hint: "The bucket is in ap-south-1, not in eu-west-1. Correct Config.Region"},
+	"wrong region, which the text names": {
+		fault: putFault(400, "AuthorizationHeaderMalformed", "The authorization header is malformed; the region 'eu-west-1' is wrong; expecting 'ap-south-1'"),
+		code:  s3sink.CodePutObject, step: s3sink.StepPutObject, status: 400, hint: "The bucket is in ap-south-1, not in eu-west-1."},
+	"wrong region, which nobody names": {fault: putFault(301, "PermanentRedirect", ""),
+		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 301, hint: "The bucket is in another region than eu-west-1, and S3 did not name it."},
+	"key does not exist in MinIO": {fault: putFault(404, "kms:KeyNotFound", "key with given key ID does not exist"),
+		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 404, hint: "does not exist in the bucket's region"},
 	"key does not exist": {fault: putFault(400, "KMS.NotFoundException", ""),
 		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 400, hint: "does not exist in the bucket's region"},
 	"key is disabled": {
@@ -357,6 +380,9 @@ func TestValidateEndsWithItsContext(t *testing.T) {
 				}
 				if err == nil && operation != "GetCallerIdentity" { // which need not work
 					t.Errorf("%s: no error", operation)
+				}
+				if fault.Stall && !strings.Contains(err.Error(), "The context of Validate ended before there was an answer (context deadline exceeded). ") {
+					t.Errorf("%s: %v, want it to say that the context ended", operation, err)
 				}
 			})
 		}
