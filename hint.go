@@ -1,9 +1,12 @@
 package s3sink
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -37,7 +40,9 @@ func (v *validation) noAnswer(e *ValidationError) string {
 		return "No credentials were found. Set Config.Credentials, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where there is an instance or container role."
 	case e.Step == StepCredentials:
 		return "No credentials were found to assume the role with, or STS was not reached with them. Set them with Via, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where there is an instance or container role."
-	case e.Step == StepPutObject || e.Step == StepRegion:
+	case e.Step == StepRegion:
+		return "S3 did not answer, or did not name the bucket's region. Set Config.Region, or check the network and proxies."
+	case e.Step == StepPutObject:
 		return fmt.Sprintf("S3 did not answer. Check the network, proxies, Config.Region (%q) and Config.Endpoint (%q).", v.report.Region, v.sink.cfg.Endpoint)
 	}
 	return fmt.Sprintf("STS did not answer. Check the network, proxies, Config.STSRegion (%q) and Config.STSEndpoint (%q).", v.stsRegion(), v.sink.cfg.STSEndpoint)
@@ -92,6 +97,9 @@ func (v *validation) refusedHint(r role) string {
 func (v *validation) storeHint(e *ValidationError) string {
 	switch e.AWSCode {
 	case "AccessDenied", "Forbidden":
+		if e.Step == StepRegion { // who asks for a region needs no permission
+			return "S3 did not name the bucket's region. Set Config.Region."
+		}
 		return v.deniedHint(e)
 	case "NoSuchBucket", "NotFound":
 		return fmt.Sprintf("There is no bucket %s. Create it, or correct Config.Bucket.", v.report.Bucket)
@@ -129,6 +137,23 @@ func (v *validation) storeHint(e *ValidationError) string {
 	return "S3 did not say more than that."
 }
 
+// What the text of a denial names, if AWS is in the mood to tell:
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
+var (
+	deniedAction = regexp.MustCompile(`perform: ([a-z0-9]+:[A-Za-z]+)`)
+	deniedKey    = regexp.MustCompile(`arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[0-9A-Za-z-]+`)
+	denyingOne   = regexp.MustCompile(`explicit deny in an? ([A-Za-z -]+(?:policy|boundary))`)
+)
+
+// named returns what the pattern's last group finds in text, or "".
+func named(pattern *regexp.Regexp, text string) string {
+	found := pattern.FindStringSubmatch(text)
+	if found == nil {
+		return ""
+	}
+	return found[len(found)-1]
+}
+
 // deniedHint finds the permission that is missing.
 func (v *validation) deniedHint(e *ValidationError) string {
 	text := e.AWSMessage
@@ -136,11 +161,14 @@ func (v *validation) deniedHint(e *ValidationError) string {
 	var hint string
 	switch {
 	case strings.Contains(text, "explicit deny"):
-		return "A policy denies it explicitly, and no permission helps against that: look for Deny in the bucket policy (for example one that demands a server-side encryption header, TLS or a network), in the role's permissions boundary and in the organization's policies."
+		return explicitDenyHint(text)
 	case strings.Contains(text, "kms:"):
-		return fmt.Sprintf("Whoever writes may not use the KMS key. Both the role and, in another account, the key's policy must have: %s", allowed(policyMaker{cfg: cfg}.useKey()))
+		return v.keyDeniedHint(text)
 	case strings.Contains(text, "session policy"):
-		return "The session policy that s3sink sends does not allow it, though the role may. Use WithoutSessionPolicy, and report it as a fault of s3sink."
+		if r, ok := cfg.Credentials.(role); ok && !r.unrestricted {
+			return "The session policy that s3sink sends does not allow it, though the role may. Use WithoutSessionPolicy, and report it as a fault of s3sink."
+		}
+		hint = "The session of the credentials was cut down to less than its role allows, by whoever asked for it."
 	case strings.Contains(text, "s3:PutObjectAcl"):
 		hint = "Config.ACL needs s3:PutObjectAcl; leave it empty or allow it."
 	case strings.Contains(text, "s3:PutObjectTagging"):
@@ -157,13 +185,51 @@ func (v *validation) deniedHint(e *ValidationError) string {
 	return strings.TrimSpace(fmt.Sprintf("%s Allow whoever writes: %s.%s%s", hint, allowed(cfg.putStatement(cfg.partition())), kms, owner))
 }
 
+// explicitDenyHint says which policy to look at.
+func explicitDenyHint(text string) string {
+	action := cmp.Or(named(deniedAction, text), "it")
+	where := "the bucket policy (for example one that demands a server-side encryption header, TLS or a network), in the role's permissions boundary and in the organization's policies"
+	switch policy := named(denyingOne, text); policy {
+	case "":
+	case "resource-based policy":
+		where = "the bucket policy (for example one that demands a server-side encryption header, TLS or a network)"
+		if strings.HasPrefix(action, "kms:") {
+			where = "the policy of the KMS key"
+		}
+	case "session policy":
+		where = "the session policy of the credentials"
+	case "service control policy", "resource control policy":
+		where = "the organization's policies (a " + policy + ")"
+	default: // identity-based policy, permissions boundary, VPC endpoint policy
+		where = "the " + policy + " of whoever writes"
+		if strings.HasPrefix(policy, "VPC") {
+			where = "the VPC endpoint policy of the network"
+		}
+	}
+	return fmt.Sprintf("A policy denies %s explicitly, and no permission helps against that: look for Deny in %s.", action, where)
+}
+
+// keyDeniedHint names the action and the key, as far as AWS does.
+func (v *validation) keyDeniedHint(text string) string {
+	use := policyMaker{cfg: &v.sink.cfg}.useKey()
+	if action := named(deniedAction, text); strings.HasPrefix(action, "kms:") && !slices.Contains(use.Action, action) {
+		use.Action = append(use.Action, action)
+	}
+	key := named(deniedKey, text)
+	if key != "" {
+		use.Resource = []string{key}
+		key = " " + key
+	}
+	return fmt.Sprintf("Whoever writes may not use the KMS key%s. Both the role and, in another account, the key's policy (where Resource is \"*\") must have: %s", key, allowed(use))
+}
+
 func (v *validation) keyHint(code string) string {
 	key := "The bucket's KMS key"
 	if k := v.sink.cfg.Encryption.key; k != "" {
 		key = "KMS key " + k
 	}
 	switch code {
-	case "notfoundexception":
+	case "notfoundexception", "keynotfound":
 		return key + " does not exist in the bucket's region. A key of another account must be given by its ARN."
 	case "disabledexception":
 		return key + " is disabled. Enable it."
@@ -191,17 +257,22 @@ func base(r role) string {
 }
 
 func isKMS(code string) bool {
-	return strings.HasPrefix(code, "KMS.") || strings.HasPrefix(code, "kms.")
+	return strings.HasPrefix(code, "KMS.") || strings.HasPrefix(code, "kms:") // the latter is MinIO's
 }
+
+// expectedRegion is where AuthorizationHeaderMalformed names the right one.
+var expectedRegion = regexp.MustCompile(`expecting ['"]([a-z0-9-]+)['"]`)
 
 // regionHint names the bucket's region, if S3 did.
 func (v *validation) regionHint(e *ValidationError) string {
-	_, named, ok := strings.Cut(e.Err.Error(), "the bucket is in ")
-	if !ok {
-		return "The bucket is in another region, which S3 did not name. Correct Config.Region, or leave it empty."
+	region := named(expectedRegion, e.AWSMessage)
+	if _, found, ok := strings.Cut(e.Err.Error(), "the bucket is in "); ok {
+		region, _, _ = strings.Cut(found, ", not in ")
 	}
-	named, _, _ = strings.Cut(named, ":")
-	return fmt.Sprintf("The bucket is in %s. Correct Config.Region, or leave it empty.", named)
+	if region == "" {
+		return fmt.Sprintf("The bucket is in another region than %s, and S3 did not name it. Correct Config.Region; with AWS it can be left empty.", v.report.Region)
+	}
+	return fmt.Sprintf("The bucket is in %s, not in %s. Correct Config.Region; with AWS it can be left empty.", region, v.report.Region)
 }
 
 func allowed(s Statement) Statement {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/s3sink/s3sink/internal/s3put"
 )
@@ -132,7 +134,7 @@ func (v *validation) fail(step *ValidationStep, code ValidationCode, err error) 
 		step.Detail = "it was assumed"
 	} else {
 		e := s3put.Describe(err)
-		failed.Status, failed.AWSCode, failed.AWSMessage, failed.RequestID = e.Status, e.Code, e.Message, e.RequestID
+		failed.Status, failed.AWSCode, failed.AWSMessage, failed.RequestID = e.Status, oneLine(e.Code), oneLine(e.Message), oneLine(e.RequestID)
 		step.Detail = answer(e)
 	}
 	failed.Hint = v.hint(failed)
@@ -142,7 +144,7 @@ func (v *validation) fail(step *ValidationStep, code ValidationCode, err error) 
 // answer tells an answer in a few words.
 func answer(e *s3put.Error) string {
 	if e.Status != 0 {
-		return strings.TrimSpace(fmt.Sprintf("%d %s", e.Status, e.Code))
+		return strings.TrimSpace(fmt.Sprintf("%d %s", e.Status, oneLine(e.Code)))
 	}
 	var op *net.OpError
 	if errors.As(e.Err, &op) {
@@ -153,6 +155,28 @@ func answer(e *s3put.Error) string {
 		deepest = next
 	}
 	return "no answer: " + deepest.Error()
+}
+
+// mostText is how much of what a server says is worth reading.
+const mostText = 2000
+
+// oneLine is what a server said, in one line and without what would move the
+// cursor of a terminal: anybody may have answered.
+func oneLine(text string) string {
+	text = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, text))
+	if len(text) <= mostText {
+		return text
+	}
+	end := mostText
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + "…"
 }
 
 // String returns the report for people, without colours.

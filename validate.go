@@ -223,7 +223,7 @@ func (v *validation) base(ctx context.Context, env awsEnvironment, r role, base 
 	me, err := stsClient(env, base).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	switch {
 	case err == nil:
-		step.As, v.account = aws.ToString(me.Arn), aws.ToString(me.Account)
+		step.As, v.account = oneLine(aws.ToString(me.Arn)), aws.ToString(me.Account)
 		step.ok("")
 	case badKeys(s3put.Describe(err).Code):
 		return v.fail(step, CodeIntermediateRole, err)
