@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/s3sink/s3sink"
@@ -52,7 +53,7 @@ func main() {
 	p.each, p.often = strings.Contains(*durability, "each"), strings.Contains(*durability, "interval")
 	p.memory = cmp.Or(p.memory, p.dir)
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := p.run(ctx, os.Stdout); err != nil {
 		fmt.Println("FAIL", err)
