@@ -130,7 +130,9 @@ func (w *world) start(t *testing.T) (*life, error) {
 		t.Fatalf("recovery found damage where there is none: %+v\n%s", found, w.history())
 	}
 	w.note("recovered %d sealed, %d tails, torn %d", len(found.Sealed), len(found.Tails), found.Torn)
+	l.mu.Lock()
 	l.ready = append(l.ready, found.Sealed...)
+	l.mu.Unlock()
 	for _, tail := range found.Tails {
 		if err := l.finish(t, tail); err != nil {
 			return l, err
