@@ -29,11 +29,11 @@ func TestCuts(t *testing.T) {
 	for _, fs := range []string{"ext4", "xfs"} {
 		t.Run(fs, func(t *testing.T) {
 			if why := noPower(fs); why != "" {
-				t.Skip(why)
+				t.Skipf("SKIP cuts on %s: %s", fs, why)
 			}
 			d, err := makeDisk(t.TempDir(), fs)
 			if err != nil {
-				t.Skip(err) // root in a container may not mount
+				t.Skipf("SKIP cuts on %s: %v", fs, err) // root in a container may not mount
 			}
 			if err := d.release(); err != nil {
 				t.Fatal(err)
