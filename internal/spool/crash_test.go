@@ -38,7 +38,8 @@ type world struct {
 	acked [partitions]map[int]bool
 	runs  int
 
-	fileSize int64 // of the journal's files
+	fileSize int64                  // of the journal's files
+	fault    func(crashfs.Op) error // of its operations, or nil
 
 	mu     sync.Mutex
 	bucket map[string][]byte
@@ -117,6 +118,9 @@ func (w *world) start(t *testing.T) (*life, error) {
 		if op.Call == crashfs.CallSync && uploads.IntN(4) == 0 {
 			l.put(t, false)
 		}
+		if w.fault != nil {
+			return w.fault(op)
+		}
 		return nil
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -147,7 +151,10 @@ func (l *life) whileAlive(ctx context.Context, cancel func()) {
 		if errors.Is(l.j.Err(), crashfs.ErrStopped) {
 			cancel()
 		}
-		time.Sleep(50 * time.Microsecond)
+		select {
+		case <-time.After(50 * time.Microsecond):
+		case <-ctx.Done():
+		}
 	}
 }
 
@@ -397,12 +404,9 @@ func (w *world) check(t *testing.T) {
 // history runs lives that end badly, and a last one that ends well.
 func history(t *testing.T, seed uint64) (deaths int) {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	w := &world{rng: rng, disk: crashfs.New(seed), bucket: map[string][]byte{}}
+	w := newWorld(rng, seed)
 	w.fileSize = [...]int64{1, 300, 1500, 6000, 0}[rng.IntN(5)]
 	w.note("history -seed %d, files of %d", seed, w.fileSize)
-	for p := range w.acked {
-		w.acked[p] = map[int]bool{}
-	}
 	for range 1 + rng.IntN(4) {
 		if rng.IntN(2) == 0 { // readers see what is on the disk
 			w.disk.Evict(rng)
@@ -420,20 +424,40 @@ func history(t *testing.T, seed uint64) (deaths int) {
 		} else {
 			w.note("start: %v", err)
 		}
-		var next *crashfs.FS
-		if w.disk.Stop(); rng.IntN(2) == 0 {
-			w.note("--- kill")
-			next = w.disk.Kill()
-		} else {
-			w.note("--- power cut")
-			next = w.disk.Crash(rng)
-		}
-		if l != nil {
-			l.j.Close()
-		}
-		w.disk = next
+		w.end(l, rng.IntN(2) == 0)
 		deaths++
 	}
+	w.last(t)
+	return deaths
+}
+
+// newWorld returns one where nothing has happened.
+func newWorld(rng *rand.Rand, seed uint64) *world {
+	w := &world{rng: rng, disk: crashfs.New(seed), bucket: map[string][]byte{}}
+	for p := range w.acked {
+		w.acked[p] = map[int]bool{}
+	}
+	return w
+}
+
+// end ends a life.
+func (w *world) end(l *life, kill bool) {
+	var next *crashfs.FS
+	if w.disk.Stop(); kill {
+		w.note("--- kill")
+		next = w.disk.Kill()
+	} else {
+		w.note("--- power cut")
+		next = w.disk.Crash(w.rng)
+	}
+	if l != nil {
+		l.j.Close()
+	}
+	w.disk = next
+}
+
+// last is a life that ends well. Then everything must be delivered.
+func (w *world) last(t *testing.T) {
 	l, err := w.start(t)
 	if err != nil {
 		t.Fatalf("start: %v\n%s", err, w.history())
@@ -443,7 +467,6 @@ func history(t *testing.T, seed uint64) (deaths int) {
 	if left, err := w.disk.Dir().List(); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v %v\n%s", left, err, w.history())
 	}
-	return deaths
 }
 
 // Whatever a crash leaves: what was acknowledged is in exactly one object, in
