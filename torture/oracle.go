@@ -66,20 +66,20 @@ func (g *ledger) add(number uint32, d s3sink.Durability, records []record, cut i
 	}
 }
 
-// stalls returns for how long a child, or we, did not run: a promise of time
-// cannot be held against a machine that is busy elsewhere.
-func stalls(records []record, end time.Time) (longest time.Duration) {
+// stalls returns for how long in all a child, or we, did not run: a promise of
+// time cannot be held against a machine that is busy elsewhere.
+func stalls(records []record, end time.Time) (sum time.Duration) {
 	var last time.Time
 	for _, r := range append(slices.Clip(records), record{kind: alive, at: end}) {
-		if r.kind != alive {
+		if r.kind != alive && r.kind != started {
 			continue
 		}
-		if !last.IsZero() {
-			longest = max(longest, r.at.Sub(last)-2*heartbeat)
+		if gap := r.at.Sub(last); !last.IsZero() && gap > 2*heartbeat {
+			sum += gap
 		}
 		last = r.at
 	}
-	return longest
+	return sum
 }
 
 // tally is the outcome of lots.
