@@ -95,7 +95,7 @@ func (c *Config) keyStatement() Statement {
 
 // hopPolicy is the session policy of a role that only assumes the next one.
 func hopPolicy(next string) Policy {
-	return allow(Statement{Action: []string{"sts:AssumeRole"}, Resource: []string{next}})
+	return allow(Statement{Action: []string{"sts:AssumeRole"}, Resource: []string{literal(next)}})
 }
 
 // literal writes text so that a policy takes no character of it for a wild

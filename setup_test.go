@@ -1,6 +1,7 @@
 package s3sink_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -62,6 +63,17 @@ var setups = map[string]struct {
 		},
 		s3sink.Setup{Warehouse: true},
 	},
+	"same-names": { // in two accounts, and ones that shells and Terraform would read things into
+		s3sink.Config{
+			Bucket: "acme-events", SourceID: "checkout", Region: "us-gov-west-1",
+			Credentials: s3sink.AssumeRole("arn:aws-us-gov:iam::123456789012:role/it's/$(id)/${x}/3rd-party", "workspace-7"),
+		},
+		s3sink.Setup{Caller: "arn:aws-us-gov:iam::210987654321:role/3rd-party"},
+	},
+	"bucket-of-others": {
+		s3sink.Config{Bucket: "acme-events", SourceID: "checkout", Credentials: s3sink.AccessKeys("AKIA", "secret", "")},
+		s3sink.Setup{Writer: "arn:aws:iam::210987654321:user/exporter", CrossAccount: true},
+	},
 	"nobody-known": {
 		s3sink.Config{
 			Bucket: "acme-events", Prefix: "a*b", SourceID: "checkout",
@@ -119,19 +131,41 @@ func TestPoliciesAsScript(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The function stands for the AWS CLI, and prints its last argument.
-		out, err := exec.Command(sh, "-c", `aws() { for last; do :; done; printf '%s\n' "$last"; }`+"\n"+policies.CLI()).CombinedOutput()
-		if err != nil {
-			t.Errorf("%s: %v\n%s", name, err, out)
+		// The function stands for the AWS CLI: it says in which account it is, and
+		// otherwise prints its last argument.
+		printed := map[string]string{}
+		for _, account := range []string{"123456789012", "210987654321"} {
+			cmd := exec.Command(sh, "-c", `aws() {
+				if [ "$1" = sts ]; then echo "$ACCOUNT"; return; fi
+				for last; do :; done
+				printf '%s\n' "$last"
+			}`+"\n"+policies.CLI())
+			cmd.Env = append(os.Environ(), "ACCOUNT="+account)
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("%s: %v\n%s", name, err, out)
+			}
+			printed[account] = string(out)
 		}
 		for _, d := range policies {
-			known := strings.HasPrefix(d.Of, "arn:") && d.Kind != s3sink.KeyPolicy
-			if known && !strings.Contains(string(out), d.Policy.String()) {
-				t.Errorf("%s: the shell does not pass on the %s of %s:\n%s", name, d.Kind, d.Of, out)
+			if !strings.HasPrefix(d.Of, "arn:") || d.Kind == s3sink.KeyPolicy {
+				continue // left to the reader
+			}
+			owner := cmp.Or(strings.Split(d.Of, ":")[4], "123456789012") // the bucket's
+			if !strings.Contains(printed[owner], d.Policy.String()) {
+				t.Errorf("%s: the shell does not pass on the %s of %s:\n%s", name, d.Kind, d.Of, printed[owner])
+			}
+			for account, out := range printed {
+				if account != owner && several(policies) && strings.Contains(out, d.Policy.String()) {
+					t.Errorf("%s: the %s of %s is applied in account %s", name, d.Kind, d.Of, account)
+				}
 			}
 		}
 	}
 }
+
+// several reports whether policies are for more than one account.
+func several(policies s3sink.Policies) bool { return strings.Contains(policies.CLI(), "account=$(") }
 
 var outputName = regexp.MustCompile(`(?m)^output "(\w+)"`)
 

@@ -19,6 +19,7 @@ resource "aws_iam_user_policy" "permissions_service" {
 }
 
 # trust policy of arn:aws-cn:iam::210987654321:role/Exporter, so that it can be assumed, and only so
+# If there is such a role, this replaces its trust policy. Keep the statements for others in it.
 resource "aws_iam_role" "Exporter" {
   name               = "Exporter"
   path               = "/"
@@ -33,6 +34,7 @@ resource "aws_iam_role_policy" "permissions_Exporter" {
 }
 
 # trust policy of arn:aws-cn:iam::123456789012:role/vendors/S3Sink, so that it can be assumed, and only so
+# If there is such a role, this replaces its trust policy. Keep the statements for others in it.
 resource "aws_iam_role" "S3Sink" {
   name               = "S3Sink"
   path               = "/vendors/"

@@ -1,8 +1,10 @@
 #!/bin/sh
 set -eu
-# This is for more than one account: apply each part in the account of its ARN.
+# This is for more than one account: run it in each. It does the parts of that account.
+account=$(aws sts get-caller-identity --query Account --output text)
 
 # permissions of arn:aws:iam::210987654321:user/s3-copy, to write below the prefix
+if [ "$account" = 210987654321 ]; then
 aws iam put-user-policy --user-name s3-copy --policy-name s3sink-write --policy-document '{
   "Version": "2012-10-17",
   "Statement": [
@@ -36,8 +38,10 @@ aws iam put-user-policy --user-name s3-copy --policy-name s3sink-write --policy-
     }
   ]
 }'
+fi
 
 # bucket policy of arn:aws:s3:::acme-events, because the bucket is in another account than whoever writes
+if [ "$account" != 210987654321 ]; then
 # This replaces the bucket's policy. If it has one, add the statements to it.
 aws s3api put-bucket-policy --bucket acme-events --policy '{
   "Version": "2012-10-17",
@@ -57,6 +61,7 @@ aws s3api put-bucket-policy --bucket acme-events --policy '{
     }
   ]
 }'
+fi
 
 # key policy of arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab, because the key is in another account than whoever writes
 # Add to the statements of the key's policy (in the console: KMS, the key, Key users):

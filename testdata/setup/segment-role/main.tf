@@ -19,6 +19,7 @@ resource "aws_iam_role_policy" "permissions_checkout" {
 }
 
 # trust policy of arn:aws:iam::123456789012:role/S3Sink, so that it can be assumed, and only so
+# If there is such a role, this replaces its trust policy. Keep the statements for others in it.
 resource "aws_iam_role" "S3Sink" {
   name               = "S3Sink"
   path               = "/"
