@@ -47,6 +47,7 @@ const (
 	acked     = 'a' // Track has returned nil
 	unknown   = 'u' // ... ErrOutcomeUnknown
 	alive     = 'h' // every few milliseconds
+	synced    = 'y' // Stats.Synced has changed
 	closing   = 'c' // Close is about to be called
 	closed    = 'd' // Close has returned, and dropped nothing
 	recordLen = 8
@@ -98,8 +99,13 @@ func (j *job) run() error {
 		return j.close(sink, 2*time.Minute, true)
 	}
 	go func() {
+		var last time.Time
 		for range time.Tick(heartbeat) {
 			say(alive, 0, 0)
+			if at := sink.Stats().Synced; at != last {
+				last = at
+				say(synced, 0, 0)
+			}
 		}
 	}()
 	for source := range j.Sources {

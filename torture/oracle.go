@@ -42,8 +42,17 @@ func (g *ledger) add(number uint32, d s3sink.Durability, records []record, cut i
 	if d == s3sink.SyncInterval && slices.ContainsFunc(records[:cut], func(r record) bool { return r.kind == closed }) {
 		most = at // Close commits
 	}
+	commits := 0 // that the child has seen behind a record, and before the cut
+	for _, r := range records[:cut] {
+		if r.kind == synced {
+			commits++
+		}
+	}
 	for i, r := range records {
 		state := byte(may)
+		if r.kind == synced {
+			commits--
+		}
 		switch {
 		case r.kind != acked && r.kind != unknown:
 			continue
@@ -52,7 +61,7 @@ func (g *ledger) add(number uint32, d s3sink.Durability, records []record, cut i
 			if i < cut || !power {
 				state = must
 			}
-		case i < cut && !r.at.After(most):
+		case i < cut && (!r.at.After(most) || commits >= certain):
 			state = must
 		}
 		p := place{r.source, number}
@@ -65,6 +74,11 @@ func (g *ledger) add(number uint32, d s3sink.Durability, records []record, cut i
 		}
 	}
 }
+
+// certain is how many commits must have been seen behind an acknowledgement, so
+// that one has begun behind it and has ended: the first may have ended before,
+// and the second may have begun before. It holds however busy the machine is.
+const certain = 3
 
 // stalls returns for how long in all a child, or we, did not run: a promise of
 // time cannot be held against a machine that is busy elsewhere.
