@@ -40,7 +40,7 @@ type place struct {
 func (g *ledger) add(number uint32, d s3sink.Durability, records []record, cut int, at time.Time, power bool) {
 	most := at.Add(-2*commitInterval - stalls(records[:cut], at))
 	if d == s3sink.SyncInterval && slices.ContainsFunc(records[:cut], func(r record) bool { return r.kind == closed }) {
-		most = at // Close commits
+		most, power = at, false // Close has committed
 	}
 	commits := 0 // that the child has seen behind a record, and before the cut
 	for _, r := range records[:cut] {
@@ -61,8 +61,8 @@ func (g *ledger) add(number uint32, d s3sink.Durability, records []record, cut i
 			if i < cut || !power {
 				state = must
 			}
-		case i < cut && (!r.at.After(most) || commits >= certain):
-			state = must
+		case i < cut && (!r.at.After(most) && !power || commits >= certain):
+			state = must // the disk of a cut may be slow, and only what was seen counts
 		}
 		p := place{r.source, number}
 		for len(g.events[p]) < int(r.n) { // numbers come in turn
