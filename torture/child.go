@@ -24,6 +24,7 @@ type job struct {
 	Durability      s3sink.Durability
 	CreateOnly      s3sink.CreateOnly
 	MaxObjectEvents int64
+	MaxObjectAge    time.Duration
 
 	Seed    uint64 // of the lot
 	Life    uint32
@@ -88,7 +89,7 @@ func (j *job) run() error {
 		Bucket: j.Bucket, SourceID: sourceID(0), Region: region, Endpoint: j.Endpoint, UsePathStyle: true,
 		Credentials: s3sink.AccessKeys(j.AccessKeyID, j.Secret, ""), CreateOnly: j.CreateOnly,
 		SpoolDir: j.Dir, Durability: j.Durability, CommitInterval: commitInterval,
-		MaxObjectEvents: j.MaxObjectEvents, MaxObjectAge: 100 * time.Millisecond, CompressionLevel: 1,
+		MaxObjectEvents: j.MaxObjectEvents, MaxObjectAge: j.MaxObjectAge, CompressionLevel: 1,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	})
 	if err != nil {

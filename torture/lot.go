@@ -62,7 +62,7 @@ func (l *lot) run(ctx context.Context) (err error) {
 	j := job{
 		Endpoint: l.server.URL(), Bucket: bucket, AccessKeyID: accessKeyID, Secret: secret,
 		Dir: spool, Durability: l.durability, Seed: l.seed, Sources: 1 + l.rng.IntN(6),
-		CreateOnly: s3sink.CreateOnlyOn,
+		CreateOnly: s3sink.CreateOnlyOn, MaxObjectAge: time.Minute,
 	}
 	if l.rng.IntN(2) == 0 {
 		j.CreateOnly = s3sink.CreateOnlyOff
@@ -119,6 +119,7 @@ func (l *lot) complain(format string, args ...any) {
 func (l *lot) life(j job) error {
 	rng := l.rng
 	j.MaxObjectEvents = []int64{0, 1, 7, 50}[rng.IntN(4)]
+	j.MaxObjectAge = []time.Duration{100 * time.Millisecond, time.Minute}[rng.IntN(2)] // a seal is a commit too
 	j.Pause = upTo(rng, 3*time.Millisecond)
 	if l.durability == s3sink.SyncInterval {
 		j.Pause += time.Millisecond
