@@ -75,6 +75,9 @@ func (l *lot) run(ctx context.Context) (err error) {
 		l.tally.Lives++
 		l.alive(1, 0)
 	}
+	if ctx.Err() != nil {
+		return nil // the children may have been told to end too
+	}
 	l.server.ClearFaults()
 	if err := l.drain(j); err != nil {
 		l.tally.Trouble++
