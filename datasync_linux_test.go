@@ -1,0 +1,8 @@
+package s3sink_test
+
+import (
+	"os"
+	"syscall"
+)
+
+func dataSync(f *os.File) error { return syscall.Fdatasync(int(f.Fd())) }
