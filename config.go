@@ -273,6 +273,9 @@ func (c *Config) validate() error {
 	c.checkHeaders(&errs)
 	c.checkLimits(&errs)
 	c.Credentials.check(&errs)
+	if len(errs) == 0 {
+		c.checkSessionPolicy(&errs)
+	}
 	return errors.Join(errs...)
 }
 
@@ -316,6 +319,20 @@ func (c *Config) checkPlace(errs *configErrors) {
 	c.checkEndpoint(errs, "STSEndpoint", c.STSEndpoint)
 	if c.CreateOnly < CreateOnlyAuto || c.CreateOnly > CreateOnlyOff {
 		errs.add("CreateOnly", fmt.Sprint(int(c.CreateOnly)), "CreateOnlyAuto, CreateOnlyOn or CreateOnlyOff")
+	}
+}
+
+// maxSessionPolicy is STS's limit, in characters.
+const maxSessionPolicy = 2048
+
+func (c *Config) checkSessionPolicy(errs *configErrors) {
+	r, ok := c.Credentials.(role)
+	if !ok || r.unrestricted {
+		return
+	}
+	if n := utf8.RuneCountInString(c.writePolicy(c.partition()).compact()); n > maxSessionPolicy {
+		_, prefix := c.place()
+		errs.add("Prefix", prefix, fmt.Sprintf("one that fits a session policy of %d characters, not %d; or WithoutSessionPolicy", maxSessionPolicy, n))
 	}
 }
 

@@ -43,7 +43,7 @@ type awsEnvironment struct {
 // variables, shared config files, web identity, container or instance roles.
 // It is the default.
 //
-// As in RudderStack, where both RUDDER_AWS_S3_COPY_USER_ACCESS_KEY_ID and
+// As in RudderStack, unless Config.AWS is set: where both RUDDER_AWS_S3_COPY_USER_ACCESS_KEY_ID and
 // RUDDER_AWS_S3_COPY_USER_ACCESS_KEY are set, objects are written with those
 // instead; but no role is assumed with them.
 func Ambient() Credentials { return ambient{} }
@@ -59,7 +59,15 @@ func (ambient) provider(env awsEnvironment) aws.CredentialsProvider {
 	case env.config.Credentials == nil:
 		return noCredentials{}
 	}
-	return env.config.Credentials
+	return cached(env.config.Credentials)
+}
+
+// cached keeps what p returns until it expires.
+func cached(p aws.CredentialsProvider) aws.CredentialsProvider {
+	if cache, ok := p.(*aws.CredentialsCache); ok {
+		return cache
+	}
+	return aws.NewCredentialsCache(p)
 }
 
 // copyUser returns the access keys of RudderStack's variables, or nil without
@@ -106,14 +114,15 @@ func (k accessKeys) provider(awsEnvironment) aws.CredentialsProvider {
 }
 
 // Provider uses p. The sink caches what it returns until it expires.
-func Provider(p aws.CredentialsProvider) Credentials { return custom{p} }
+func Provider(p aws.CredentialsProvider) Credentials { return custom{&p} }
 
-type custom struct{ p aws.CredentialsProvider }
+// custom holds a pointer, because fmt would look into the provider.
+type custom struct{ p *aws.CredentialsProvider }
 
 func (c custom) String() string                                  { return "custom provider" }
-func (c custom) provider(awsEnvironment) aws.CredentialsProvider { return aws.NewCredentialsCache(c.p) }
+func (c custom) provider(awsEnvironment) aws.CredentialsProvider { return cached(*c.p) }
 func (c custom) check(errs *configErrors) {
-	if c.p == nil {
+	if *c.p == nil {
 		errs.add("Credentials.Provider", "nil", "a provider")
 	}
 }
@@ -125,7 +134,9 @@ func (c custom) check(errs *configErrors) {
 func AssumeRole(roleARN, externalID string, opts ...RoleOption) Credentials {
 	r := role{arn: roleARN, externalID: externalID, base: Ambient(), session: "s3sink"}
 	for _, opt := range opts {
-		opt(&r)
+		if opt != nil {
+			opt(&r)
+		}
 	}
 	return r
 }

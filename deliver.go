@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/s3sink/s3sink/internal/s3put"
@@ -88,6 +89,7 @@ func newClient(ctx context.Context, cfg *Config, hooks *hookRunner) (*s3put.Clie
 		Version:     version,
 		OwnHTTP:     own,
 		Credentials: providerIn(cfg.Credentials, env),
+		LetGo:       closeProvider,
 	})
 	return client, env, nil
 }
@@ -117,14 +119,13 @@ func (s *Sink) onSealed(seg *spool.Segment, why SealReason) {
 	}
 }
 
-// longOutage is the attempt of one object from which on a person should know:
-// by then S3 has not taken it for about a minute.
+// longOutage is the failure of one object from which on a person should know.
 const longOutage = 8
 
 func (s *Sink) onAttempt(a upload.Attempt) {
 	s.attempts.Add(1)
-	if a.Err != nil && a.Err.Class != s3put.Parked && a.Number >= longOutage {
-		s.warn("s3sink: uploads fail again and again; events are kept as far as there is room", newUploadError(a.Segment.Key, a.Number, a.Err))
+	if a.Err != nil && a.Failures >= longOutage && !errors.Is(a.Err, context.Canceled) { // else Close has cut it off
+		s.warn(&s.warnedOutage, "s3sink: uploads fail again and again; events are kept as far as there is room", newUploadError(a.Segment.Key, a.Number, a.Err))
 	}
 	hook := s.cfg.Hooks.Attempt
 	if hook == nil {
@@ -173,13 +174,13 @@ func (s *Sink) onParked(r upload.Refusal) {
 		s.hooks.call(func() { hook(Parked{Object: objectInfo(r.Segment), Err: err}) })
 	}
 	s.batcher.relieveIfShort() // its memory does not come free for now
-	s.warn("s3sink: uploads are parked: the bucket refuses them until somebody acts; events are kept as far as there is room", err)
+	s.warn(&s.warnedParked, "s3sink: uploads are parked: the bucket refuses them until somebody acts; events are kept as far as there is room", err)
 }
 
 // warn tells of an upload that fails, once in RetryParked.
-func (s *Sink) warn(what string, err *UploadError) {
-	now, last := time.Now().UnixNano(), s.warned.Load()
-	if last != 0 && now-last < int64(s.cfg.RetryParked) || !s.warned.CompareAndSwap(last, now) {
+func (s *Sink) warn(stamp *atomic.Int64, what string, err *UploadError) {
+	now, last := time.Now().UnixNano(), stamp.Load()
+	if last != 0 && now-last < int64(s.cfg.RetryParked) || !stamp.CompareAndSwap(last, now) {
 		return
 	}
 	s.cfg.Logger.Warn(what,

@@ -84,10 +84,12 @@ var outcomes = []outcome{
 	{answer: "409 ConditionalRequestConflict", class: transient, fault: says(409, "ConditionalRequestConflict"), means: "an attempt that was given up is still being stored"},
 	{answer: "409 OperationAborted", class: transient, fault: says(409, "OperationAborted"), means: "somebody changes the bucket at this moment"},
 	{answer: "412 without `CreateOnly`", class: transient, fault: says(412, "PreconditionFailed"), create: s3sink.CreateOnlyOff, means: "no condition was sent, so it says nothing of the object"},
+	{answer: "412 of a proxy", class: transient, fault: sends(412, page), means: "S3 says `PreconditionFailed` in XML, so it says nothing of the object"},
 	{answer: "any other answer of a proxy", class: transient, fault: sends(418, page), means: "unknown; the key is fixed, so a repeat is harmless"},
 
 	{answer: "400 ExpiredToken", class: refresh, fault: says(400, "ExpiredToken"), means: "the session ended early"},
 	{answer: "400 InvalidToken", class: refresh, fault: says(400, "InvalidToken"), means: "the session was revoked"},
+	{answer: "403 InvalidAccessKeyId, of a session", class: refresh, fault: says(403, "InvalidAccessKeyId"), means: "the role was deleted, and perhaps made again; of access keys it is parked: they were deleted"},
 	{answer: "400 TokenRefreshRequired", class: refresh, fault: says(400, "TokenRefreshRequired"), means: "the session must be renewed"},
 
 	{answer: "403 RequestTimeTooSkewed", class: skew, fault: says(403, "RequestTimeTooSkewed"), means: "this machine's clock is wrong by more than 15 minutes"},
@@ -97,7 +99,6 @@ var outcomes = []outcome{
 	{answer: "400 AuthorizationHeaderMalformed, if `Region` is not set", class: elsewhere, fault: says(400, "AuthorizationHeaderMalformed"), means: "as above"},
 
 	{answer: "403 AccessDenied", class: parked, fault: says(403, "AccessDenied"), means: "allow `s3:PutObject` on the prefix, and the bucket's KMS key; see README"},
-	{answer: "403 InvalidAccessKeyId", class: parked, fault: says(403, "InvalidAccessKeyId"), means: "the access key was deleted"},
 	{answer: "403 SignatureDoesNotMatch", class: parked, fault: says(403, "SignatureDoesNotMatch"), means: "the secret key is wrong, or a proxy changes requests"},
 	{answer: "403 AllAccessDisabled", class: parked, fault: says(403, "AllAccessDisabled"), means: "AWS has blocked the bucket or its account"},
 	{answer: "403 without a code", class: parked, fault: sends(403, page), code: "Forbidden", means: "a proxy refuses"},
@@ -388,7 +389,7 @@ func (r *recorder) seen() []attempt {
 // writes it there.
 func TestOutcomesPage(t *testing.T) {
 	t.Parallel()
-	const file, begin, end = "docs/outcomes.md", "<!-- outcomes_test.go writes this -->\n", "<!-- until here -->\n"
+	const file, begin, end = "docs/outcomes.md", "<!-- outcome_test.go writes this -->\n", "<!-- until here -->\n"
 	written, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,8 @@
 package s3sink_test
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/s3sink/s3sink"
@@ -85,5 +87,20 @@ func TestSessionPolicyOfAChain(t *testing.T) {
 	}
 	if got := sessionPolicies(server); len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("policies\n%q, want\n%q", got, want)
+	}
+}
+
+// A prefix that makes the session policy longer than STS takes is refused at
+// once, and the way out named.
+func TestSessionPolicyMustFit(t *testing.T) {
+	t.Parallel()
+	cfg := s3sink.Config{
+		Bucket: "acme-events", SourceID: "x", Prefix: strings.Repeat("*", 600),
+		Credentials: s3sink.AssumeRole(s3sinktest.RoleARN, "id", s3sink.Via(s3sink.AccessKeys("AKIA", "s", ""))),
+	}
+	_, err := cfg.Policies(s3sink.Setup{})
+	var wrong *s3sink.ConfigError
+	if !errors.As(err, &wrong) || wrong.Field != "Prefix" || !strings.Contains(err.Error(), "WithoutSessionPolicy") {
+		t.Errorf("got %v", err)
 	}
 }

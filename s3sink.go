@@ -23,7 +23,8 @@ import (
 const version = "0.1.0"
 
 // Sink takes events and delivers them to one bucket. It is safe for concurrent
-// use. Several sinks in one process share nothing.
+// use. Several sinks in one process share nothing
+// that can block.
 type Sink struct {
 	cfg      Config
 	own      *Source // of Config.SourceID
@@ -50,10 +51,11 @@ type Sink struct {
 	attempts atomic.Int64
 	existed  atomic.Int64
 
-	warned   atomic.Int64 // Unix nanoseconds of the last warning about parked uploads
-	closing  sync.Once
-	closed   chan struct{}
-	closeErr error
+	warnedParked atomic.Int64 // Unix nanoseconds of the last warning about parked uploads
+	warnedOutage atomic.Int64 // likewise about an outage
+	closing      sync.Once
+	closed       chan struct{}
+	closeErr     error
 }
 
 // New checks the whole configuration and returns a sink that is ready for

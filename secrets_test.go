@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
 	"github.com/s3sink/s3sink"
 	"github.com/s3sink/s3sink/s3sinktest"
 )
@@ -86,4 +88,33 @@ func TestSecretsStaySecret(t *testing.T) {
 			}
 		})
 	}
+}
+
+// fmt looks into whatever it is given, and must find nothing.
+func TestNothingPrintsSecrets(t *testing.T) {
+	t.Parallel()
+	const canary = "CANARY"
+	static := credentials.NewStaticCredentialsProvider("AKIA", canary, canary)
+	server, cfg := s3sinktest.New(t)
+	for name, c := range map[string]s3sink.Credentials{
+		"keys":          s3sink.AccessKeys("AKIA", canary, canary),
+		"provider":      s3sink.Provider(static),
+		"role":          s3sink.AssumeRole(s3sinktest.RoleARN, "id", s3sink.Via(s3sink.Provider(static))),
+		"role of a key": s3sink.AssumeRole(s3sinktest.RoleARN, "id", s3sink.Via(s3sink.AccessKeys("AKIA", canary, canary))),
+	} {
+		cfg.Credentials = c
+		sink := open(t, cfg)
+		src, err := sink.Source("other")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range []any{c, cfg, &cfg, sink, src} {
+			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%t"} {
+				if text := fmt.Sprintf(verb, v); strings.Contains(text, canary) || strings.Contains(text, fmt.Sprintf("%x", canary)) {
+					t.Errorf("%s: %s of a %T shows the secret", name, verb, v)
+				}
+			}
+		}
+	}
+	server.Close()
 }

@@ -106,6 +106,16 @@ func (s *session) Invalidate() {
 	s.creds = aws.Credentials{}
 }
 
+// InvalidateKey drops the session of that access key, if it is still in use: an
+// answer may be about the one before.
+func (s *session) InvalidateKey(accessKeyID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.creds.AccessKeyID == accessKeyID {
+		s.creds = aws.Credentials{}
+	}
+}
+
 // Close ends refreshes and waits for them. Nobody may ask for the session any
 // more.
 func (s *session) Close() {
@@ -114,9 +124,10 @@ func (s *session) Close() {
 	closeProvider(s.base)
 }
 
+// closeProvider ends what the sink has made. Providers of others are theirs.
 func closeProvider(p aws.CredentialsProvider) {
-	if c, ok := p.(interface{ Close() }); ok {
-		c.Close()
+	if s, ok := p.(*session); ok {
+		s.Close()
 	}
 }
 

@@ -1,6 +1,7 @@
 package s3sink
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -58,5 +59,24 @@ func TestSessionEndsByTheLocalClock(t *testing.T) {
 			t.Errorf("%s: the session ends %v too late", name, off)
 		}
 		p.(*session).Close()
+	}
+}
+
+// An answer that comes late may be about the session before: only that one
+// goes.
+func TestOnlyTheNamedSessionIsDropped(t *testing.T) {
+	t.Parallel()
+	calls := 0
+	s := newSession("role", aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+		calls++
+		return aws.Credentials{AccessKeyID: fmt.Sprint("ASIA", calls), SecretAccessKey: "s", CanExpire: true, Expires: time.Now().Add(time.Hour)}, nil
+	}), nil, func(CredentialRefresh) {})
+	defer s.Close()
+	for _, step := range []struct{ drop, want string }{{"", "ASIA1"}, {"ASIA0", "ASIA1"}, {"ASIA1", "ASIA2"}, {"ASIA1", "ASIA2"}} {
+		s.InvalidateKey(step.drop)
+		creds, err := s.Retrieve(t.Context())
+		if err != nil || creds.AccessKeyID != step.want {
+			t.Errorf("after %q was dropped: %s, %v; want %s", step.drop, creds.AccessKeyID, err, step.want)
+		}
 	}
 }

@@ -56,6 +56,7 @@ func (s *Sink) ValidateReport(ctx context.Context) (*ValidationReport, error) {
 	failed := v.run(ctx)
 	switch {
 	case failed == nil:
+		s.client.Renew() // theirs may be from before what was mended
 		s.uploader.Unpark()
 	case context.Cause(ctx) == ErrClosed:
 		return nil, ErrClosed

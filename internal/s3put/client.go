@@ -29,6 +29,9 @@ type Settings struct {
 	Version    string // of the library, for the User-Agent
 	OwnHTTP    bool   // nobody else uses AWS.HTTPClient
 
+	// LetGo is told at the end of each provider that Credentials has returned.
+	LetGo func(aws.CredentialsProvider)
+
 	// Credentials is called once for a region: the bucket's, and before
 	// that perhaps the hint.
 	Credentials func(s3Region string) aws.CredentialsProvider
@@ -92,7 +95,8 @@ func (c *Client) Put(ctx context.Context, r Request) (Result, error) {
 	if e == nil {
 		return result, nil
 	}
-	if e.Class == Refresh {
+	if e.Class == Refresh || e.Code == "InvalidAccessKeyId" && creds.SessionToken != "" {
+		e.Class = Refresh // S3 says the second of a session whose role was made again
 		c.drop(conn, creds.AccessKeyID)
 	}
 	return Result{}, e
@@ -124,7 +128,7 @@ func (c *Client) put(ctx context.Context, conn *connection, creds aws.Credential
 	}
 	e := newError(err)
 	switch {
-	case conn.createOnly && e.Status == http.StatusPreconditionFailed:
+	case conn.createOnly && e.Status == http.StatusPreconditionFailed && e.named:
 		return Result{Existed: true}, nil
 	case e.Class == Elsewhere:
 		c.follow(conn, e)
@@ -145,8 +149,8 @@ func (c *Client) Region(ctx context.Context) (string, error) {
 // client's alone. No attempt may be under way.
 func (c *Client) Close() {
 	for _, p := range c.providers {
-		if closer, ok := p.(interface{ Close() }); ok {
-			closer.Close()
+		if c.set.LetGo != nil {
+			c.set.LetGo(p)
 		}
 	}
 	if h, ok := c.set.AWS.HTTPClient.(interface{ CloseIdleConnections() }); ok && c.set.OwnHTTP {
@@ -154,11 +158,28 @@ func (c *Client) Close() {
 	}
 }
 
+// Renew drops the credentials that uploads use, so that the next one gets new
+// ones.
+func (c *Client) Renew() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == nil {
+		return
+	}
+	if cache, ok := c.conn.creds.(interface{ Invalidate() }); ok {
+		cache.Invalidate()
+	}
+}
+
 // drop lets go of a session that S3 does not take any more. Many attempts may
-// say so of the same one; the session after it is not theirs to drop.
+// say so of the same one, and some when there is another one already.
 func (c *Client) drop(conn *connection, accessKeyID string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if keyed, ok := conn.creds.(interface{ InvalidateKey(string) }); ok {
+		keyed.InvalidateKey(accessKeyID)
+		return
+	}
 	if c.ended == accessKeyID {
 		return
 	}

@@ -47,6 +47,8 @@ type Error struct {
 	Message   string // the server's
 	RequestID string
 	Err       error
+
+	named bool // the server has named the code, and so is no proxy
 }
 
 func (e *Error) Error() string {
@@ -76,6 +78,7 @@ func newError(err error) *Error {
 	var ae smithy.APIError
 	if errors.As(err, &ae) {
 		e.Code, e.Message = ae.ErrorCode(), ae.ErrorMessage()
+		e.named = e.Message != "" && e.Message != http.StatusText(e.Status) && e.Message != e.Code
 	}
 	e.Class = classify(e.Status, e.Code)
 	var certificate *tls.CertificateVerificationError

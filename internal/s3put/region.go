@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
+	"regexp"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -13,6 +13,8 @@ import (
 )
 
 const regionHeader = "X-Amz-Bucket-Region"
+
+var regionName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 
 var errNoRegion = errors.New("the answer to HeadBucket names no region")
 
@@ -53,7 +55,7 @@ func (c *Client) region(ctx context.Context) (string, error) {
 // region will be the same tomorrow, so it needs a person.
 func asked(err, last error) *Error {
 	e := newError(last)
-	if errors.Is(last, errNoRegion) || e.Status >= http.StatusOK && e.Status < http.StatusInternalServerError {
+	if errors.Is(last, errNoRegion) || e.Class != Transient {
 		e.Class = Parked
 	}
 	e.Err = err
@@ -64,7 +66,7 @@ func asked(err, last error) *Error {
 func headBucket(ctx context.Context, client *s3.Client, bucket string) (string, error) {
 	out, err := client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &bucket})
 	if err == nil {
-		if r := aws.ToString(out.BucketRegion); r != "" {
+		if r := aws.ToString(out.BucketRegion); regionName.MatchString(r) {
 			return r, nil
 		}
 		return "", errNoRegion
@@ -80,7 +82,10 @@ func regionIn(r *smithyhttp.Response) string {
 	if r.Response == nil {
 		return ""
 	}
-	return r.Header.Get(regionHeader)
+	if region := r.Header.Get(regionHeader); regionName.MatchString(region) {
+		return region
+	}
+	return ""
 }
 
 // follow takes an answer that says that the bucket is in another region. A

@@ -63,6 +63,9 @@ func (u *Uploader) settle(it *item, refusal *s3put.Error) *Refusal {
 		u.failedLocked(it)
 		return nil
 	case s3put.Damaged:
+		if len(u.parked) == 0 { // it was what the bucket refused
+			u.refusals, u.why = 0, nil
+		}
 		return nil
 	}
 	return u.refusedOnceLocked(it, refusal)

@@ -36,6 +36,7 @@ type Settings struct {
 type Attempt struct {
 	Segment  *spool.Segment
 	Number   int // 1 for the first
+	Failures int // transient ones of this segment, this one included
 	Duration time.Duration
 	Err      *s3put.Error // nil: stored
 }
@@ -235,6 +236,9 @@ func (u *Uploader) startLocked() {
 	for len(u.ready)+len(u.old) > 0 && len(u.running) < u.slots && !u.gate.After(now) {
 		it := u.nextLocked()
 		if u.refusedLocked() && !it.wasParked {
+			if u.wanted == 0 && !u.probe.After(now) {
+				u.probe = now.Add(u.set.RetryParked)
+			}
 			if u.wanted == 0 {
 				u.parked = append(u.parked, it) // not even tried: the bucket refuses everything
 				it.wasParked = true
@@ -310,8 +314,11 @@ func (u *Uploader) attempt(it *item) {
 	defer cancel()
 	result, err := u.set.Put(ctx, it.seg)
 	refusal := asError(err)
-	number := it.attempts // settle may start the next
-	u.set.Attempted(Attempt{Segment: it.seg, Number: number, Duration: time.Since(it.started), Err: refusal})
+	number, failures := it.attempts, it.failures // settle may start the next
+	if refusal != nil && refusal.Class == s3put.Transient {
+		failures++
+	}
+	u.set.Attempted(Attempt{Segment: it.seg, Number: number, Failures: failures, Duration: time.Since(it.started), Err: refusal})
 	parked := u.settle(it, refusal)
 	switch {
 	case refusal == nil:

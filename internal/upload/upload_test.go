@@ -73,6 +73,7 @@ func (s *store) uploader(concurrency int) *upload.Uploader {
 		MinRate:     64 << 10,
 		RetryParked: 5 * time.Minute,
 		Attempted:   func(upload.Attempt) {},
+		Damaged:     func(upload.Refusal) {},
 		Delivered: func(d upload.Delivery) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -259,6 +260,27 @@ func TestUnparkCountsAttemptsUnderWay(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		if _, delivered, _ := s.counts(); delivered != 3 {
 			t.Errorf("%d delivered 5 s after it was mended, want 3", delivered)
+		}
+		u.Stop()
+	})
+}
+
+// What is found damaged while the bucket refuses does not leave the others
+// waiting for ever.
+func TestDamagedProbe(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{answer: fails(s3put.Parked)}
+		u := s.uploader(1)
+		add(u, 1)
+		synctest.Wait()
+		s.answers(fails(s3put.Damaged))
+		time.Sleep(6 * time.Minute)
+		s.answers(nil)
+		add(u, 2)
+		time.Sleep(6 * time.Minute)
+		if _, delivered, _ := s.counts(); delivered != 1 || u.Why() != nil {
+			t.Errorf("%d delivered, why %v", delivered, u.Why())
 		}
 		u.Stop()
 	})

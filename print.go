@@ -1,0 +1,10 @@
+package s3sink
+
+import "fmt"
+
+// Format prints the sink without what it holds: fmt would look into
+// credentials.
+func (s *Sink) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "s3sink.Sink(%s/%s)", s.bucket, s.prefix) }
+
+// Format prints the source by its id.
+func (s *Source) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "s3sink.Source(%q)", s.id) }
