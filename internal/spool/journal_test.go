@@ -2,6 +2,7 @@ package spool_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -328,4 +329,42 @@ func FuzzRecover(f *testing.F) {
 		}
 		closeJournal(t, j)
 	})
+}
+
+// Records count in their own file only, and only as what they were written.
+func TestJournalTakesNoOtherRecords(t *testing.T) {
+	t.Parallel()
+	written := func(seed uint64) (string, []byte) {
+		disk := crashfs.New(seed)
+		fill(t, disk.Dir())
+		entries, err := disk.Dir().List()
+		if err != nil || len(entries) != 1 {
+			t.Fatal(entries, err)
+		}
+		data, _ := disk.ReadFile(entries[0].Name)
+		return entries[0].Name, data
+	}
+	name, data := written(1)
+	_, other := written(2)
+	const header = 36
+	stale := append(bytes.Clone(data[:header]), other[header:]...)
+	kind := bytes.Clone(data)
+	for at := header; at < len(kind); at += 16 + int(binary.LittleEndian.Uint32(kind[at+4:])) {
+		if kind[at] == 4 { // a seal would be a delivery
+			kind[at]++
+		}
+	}
+	for what, data := range map[string][]byte{"another file's records": stale, "another type": kind} {
+		disk := crashfs.New(3)
+		disk.Put(name, 0, data)
+		j := openJournal(t, disk.Dir(), "run-2", new(feed))
+		found, err := j.Recover(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(found.Sealed) > 0 || found.Torn == 0 && len(found.Damaged) == 0 {
+			t.Errorf("%s: %+v", what, found)
+		}
+		j.Close()
+	}
 }
