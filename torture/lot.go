@@ -133,6 +133,10 @@ func (l *lot) life(j job) error {
 	if rng.IntN(8) == 0 {
 		j.CloseAfter, j.CloseFor = time.Millisecond+upTo(rng, 30*time.Millisecond), upTo(rng, 20*time.Millisecond)
 	}
+	quiet := l.durability == s3sink.SyncInterval && rng.IntN(3) == 0
+	if quiet { // nothing but the interval commits
+		j.MaxObjectEvents, j.MaxObjectAge, j.Flush, j.CloseAfter = 0, time.Minute, 0, 0
+	}
 	begin := time.Now()
 	c, err := start(&j)
 	if err != nil {
@@ -154,7 +158,7 @@ func (l *lot) life(j job) error {
 		c.wait(acked, n, most)
 	default:
 		wait := upTo(rng, 40*time.Millisecond)
-		if l.durability == s3sink.SyncInterval && rng.IntN(2) == 0 {
+		if l.durability == s3sink.SyncInterval && (quiet || rng.IntN(2) == 0) {
 			wait += upTo(rng, 5*commitInterval)
 		}
 		how = fmt.Sprintf("%v after New", wait)
