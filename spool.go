@@ -159,6 +159,7 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 			break
 		}
 		if f.Events == 0 {
+			s.journal.Forget(&t.Blocks[i])
 			continue
 		}
 		if seg != nil && !seg.Fits(&f, b.lim.object) {

@@ -150,6 +150,8 @@ func (l *life) whileAlive(ctx context.Context, cancel func()) {
 	for ctx.Err() == nil {
 		if errors.Is(l.j.Err(), crashfs.ErrStopped) {
 			cancel()
+		} else if l.j.Err() != nil {
+			l.j.Commit(ctx) // as if the interval were over
 		}
 		select {
 		case <-time.After(50 * time.Microsecond):
@@ -411,9 +413,12 @@ func history(t *testing.T, seed uint64) (deaths int) {
 		if rng.IntN(2) == 0 { // readers see what is on the disk
 			w.disk.Evict(rng)
 		}
-		if rng.IntN(3) == 0 { // one operation fails
+		if rng.IntN(3) == 0 { // operations fail: one, or several in a row
 			kinds := crashfs.Kinds()
-			w.disk.FailAt(rng.IntN(40), kinds[rng.IntN(len(kinds))])
+			first := rng.IntN(40)
+			for n := range [...]int{1, 1, 4, 12}[rng.IntN(4)] {
+				w.disk.FailAt(first+n, kinds[rng.IntN(len(kinds))])
+			}
 		}
 		if rng.IntN(2) == 0 { // the process dies within an operation
 			w.disk.FailAt(rng.IntN(60), crashfs.Stop)

@@ -355,18 +355,44 @@ func (j *Journal) stage(s *Stage, f *file, w *writer) error {
 		blockID: blockID{j.run, s.Partition, s.Block},
 		source:  s.Source, day: s.Day, offset: s.Offset, first: s.First, last: s.Last,
 	}
+	var pieces [][]byte
+	size := 0
+	write := func() error {
+		w.stage(&record, pieces)
+		record.offset += int64(size)
+		pieces, size = pieces[:0], 0
+		return f.spill(w, maxQueued)
+	}
 	for _, piece := range s.Lines {
 		for len(piece) > 0 {
-			n := min(len(piece), maxStage)
-			w.stage(&record, piece[:n])
-			record.offset += int64(n)
+			n := min(len(piece), maxStage-size)
+			pieces, size = append(pieces, piece[:n]), size+n
 			piece = piece[n:]
-			if err := f.spill(w, maxQueued); err != nil {
+			if size < maxStage {
+				continue
+			}
+			if err := write(); err != nil {
 				return err
 			}
 		}
 	}
-	return nil
+	if size == 0 {
+		return nil
+	}
+	return write()
+}
+
+// Forget lets go of a block that holds no whole line: a crash came while its
+// first one was written, so nobody was told that it was taken.
+func (j *Journal) Forget(l *Leftover) {
+	j.forget(blockID{l.Run, l.Partition, l.Block})
+}
+
+func (j *Journal) forget(id blockID) {
+	j.enqueue(entry{
+		write: func(*writer) error { return nil },
+		then:  func() { done(j.files.blocks, id) },
+	})
 }
 
 // settle tells everybody that a group is on disk.

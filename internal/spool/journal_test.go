@@ -368,3 +368,71 @@ func TestJournalTakesNoOtherRecords(t *testing.T) {
 		j.Close()
 	}
 }
+
+// A block whose first line a crash has cut holds nothing, and pins nothing.
+func TestJournalForgetsTornLines(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	f := &feed{block: 1}
+	j := openJournal(t, disk.Dir(), "run-1", f)
+	f.add("{\"a line that is longer than")
+	if err := j.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	closeJournal(t, j)
+	for run := range 2 {
+		j = openJournal(t, disk.Dir(), fmt.Sprint("run-", run+2), new(feed))
+		got, err := j.Recover(t.Context())
+		if err != nil || len(got.Tails) != 1-run {
+			t.Fatalf("run %d: recovered %+v, %v", run, got, err)
+		}
+		for _, tail := range got.Tails {
+			if lines, err := tail.Blocks[0].Lines(); err != nil || len(lines) > 0 {
+				t.Errorf("lines %q, %v", lines, err)
+			}
+			j.Forget(&tail.Blocks[0])
+		}
+		closeJournal(t, j)
+	}
+	if left, err := disk.Dir().List(); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// Lines of several chunks are one record, up to a bound.
+func TestJournalJoinsChunks(t *testing.T) {
+	t.Parallel()
+	dir := crashfs.New(1).Dir()
+	var lines [][]byte
+	var want []byte
+	for i := range 700 { // 2.8 MB
+		chunk := bytes.Repeat([]byte{byte('a' + i%26)}, 4<<10)
+		chunk[len(chunk)-1] = '\n'
+		lines = append(lines, chunk)
+		want = append(want, chunk...)
+	}
+	given := false
+	j, err := spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: "run-1", Interval: time.Hour, Gather: func() []spool.Stage {
+		if given {
+			return nil
+		}
+		given = true
+		return []spool.Stage{{Partition: 1, Block: 1, Source: "src", Day: day, First: day, Last: day, Lines: lines, Release: func() {}}}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	closeJournal(t, j)
+	j = openJournal(t, dir, "run-2", new(feed))
+	got, err := j.Recover(t.Context())
+	if err != nil || len(got.Tails) != 1 {
+		t.Fatalf("recovered %+v, %v", got, err)
+	}
+	if lines, err := got.Tails[0].Blocks[0].Lines(); err != nil || !bytes.Equal(lines, want) {
+		t.Errorf("%d bytes of %d, %v", len(lines), len(want), err)
+	}
+	closeJournal(t, j)
+}

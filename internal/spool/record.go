@@ -194,7 +194,7 @@ func (w *writer) group(durable int64) {
 	w.end()
 }
 
-func (w *writer) stage(s *stageRecord, lines []byte) {
+func (w *writer) stage(s *stageRecord, lines [][]byte) {
 	w.begin(recordStage)
 	w.block(s.blockID)
 	w.text(s.source)
@@ -202,7 +202,9 @@ func (w *writer) stage(s *stageRecord, lines []byte) {
 	w.int(s.offset)
 	w.time(s.first)
 	w.time(s.last)
-	w.buf = append(w.buf, lines...)
+	for _, piece := range lines {
+		w.buf = append(w.buf, piece...)
+	}
 	w.end()
 }
 

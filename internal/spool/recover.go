@@ -268,10 +268,16 @@ func (r *recovery) collect() {
 		}
 	}
 	for id, b := range r.blocks {
-		if rest := b.leftover(id, r.j.files); !b.framed && rest != nil {
-			t := tail(id, b.stage.source, b.stage.day)
-			t.Blocks = append(t.Blocks, *rest)
+		if b.framed {
+			continue
 		}
+		rest := b.leftover(id, r.j.files)
+		if rest == nil {
+			r.j.forget(id)
+			continue
+		}
+		t := tail(id, b.stage.source, b.stage.day)
+		t.Blocks = append(t.Blocks, *rest)
 	}
 	// Runs in their order, and the partitions of one run in theirs: so a source's
 	// events stay in order.
