@@ -128,7 +128,7 @@ func (c *Client) put(ctx context.Context, conn *connection, creds aws.Credential
 	}
 	e := newError(err)
 	switch {
-	case conn.createOnly && e.Status == http.StatusPreconditionFailed && e.named:
+	case conn.createOnly && !r.Replace && e.Status == http.StatusPreconditionFailed && e.named:
 		return Result{Existed: true}, nil
 	case e.Class == Elsewhere:
 		c.follow(conn, e)
