@@ -52,20 +52,23 @@ func one(r func(*site) request) func(*testing.T, *site) string {
 type section struct {
 	title, says  string
 	expectations []expectation
+	intro        string // what the page says before the table
 }
 
 // list is everything that s3sink expects, in the order of the page.
 var list = []section{
-	{"Objects", "AWS", objects},
-	{"Checksums", "AWS", checksums},
-	{"Keys", "AWS", keyNames},
-	{"Headers", "AWS", headers},
-	{"Create only", "AWS", createOnly},
-	{"Who", "AWS", who},
-	{"Permissions", "AWS", permissions},
-	{"Buckets and lists", "AWS", buckets},
-	{"STS", "AWS", stsList},
-	{"The sink", "s3sink", theSink},
+	{title: "Objects", says: "AWS", expectations: objects},
+	{title: "Checksums", says: "AWS", expectations: checksums},
+	{title: "Keys", says: "AWS", expectations: keyNames},
+	{title: "Headers", says: "AWS", expectations: headers},
+	{title: "Create only", says: "AWS", expectations: createOnly},
+	{title: "Who", says: "AWS", expectations: who},
+	{title: "Permissions", says: "AWS", expectations: permissions},
+	{title: "Buckets and lists", says: "AWS", expectations: buckets},
+	{title: "STS", says: "AWS", expectations: stsList},
+	{title: "The sink", says: "s3sink", expectations: theSink},
+	{title: "Validate", says: "s3sink", expectations: validations, intro: aboutValidate},
+	{title: "The policies", says: "s3sink", expectations: thePolicies, intro: aboutPolicies},
 }
 
 func TestContract(t *testing.T) {
@@ -76,6 +79,14 @@ func TestContract(t *testing.T) {
 			t.Run(server.column+"/"+server.scheme, func(t *testing.T) {
 				t.Parallel()
 				s := server.open(t)
+				for _, tr := range transcripts {
+					if server.column == tr.column && server.scheme == "http" {
+						t.Run("transcript", func(t *testing.T) {
+							t.Parallel()
+							seen.setTranscript(tr.column, transcript(t, s, tr.flags, tr.applied))
+						})
+					}
+				}
 				t.Run("answers", func(t *testing.T) {
 					for _, part := range list {
 						for _, e := range part.expectations {
@@ -144,16 +155,25 @@ func checkList(t *testing.T) {
 
 // seen is what every site answered.
 type seen struct {
-	mu      sync.Mutex
-	answers map[cell]string
+	mu          sync.Mutex
+	answers     map[cell]string
+	transcripts map[string]string // by column
 }
 
 type cell struct{ name, column, scheme string }
 
-func newSeen() *seen { return &seen{answers: make(map[cell]string)} }
+func newSeen() *seen {
+	return &seen{answers: make(map[cell]string), transcripts: make(map[string]string)}
+}
 
 func (x *seen) set(e expectation, s *site, answer string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.answers[cell{e.name, s.column, s.scheme}] = answer
+}
+
+func (x *seen) setTranscript(column, text string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.transcripts[column] = text
 }

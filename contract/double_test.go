@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/s3sink/s3sink"
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
@@ -35,6 +36,20 @@ func openDouble(t *testing.T, scheme string) *site {
 		writer:     keys{id: "AKIAWRITER0000000000", secret: "writer-secret"},
 		caller:     keys{id: "AKIACALLER0000000000", secret: "caller-secret"},
 		stranger:   keys{id: "AKIASTRANGER00000000", secret: "stranger-secret"},
+		lacks: map[need]string{
+			needsPrefix: "refuses policies with s3:prefix",
+			needsNoSTS:  "its S3 is its STS too",
+		},
+	}
+	s.addBucket = func(_ *testing.T, name string) { server.CreateBucket(name, region) }
+	s.addUser = func(k keys, arn string) error {
+		// Without a policy a user of the double may do everything.
+		server.AddUser(s3sinktest.User{ARN: arn, AccessKeyID: k.id, SecretAccessKey: k.secret, Policy: mayPut("no-such-bucket", "none").String()})
+		return nil
+	}
+	s.allow = func(_ *testing.T, n *newcomer, p s3sink.Policies) error {
+		server.AddUser(s3sinktest.User{ARN: n.arn, AccessKeyID: n.writer.id, SecretAccessKey: n.writer.secret, Policy: document(p, s3sink.PermissionsPolicy).String()})
+		return nil
 	}
 	server.CreateBucket(s.bucket, region)
 	server.AddKMSKey(s3sinktest.KMSKey{ARN: s.kmsKey})

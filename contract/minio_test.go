@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/s3sink/s3sink"
 )
 
 // minioKey looks like the id of a KMS key; MinIO takes any name.
@@ -25,6 +27,14 @@ type minioServer struct {
 	url                             string
 	client                          *http.Client
 	owner, writer, caller, stranger keys
+
+	admin func([]minioUser) error // adds users, or changes their policies
+}
+
+// minioUser is an element of what servers/minio reads.
+type minioUser struct {
+	ID, Secret string
+	Policy     any `json:",omitempty"` // nil: may do nothing
 }
 
 var minioServers = map[string]func() (*minioServer, error){
@@ -80,7 +90,13 @@ func startMinIO(scheme string) (*minioServer, error) {
 		if err := p.ready(m.client, m.url+"/minio/health/live"); err != nil {
 			return nil, err
 		}
-		return m, m.addUsers(id, scheme, address)
+		m.admin = func(users []minioUser) error { return m.addUsers(users, id, scheme, address) }
+		limited := mayPut(bucketPrefix+"*", "allowed")
+		return m, m.admin([]minioUser{
+			{m.writer.id, m.writer.secret, limited},
+			{m.caller.id, m.caller.secret, limited},
+			{m.stranger.id, m.stranger.secret, nil},
+		})
 	})
 }
 
@@ -95,17 +111,8 @@ func minioEnvironment() []string {
 	return env
 }
 
-func (m *minioServer) addUsers(id identity, scheme, address string) error {
-	type user struct {
-		ID, Secret string
-		Policy     any `json:",omitempty"`
-	}
-	limited := mayPut(bucketPrefix+"*", "allowed")
-	users, err := json.Marshal([]user{
-		{m.writer.id, m.writer.secret, limited},
-		{m.caller.id, m.caller.secret, limited},
-		{m.stranger.id, m.stranger.secret, nil},
-	})
+func (m *minioServer) addUsers(users []minioUser, id identity, scheme, address string) error {
+	input, err := json.Marshal(users)
 	if err != nil {
 		return err
 	}
@@ -120,7 +127,7 @@ func (m *minioServer) addUsers(id identity, scheme, address string) error {
 		cmd.Args = append(cmd.Args, "-cert", id.cert)
 	}
 	cmd.Env = append(os.Environ(), "ACCESS="+m.owner.id, "SECRET="+m.owner.secret)
-	cmd.Stdin = bytes.NewReader(users)
+	cmd.Stdin = bytes.NewReader(input)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("adding users to MinIO: %w\n%s", err, out)
 	}
@@ -146,7 +153,13 @@ func openMinIO(t *testing.T, scheme string) *site {
 		stranger:   m.stranger,
 		lacks: map[need]string{
 			needsShortSession: "no session shorter than 15 minutes",
+			needsNoSTS:        "its S3 is its STS too",
 		},
+	}
+	s.addBucket = s.createNamed
+	s.addUser = func(k keys, _ string) error { return m.admin([]minioUser{{k.id, k.secret, nil}}) }
+	s.allow = func(_ *testing.T, n *newcomer, p s3sink.Policies) error {
+		return m.admin([]minioUser{{n.writer.id, n.writer.secret, document(p, s3sink.PermissionsPolicy)}})
 	}
 	s.kmsBucket = s.createKMS
 	s.bucket = s.create(t)

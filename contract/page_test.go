@@ -24,7 +24,7 @@ func checkPage(t *testing.T, x *seen) {
 	for _, part := range list {
 		want += len(part.expectations) * len(sites())
 	}
-	if len(x.answers) != want {
+	if len(x.answers) != want || len(x.transcripts) != len(transcripts) {
 		t.Logf("%d of %d answers: the page is not compared", len(x.answers), want)
 		return
 	}
@@ -74,7 +74,7 @@ says so, what published error reports show. A ✓ is the same answer as that one
 list of tests states: one that goes away fails the tests just as one that appears. The double has none; where it says 501
 or 405, it refuses to do what its documentation says that it does not do.
 
-To run it again, with nothing but Go (up to nine minutes at first, to build the servers; half a minute later):
+To run it again, with nothing but Go (up to nine minutes at first, to build the servers; less than one later):
 
     cd contract && GOWORK=off go test -count=1 ./...
 
@@ -94,7 +94,7 @@ func (x *seen) page() (string, error) {
 	fmt.Fprintf(&b, head, gateway, store)
 	var notes []string
 	for _, part := range list {
-		fmt.Fprintf(&b, "\n## %s\n\n| | %s | %s |\n|---|---|---|---|---|\n", part.title, part.says, strings.Join(columns, " | "))
+		fmt.Fprintf(&b, "\n## %s\n\n%s| | %s | %s |\n|---|---|---|---|---|\n", part.title, part.intro, part.says, strings.Join(columns, " | "))
 		for _, e := range part.expectations {
 			mark := ""
 			if e.note != "" {
@@ -106,6 +106,10 @@ func (x *seen) page() (string, error) {
 			}
 			b.WriteString("\n")
 		}
+	}
+	b.WriteString(aboutTranscripts)
+	for _, tr := range transcripts {
+		b.WriteString(x.transcripts[tr.column])
 	}
 	b.WriteString("\n")
 	for i, note := range notes {

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -111,35 +112,6 @@ var theSink = []expectation{
 		},
 	},
 	{
-		name: "Validate: a role",
-		aws:  "valid",
-		note: noteRelay,
-		see: func(t *testing.T, s *site) string {
-			return s.validate(t, s.sink(s.asRole(s3sink.WithoutSessionPolicy())))
-		},
-		differs: differs{minio: "ExternalIDNotRequired"},
-	},
-	{
-		name: "Validate: a role, with the wrong external id",
-		aws:  "ExternalIDRejected, 403 AccessDenied",
-		note: noteRelay,
-		see: func(t *testing.T, s *site) string {
-			wrong := *s
-			wrong.externalID = "another-external-id"
-			return s.validate(t, s.sink(wrong.asRole(s3sink.WithoutSessionPolicy())))
-		},
-		differs: differs{minio: "ExternalIDNotRequired"},
-	},
-	{
-		name: "Validate: access keys without permission",
-		aws:  "PutObjectDenied, 403 AccessDenied",
-		see: func(t *testing.T, s *site) string {
-			cfg := s.sink(s.asWriter())
-			cfg.Bucket = s.bucket + "/outside"
-			return s.validate(t, cfg)
-		},
-	},
-	{
 		name: "sink: no such bucket",
 		aws:  "parked: 404 NoSuchBucket",
 		see: func(t *testing.T, s *site) string {
@@ -195,32 +167,6 @@ func (s *site) run(t *testing.T, cfg s3sink.Config) string {
 		r.flush(ctx, t)
 		r.track(ctx, t, 2000, 4000)
 	})
-}
-
-// validate is what Validate says: its code, and the answer it is for.
-func (s *site) validate(t *testing.T, cfg s3sink.Config) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	sink, err := s3sink.New(ctx, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sink.Close(ctx)
-	err = sink.Validate(ctx)
-	var why *s3sink.ValidationError
-	switch {
-	case err == nil:
-		return "valid"
-	case errors.As(err, &why):
-		t.Log(err)
-		if why.Status == 0 {
-			return string(why.Code) // no answer was wrong
-		}
-		return fmt.Sprintf("%s, %s", why.Code, answer{status: why.Status, code: why.AWSCode})
-	}
-	t.Fatal(err)
-	return ""
 }
 
 // A run is one sink's life.
@@ -313,8 +259,9 @@ func (s *site) outcome(t *testing.T, r *run, cfg s3sink.Config) string {
 	got := make(lines)
 	objects := 0
 	encryption := ""
+	_, folder, _ := strings.Cut(cfg.Bucket, "/")
 	for _, source := range []string{r.source, r.source + "-other"} {
-		for _, key := range slices.Concat(s.list(t, "allowed/segment-logs/"+source+"/", 1000)...) {
+		for _, key := range slices.Concat(s.list(t, path.Join(folder, "segment-logs", source)+"/", 1000)...) {
 			objects++
 			o := s.object(t, key)
 			if o.status != http.StatusOK {

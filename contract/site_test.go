@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/s3sink/s3sink"
 )
 
 // The columns of the table.
@@ -48,6 +50,16 @@ type site struct {
 	// lacks says what the server does not have, and why.
 	lacks map[need]string
 
+	// addBucket makes an empty bucket.
+	addBucket func(t *testing.T, name string)
+
+	// addUser adds somebody who may do nothing yet, and allow has a newcomer's
+	// policies take effect: the user's, or if ofBuckets is set, the bucket's. An
+	// error of allow is the server's refusal.
+	addUser   func(k keys, arn string) error
+	allow     func(*testing.T, *newcomer, s3sink.Policies) error
+	ofBuckets bool
+
 	// kmsBucket makes another bucket, whose default encryption is by kmsKey.
 	// The answer is to the request that says so.
 	kmsBucket func(t *testing.T) (string, answer)
@@ -60,6 +72,8 @@ const (
 	needsSTS           need = "sts"
 	needsSessionPolicy need = "session policies"
 	needsShortSession  need = "sessions of a second"
+	needsPrefix        need = "the condition key s3:prefix"
+	needsNoSTS         need = "an S3 without an STS"
 )
 
 // An openSite makes the sites of one server and scheme.
@@ -139,10 +153,15 @@ func (s *site) createKMS(t *testing.T) (string, answer) {
 func (s *site) create(t *testing.T) string {
 	t.Helper()
 	name := newBucketName()
+	s.createNamed(t, name)
+	return name
+}
+
+func (s *site) createNamed(t *testing.T, name string) {
+	t.Helper()
 	r := to(http.MethodPut, "", "")
 	r.bucket = name
 	if a := s.do(t, r); a.status != http.StatusOK {
 		t.Fatalf("CreateBucket: %s: %s", a, a.body)
 	}
-	return name
 }

@@ -117,6 +117,10 @@ func openVersitygw(t *testing.T, scheme string) *site {
 			needsSessionPolicy: "no AssumeRole",
 		},
 	}
+	s.addBucket = s.createNamed
+	s.addUser = func(k keys, arn string) error { return g.know(gatewayKey{ID: k.id, Secret: k.secret, ARN: arn}) }
+	s.allow = s.allowByBucket
+	s.ofBuckets = true
 	s.kmsBucket = s.createKMS
 	s.bucket = s.create(t)
 	s.session = func(t *testing.T, life time.Duration) keys {

@@ -1,4 +1,4 @@
-// Command minio adds users to a MinIO server: its admin API wants their secrets
+// Command minio adds users to a MinIO server, or changes their policies: its admin API wants their secrets
 // encrypted, in a way that only its own client knows. The module it is in is
 // there to pin the version of the server, which is a program of its own and not
 // part of this one.
@@ -83,5 +83,8 @@ func add(ctx context.Context, client *madmin.AdminClient, u user) error {
 		return err
 	}
 	_, err := client.AttachPolicy(ctx, madmin.PolicyAssociationReq{Policies: []string{u.ID}, User: u.ID})
+	if madmin.ToErrorResponse(err).Code == "XMinioAdminPolicyChangeAlreadyApplied" {
+		return nil // the user was there already, with another policy of that name
+	}
 	return err
 }

@@ -1,0 +1,313 @@
+package contract
+
+import (
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/s3sink/s3sink"
+)
+
+const aboutPolicies = `Every line is about a fresh bucket and a fresh user, who may do nothing until what ` + "`Config.Policies`" + ` returns is applied: on
+s3sinktest and MinIO the user's own policy, on versitygw, which has no policies of users, the policy of the bucket. The
+sink writes below ` + "`allowed/segment-logs/`" + `. "Applied, but for" an action is all of it without that one. What a server cannot take or
+does not enforce is in its column: MinIO refuses policies with ` + "`s3:PutObjectAcl` or `kms:ViaService`" + ` and needs neither, nor
+` + "`s3:PutObjectTagging`" + `; versitygw has no KMS.
+
+`
+
+// A newcomer is somebody who may do nothing yet, as the writer of a site with a
+// bucket of its own.
+type newcomer struct {
+	site
+	arn string
+}
+
+func (s *site) newcomer(t *testing.T) *newcomer {
+	t.Helper()
+	n := &newcomer{site: *s}
+	n.bucket = newBucketName()
+	s.addBucket(t, n.bucket)
+	n.writer = keys{id: "AKIA" + rand.Text()[:16], secret: rand.Text()}
+	n.arn = userARN + strings.ToLower(n.writer.id)
+	if err := s.addUser(n.writer, n.arn); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// document is the policy of a kind; Policies have one of each for somebody who
+// assumes no role.
+func document(p s3sink.Policies, kind s3sink.PolicyKind) s3sink.Policy {
+	for _, d := range p {
+		if d.Kind == kind {
+			return d.Policy
+		}
+	}
+	return s3sink.Policy{}
+}
+
+// allowByBucket puts the bucket's policy.
+func (s *site) allowByBucket(t *testing.T, n *newcomer, p s3sink.Policies) error {
+	t.Helper()
+	r := to(http.MethodPut, "", document(p, s3sink.BucketPolicy).String()).with("policy", "")
+	if a := n.do(t, r); a.status/100 != 2 {
+		return fmt.Errorf("PutBucketPolicy: %s: %s", a, a.body)
+	}
+	return nil
+}
+
+// A plan is what a newcomer wants to do.
+type plan struct {
+	config func(*site, *s3sink.Config)
+	setup  s3sink.Setup
+}
+
+// setUp returns the newcomer's Config and policies, without an action if one is
+// named.
+func (p plan) setUp(t *testing.T, n *newcomer, less string) (s3sink.Config, s3sink.Policies) {
+	t.Helper()
+	cfg := n.sink(n.asWriter())
+	if p.config != nil {
+		p.config(&n.site, &cfg)
+	}
+	p.setup.Writer, p.setup.CrossAccount = n.arn, n.ofBuckets
+	policies, err := cfg.Policies(p.setup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := less == ""
+	for i := range policies {
+		statements := &policies[i].Policy.Statement
+		for j := range *statements {
+			actions := &(*statements)[j].Action
+			had := len(*actions)
+			*actions = slices.DeleteFunc(*actions, func(a string) bool { return a == less })
+			found = found || len(*actions) < had
+		}
+		*statements = slices.DeleteFunc(*statements, func(s s3sink.Statement) bool { return len(s.Action) == 0 })
+	}
+	if !found {
+		t.Fatalf("the policies do not have %s", less)
+	}
+	return cfg, policies
+}
+
+// apply has the policies take effect, and reports whether the server took them.
+// Policies that allow nothing are what the newcomer has.
+func (n *newcomer) apply(t *testing.T, p s3sink.Policies) bool {
+	t.Helper()
+	kind := s3sink.PermissionsPolicy
+	if n.ofBuckets {
+		kind = s3sink.BucketPolicy
+	}
+	if len(document(p, kind).Statement) == 0 {
+		return true
+	}
+	if err := n.allow(t, n, p); err != nil {
+		t.Log(err)
+		return false
+	}
+	return true
+}
+
+const refused = "the server does not take the policy"
+
+// applied is what a newcomer's sink can do with all policies.
+func applied(p plan) func(*testing.T, *site) string {
+	return func(t *testing.T, s *site) string {
+		t.Helper()
+		n := s.newcomer(t)
+		cfg, policies := p.setUp(t, n, "")
+		if !n.apply(t, policies) {
+			return refused
+		}
+		says := n.validate(t, cfg)
+		if says != "valid" {
+			return says
+		}
+		return says + ", then " + n.run(t, cfg)
+	}
+}
+
+// without is what Validate says, and why uploads are parked, with an action
+// less.
+func without(p plan, action string) func(*testing.T, *site) string {
+	return func(t *testing.T, s *site) string {
+		t.Helper()
+		n := s.newcomer(t)
+		cfg, policies := p.setUp(t, n, action)
+		if !n.apply(t, policies) {
+			return refused
+		}
+		says := n.validate(t, cfg)
+		if says == "valid" {
+			return says
+		}
+		return says + ", then " + n.run(t, cfg)
+	}
+}
+
+// elsewhere puts objects everywhere but where the sink writes.
+func elsewhere(t *testing.T, s *site) string {
+	t.Helper()
+	n := s.newcomer(t)
+	_, policies := plan{}.setUp(t, n, "")
+	if !n.apply(t, policies) {
+		return refused
+	}
+	var said []string
+	tried := 0
+	try := func(r request) {
+		tried++
+		said = append(said, n.do(t, r.as(n.writer)).String())
+	}
+	for _, key := range []string{"a", "segment-logs/a", "allowed", "allowed/a", "allowed/segment-logs", "allowed/segment-logs-2/a",
+		"allowed/other/a", "allowed2/segment-logs/a", "ALLOWED/segment-logs/a", "allowed/allowed/segment-logs/a"} {
+		try(put(key, hello))
+	}
+	other := put("allowed/segment-logs/a", hello)
+	other.bucket = s.bucket
+	try(other)
+	if inside := n.do(t, put("allowed/segment-logs/a", hello).as(n.writer)); inside.status != http.StatusOK {
+		return "inside " + inside.String()
+	}
+	slices.Sort(said)
+	return fmt.Sprintf("%d times %s", tried, strings.Join(slices.Compact(said), " or "))
+}
+
+// reads is what a warehouse can do that loads as the same identity. change may
+// change its policies.
+func reads(less string, change func(s3sink.Policies)) func(*testing.T, *site) string {
+	return func(t *testing.T, s *site) string {
+		t.Helper()
+		n := s.newcomer(t)
+		_, policies := plan{setup: s3sink.Setup{Warehouse: true}}.setUp(t, n, less)
+		if change != nil {
+			change(policies)
+		}
+		if !n.apply(t, policies) {
+			return refused
+		}
+		const key = "allowed/segment-logs/a/1/b.gz"
+		list := func(prefix string) request {
+			return to(http.MethodGet, "", "").with("list-type", "2").with("prefix", prefix)
+		}
+		return fmt.Sprintf("put %s, get %s, list %s, list all %s",
+			n.do(t, put(key, hello).as(n.writer)), n.do(t, get(key).as(n.writer)),
+			n.do(t, list(path.Dir(key)+"/").as(n.writer)), n.do(t, list("").as(n.writer)))
+	}
+}
+
+// listObjects is the mistake of RudderStack's document: s3:ListBucket on the
+// objects.
+func listObjects(p s3sink.Policies) {
+	for _, d := range p {
+		for i := range d.Policy.Statement {
+			if s := &d.Policy.Statement[i]; slices.Contains(s.Action, "s3:ListBucket") {
+				s.Resource, s.Condition = []string{s.Resource[0] + "/*"}, nil
+			}
+		}
+	}
+}
+
+const (
+	denied     = "PutObjectDenied, 403 AccessDenied"
+	andParked  = denied + ", then parked: 403 AccessDenied"
+	andWritten = "valid, then " + everything
+)
+
+var (
+	withACL  = plan{config: func(_ *site, c *s3sink.Config) { c.ACL = "bucket-owner-full-control" }}
+	withTags = plan{config: func(_ *site, c *s3sink.Config) { c.Tags = map[string]string{"team": "data"} }}
+	withKey  = plan{config: func(s *site, c *s3sink.Config) { c.Encryption = s3sink.SSEKMS(s.kmsKey) }}
+)
+
+var thePolicies = []expectation{
+	{
+		name: "nothing is applied",
+		aws:  denied,
+		see: func(t *testing.T, s *site) string {
+			n := s.newcomer(t)
+			return n.validate(t, n.sink(n.asWriter()))
+		},
+	},
+	{
+		name: "applied",
+		aws:  andWritten,
+		see:  applied(plan{}),
+	},
+	{
+		name: "applied, but for s3:PutObject",
+		aws:  andParked,
+		see:  without(plan{}, "s3:PutObject"),
+	},
+	{
+		name: "applied: put anywhere else",
+		aws:  "11 times 403 AccessDenied",
+		see:  elsewhere,
+	},
+	{
+		name:    "an ACL: applied",
+		aws:     andWritten,
+		see:     applied(withACL),
+		differs: differs{minio: refused},
+	},
+	{
+		name:    "an ACL: applied, but for s3:PutObjectAcl",
+		aws:     andParked,
+		see:     without(withACL, "s3:PutObjectAcl"),
+		differs: differs{versitygw: "valid", minio: "valid"},
+	},
+	{
+		name: "tags: applied",
+		aws:  andWritten,
+		see:  applied(withTags),
+	},
+	{
+		name:    "tags: applied, but for s3:PutObjectTagging",
+		aws:     andParked,
+		see:     without(withTags, "s3:PutObjectTagging"),
+		differs: differs{minio: "valid"},
+	},
+	{
+		name:    "a KMS key: applied",
+		aws:     andWritten + ", aws:kms",
+		see:     applied(withKey),
+		differs: differs{versitygw: andWritten, minio: refused},
+	},
+	{
+		name:    "a KMS key: applied, but for kms:GenerateDataKey",
+		aws:     andParked,
+		see:     without(withKey, "kms:GenerateDataKey"),
+		differs: differs{versitygw: "valid", minio: "valid"},
+	},
+	{
+		name:  "a warehouse: applied",
+		needs: []need{needsPrefix},
+		aws:   "put 200, get 200, list 200, list all 403 AccessDenied",
+		see:   reads("", nil),
+	},
+	{
+		name:  "a warehouse: applied, but for s3:GetObject",
+		needs: []need{needsPrefix},
+		aws:   "put 200, get 403 AccessDenied, list 200, list all 403 AccessDenied",
+		see:   reads("s3:GetObject", nil),
+	},
+	{
+		name:  "a warehouse: applied, but for s3:ListBucket",
+		needs: []need{needsPrefix},
+		aws:   "put 200, get 200, list 403 AccessDenied, list all 403 AccessDenied",
+		see:   reads("s3:ListBucket", nil),
+	},
+	{
+		name:    "a warehouse: s3:ListBucket on the objects, as RudderStack's document has it",
+		aws:     "put 200, get 200, list 403 AccessDenied, list all 403 AccessDenied",
+		see:     reads("", listObjects),
+		differs: differs{versitygw: refused, minio: "put 200, get 200, list 200, list all 200"},
+	},
+}
