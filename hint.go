@@ -30,7 +30,7 @@ func (v *validation) noAnswer(e *ValidationError) string {
 	switch {
 	case e.AWSCode == "NotImplemented", isKMS(e.AWSCode):
 		return ""
-	case e.Status >= 500, e.Status == 429, e.AWSCode == "Throttling", e.AWSCode == "SlowDown":
+	case e.Status >= 500, e.Status == 429, isBusy(e.AWSCode):
 		return "The service is busy or has a fault of its own. Validate again."
 	case e.Status != 0 || e.Err == nil || errors.Is(e.Err, errNotRequired):
 		return ""
@@ -63,6 +63,10 @@ func (v *validation) roleHint(e *ValidationError) string {
 		return fmt.Sprintf("The secret of the %s is not the one of its access key, or the clock of this host is off by more than 15 minutes. The role is not the problem.", base(r))
 	case "ExpiredToken", "ExpiredTokenException":
 		return fmt.Sprintf("The session of the %s has ended. Get a new one. The role is not the problem.", base(r))
+	case "RequestTimeTooSkewed", "RequestExpired":
+		return "The clock of this host is more than 15 minutes off. Set it. The role is not the problem."
+	case "OptInRequired":
+		return fmt.Sprintf("The account of the %s has not opted into region %s. Enable it, or set Config.STSRegion to one where it is active. The role is not the problem.", base(r), v.stsRegion())
 	case "ValidationError":
 		return fmt.Sprintf("STS does not take the request: look at the role's ARN %s, and at its maximum session duration if WithDuration is used.", r.arn)
 	}
@@ -254,6 +258,15 @@ func base(r role) string {
 		return "credentials"
 	}
 	return "credentials to assume the role with (" + r.base.String() + ")"
+}
+
+// isBusy holds for what AWS also says under 400.
+func isBusy(code string) bool {
+	switch code {
+	case "Throttling", "ThrottlingException", "RequestThrottled", "SlowDown", "RequestTimeout", "InternalError":
+		return true
+	}
+	return false
 }
 
 func isKMS(code string) bool {

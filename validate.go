@@ -173,7 +173,7 @@ func (v *validation) region(ctx context.Context) (string, *ValidationError) {
 	case v.sink.cfg.Region != "":
 		from = "as configured"
 	case v.sink.cfg.Endpoint != "":
-		from = "of no account: the endpoint is not AWS"
+		from = "by default: the endpoint is not AWS"
 	}
 	step.ok(region + ", " + from)
 	return region, nil
