@@ -262,9 +262,11 @@ func (b *batcher) addToSegmentLocked(p *partition, blk *block) {
 	}
 	frame := blk.frame
 	blk.frame = spool.Frame{}
-	blk.payload = int64(len(frame.Payload))
-	frame.Partition, frame.Block = p.number, blk.number
-	frame.Durable = func() { b.durable(blk) }
+	if b.journal != nil {
+		blk.payload = int64(len(frame.Payload))
+		frame.Partition, frame.Block = p.number, blk.number
+		frame.Durable = func() { b.durable(blk) }
+	}
 	if err := b.spool.Append(seg, frame); err != nil {
 		b.giveLocked(blk, blk.held)
 		b.settleLocked(blk, dropped)
