@@ -10,6 +10,7 @@ import (
 	"io"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/examples/internal/terminal"
 )
 
 // maxReported is how many bad lines are shown; the others are only counted.
@@ -24,7 +25,7 @@ type input struct {
 
 // track sends every line. One that is no event is reported and skipped.
 func (in *input) track(ctx context.Context, sink *s3sink.Sink, stdin io.Reader) error {
-	if isTerminal(stdin) {
+	if terminal.Is(stdin) {
 		fmt.Fprintln(in.con, "quickstart: type events, one JSON object a line; Ctrl-D ends")
 	}
 	account := in.shipment.books.open(in.source, "the whole line", wholeLine)

@@ -3,9 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"time"
+
+	"github.com/s3sink/s3sink/examples/internal/terminal"
 )
 
 // console is standard error: messages and, if it is a terminal, a last line
@@ -19,20 +20,7 @@ type console struct {
 }
 
 func newConsole(stderr io.Writer) *console {
-	return &console{w: stderr, terminal: isTerminal(stderr)}
-}
-
-func isTerminal(stream any) bool {
-	file, ok := stream.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := file.Stat()
-	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
-		return false
-	}
-	null, err := os.Stat(os.DevNull) // a character device too
-	return err != nil || !os.SameFile(info, null)
+	return &console{w: stderr, terminal: terminal.Is(stderr)}
 }
 
 const eraseLine = "\r\x1b[K"

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/s3sink/s3sink/examples/internal/terminal"
 )
 
 func TestProgressOnATerminal(t *testing.T) {
@@ -48,7 +50,7 @@ func TestNoProgressElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	if isTerminal(file) || isTerminal(pipe) || isTerminal(null) || isTerminal(&bytes.Buffer{}) {
+	if terminal.Is(file) || terminal.Is(pipe) || terminal.Is(null) || terminal.Is(&bytes.Buffer{}) {
 		t.Error("something that is no terminal is taken for one")
 	}
 

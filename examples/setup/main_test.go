@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/examples/internal/terminal"
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
@@ -440,7 +441,7 @@ func TestColors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	if isTerminal(null) || isTerminal(&bytes.Buffer{}) {
+	if terminal.Is(null) || terminal.Is(&bytes.Buffer{}) {
 		t.Error("what is no terminal is taken for one")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/examples/internal/terminal"
 )
 
 // printer writes what was found: as text, at once; or as one JSON object, at
@@ -41,7 +42,7 @@ type document struct {
 }
 
 func newPrinter(stdout io.Writer, asJSON bool) *printer {
-	return &printer{w: stdout, json: asJSON, color: colored(isTerminal(stdout), os.Getenv)}
+	return &printer{w: stdout, json: asJSON, color: colored(terminal.Is(stdout), os.Getenv)}
 }
 
 func documents(policies s3sink.Policies) []document {

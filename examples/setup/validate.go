@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/examples/internal/terminal"
 )
 
 // validate makes a sink only to ask whether it can write.
@@ -17,7 +18,7 @@ func validate(ctx context.Context, cfg s3sink.Config, out *printer, stderr io.Wr
 		return false, err
 	}
 	defer sink.Close(ctx) // it holds no events
-	if isTerminal(stderr) {
+	if terminal.Is(stderr) {
 		fmt.Fprintln(stderr, "setup: validating; where something is refused, this takes some seconds")
 	}
 	report, err := sink.ValidateReport(ctx)
