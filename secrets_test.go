@@ -1,9 +1,12 @@
 package s3sink_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -117,4 +120,47 @@ func TestNothingPrintsSecrets(t *testing.T) {
 		}
 	}
 	server.Close()
+}
+
+// The spool's files hold events, and nothing of who sends them.
+func TestSpoolHoldsNoSecrets(t *testing.T) {
+	t.Parallel()
+	const canary = "CANARY"
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+		server.AddUser(s3sinktest.User{ARN: "arn:aws:iam::123456789012:user/base", AccessKeyID: "AKIABASE", SecretAccessKey: canary})
+		server.AddRole(s3sinktest.Role{ARN: s3sinktest.RoleARN, TrustedPrincipals: []string{"*"}, ExternalID: canary})
+		cfg.Credentials = s3sink.AssumeRole(s3sinktest.RoleARN, canary, s3sink.Via(s3sink.AccessKeys("AKIABASE", canary, "")))
+		cfg.SpoolDir, cfg.Durability = t.TempDir()+"/spool", s3sink.SyncEach
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 403, Code: "AccessDenied"})
+		sink := open(t, cfg)
+		if err := sink.TrackLine([]byte(`{"event":"in the spool"}`)); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := sink.Close(ctx); err == nil {
+			t.Fatal("nothing is left in the spool")
+		}
+		var all strings.Builder
+		files, err := filepath.Glob(cfg.SpoolDir + "/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.WriteString(file)
+			all.Write(text)
+		}
+		if !strings.Contains(all.String(), "in the spool") {
+			t.Error("the event is not in the files: this test cannot fail")
+		}
+		for _, secret := range []string{canary, "AKIABASE", "ASIA"} {
+			if strings.Contains(all.String(), secret) {
+				t.Errorf("%s is in the spool's files", secret)
+			}
+		}
+	})
 }
