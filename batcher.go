@@ -135,6 +135,7 @@ func (b *batcher) openBlock(p *partition, held int64) (excess, ok bool) {
 		return false, false
 	}
 	p.block = &block{part: p, held: held, opensNew: p.later, number: b.blocks, opened: time.Now()}
+	p.block.since = p.block.opened
 	p.later = false
 	p.newest = p.block
 	b.blocks++

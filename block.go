@@ -43,12 +43,13 @@ type block struct {
 	framed     bool
 	appended   bool
 	frame      spool.Frame
-	held       int64 // of the budget
-	staged     int   // raw bytes that the journal has, or is about to
-	payload    int64 // bytes of its frame in memory, when it is in a segment
-	views      int   // stages that read chunks
-	sealed     bool  // its segment is
-	opensNew   bool  // the block before it must not be in the same object
+	held       int64     // of the budget
+	staged     int       // raw bytes that the journal has, or is about to
+	since      time.Time // when they were, or the block was opened
+	payload    int64     // bytes of its frame in memory, when it is in a segment
+	views      int       // stages that read chunks
+	sealed     bool      // its segment is
+	opensNew   bool      // the block before it must not be in the same object
 	sealsAfter SealReason
 	number     uint64    // rises with each block of the sink
 	opened     time.Time // by the monotonic clock

@@ -160,8 +160,9 @@ type Config struct {
 	// SpoolDir. Defaults to [SyncInterval].
 	Durability Durability
 
-	// CommitInterval is how often events come to the disk that nobody waits
-	// for. Defaults to [DefaultCommitInterval]; the minimum is 10ms.
+	// CommitInterval is how old an event becomes, at most, before it is on its
+	// way to the disk, if nobody waits for that. Defaults to
+	// [DefaultCommitInterval]; the minimum is 10ms.
 	CommitInterval time.Duration
 
 	// MaxSpoolBytes bounds the spool's files. Beyond it Track returns

@@ -10,47 +10,61 @@ import (
 const spooledBytes = 256
 
 // gather returns the lines that the journal does not have, of blocks that have
-// no frame in it either.
-func (b *batcher) gather() (all []spool.Stage) {
+// no frame in it either, if they may be from before a time; and whether there
+// are others.
+func (b *batcher) gather(before time.Time) (all []spool.Stage, more bool) {
 	b.mu.Lock()
 	dirty := b.dirty
 	b.dirty = nil
 	b.mu.Unlock()
+	var later []*Source
 	for _, s := range dirty {
-		all = s.stages(all)
+		if all = s.stages(all, before); s.dirty { // only this goroutine takes that back
+			later = append(later, s)
+		}
 	}
-	return all
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dirty = append(b.dirty, later...)
+	return all, len(later) > 0
 }
 
-func (s *Source) stages(all []spool.Stage) []spool.Stage {
+func (s *Source) stages(all []spool.Stage, before time.Time) []spool.Stage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.dirty = false
 	b := s.sink.batcher
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	s.dirty = false
+	stage := func(blk *block) {
+		switch {
+		case blk.staged == blk.raw:
+		case blk.since.After(before):
+			s.dirty = true
+		default:
+			all = append(all, b.stageLocked(blk))
+		}
+	}
 	for _, blk := range s.queue {
-		all = b.stageLocked(all, blk)
+		stage(blk)
 	}
 	for _, p := range s.parts {
 		if p.block != nil {
-			all = b.stageLocked(all, p.block)
+			stage(p.block)
 		}
 	}
 	return all
 }
 
-func (b *batcher) stageLocked(all []spool.Stage, blk *block) []spool.Stage {
-	if blk.staged == blk.raw {
-		return all
-	}
+func (b *batcher) stageLocked(blk *block) spool.Stage {
 	lines, from := blk.unstaged()
+	blk.since = time.Now()
 	blk.views++
-	return append(all, spool.Stage{
+	return spool.Stage{
 		Partition: blk.part.number, Block: blk.number, Source: blk.part.source.id, Day: blk.part.day,
 		Offset: from, First: blk.first, Last: blk.last, Lines: lines,
 		Release: func() { b.release(blk) },
-	})
+	}
 }
 
 // release takes note that a stage is on disk.

@@ -75,3 +75,35 @@ func TestSpoolIsLocked(t *testing.T) {
 		mustClose(t, second)
 	})
 }
+
+// Lines that are compressed soon come to the disk once, as a frame; those that
+// wait come as they are, before they are as old as CommitInterval.
+func TestSpoolStagesWhatWaits(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, _ *s3sinktest.Server, cfg s3sink.Config) {
+		cfg.SpoolDir, cfg.CommitInterval = t.TempDir()+"/spool", time.Second
+		sink := open(t, cfg)
+		line := fmt.Appendf(nil, `{"text":"%s"}`, strings.Repeat("x", 10_000))
+		track := func(times int) {
+			for range times {
+				if err := sink.TrackLineContext(t.Context(), line); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for range 20 {
+			track(1000)
+			time.Sleep(50 * time.Millisecond)
+		}
+		if st := sink.Stats(); st.SpoolBytes == 0 || st.SpoolBytes > st.Accepted*int64(len(line))/10 {
+			t.Errorf("%d bytes in the spool, of %d lines of %d", st.SpoolBytes, st.Accepted, len(line))
+		}
+		time.Sleep(time.Second)
+		before := sink.Stats().SpoolBytes
+		track(3)
+		time.Sleep(time.Second)
+		if got := sink.Stats().SpoolBytes - before; got < 3*int64(len(line)) {
+			t.Errorf("%d bytes came to the spool within the interval, less than three lines", got)
+		}
+	})
+}

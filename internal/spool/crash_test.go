@@ -82,7 +82,7 @@ func line(p, n int) string {
 	return fmt.Sprintf("{\"p\":%d,\"n\":%d,\"pad\":%q}\n", p, n, strings.Repeat("x", n%37))
 }
 
-func (l *life) gather() (all []spool.Stage) {
+func (l *life) gather(time.Time) (all []spool.Stage, _ bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for p, blocks := range l.open {
@@ -96,7 +96,7 @@ func (l *life) gather() (all []spool.Stage) {
 			}
 		}
 	}
-	return all
+	return all, false
 }
 
 // start begins a life on the world's disk, and takes over what earlier ones

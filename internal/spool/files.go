@@ -35,7 +35,7 @@ type files struct {
 	segments map[segmentID][]*file
 
 	mu   sync.Mutex
-	open []*handle // for reading, last used last
+	open []*handle // last used last
 }
 
 // file is one journal file. Its name tells the order; nothing of the user's is
@@ -44,7 +44,7 @@ type file struct {
 	name    string
 	number  uint64
 	salt    uint32
-	append  vfs.File // nil when it is not current
+	append  *handle // nil when it is not current
 	size    int64
 	durable int64 // known to be on disk
 	needs   int   // blocks and segments that need it
@@ -70,7 +70,7 @@ func (fs *files) write(group func(*file, *writer) error) error {
 	}
 	err := group(f, &fs.w)
 	if err == nil {
-		err = f.append.Sync()
+		err = f.append.file.Sync()
 	}
 	if err == nil && created {
 		err = fs.dir.Sync()
@@ -99,11 +99,12 @@ func (fs *files) create() (*file, error) {
 		salt:   binary.LittleEndian.Uint32(random[4:]),
 	}
 	fs.all = append(fs.all, f)
-	var err error
-	if f.append, err = fs.dir.Create(f.name); err != nil {
+	created, err := fs.dir.Create(f.name)
+	if err != nil {
 		fs.discard(f) // it may be there all the same
 		return nil, err
 	}
+	f.append = fs.hold(f, created)
 	fs.w.salt = f.salt
 	fs.w.buf = append(fs.w.buf[:0], fileHeader{salt: f.salt, number: f.number, made: time.Now()}.encode()...)
 	for _, d := range fs.doubts {
@@ -117,7 +118,7 @@ func (f *file) spill(w *writer, most int) error {
 	if len(w.buf) <= most {
 		return nil
 	}
-	n, err := f.append.Append(w.buf)
+	n, err := f.append.file.Append(w.buf)
 	f.size += int64(n)
 	w.buf = w.buf[:0]
 	return err
@@ -126,7 +127,7 @@ func (f *file) spill(w *writer, most int) error {
 // freeze gives a file up for writing. One that holds nothing that counts is
 // removed; should it come back, its records are known from elsewhere.
 func (fs *files) freeze(f *file) {
-	f.append.Close()
+	fs.release(f.append)
 	f.append, fs.current = nil, nil
 	fs.w.buf = fs.w.buf[:0]
 	fs.discard(f)
@@ -136,6 +137,7 @@ func (fs *files) freeze(f *file) {
 func (fs *files) discard(f *file) {
 	fs.doubts = append(fs.doubts, doubtRecord{f.number, f.durable})
 	if f.durable == 0 && fs.remove(f) == nil {
+		fs.forget(f)
 		fs.all = slices.DeleteFunc(fs.all, func(g *file) bool { return g == f })
 	}
 }
@@ -162,7 +164,7 @@ func (fs *files) roll() {
 // end ends the current file.
 func (fs *files) end() {
 	if f := fs.current; f != nil {
-		f.append.Close()
+		fs.release(f.append)
 		f.append, fs.current = nil, nil
 	}
 }
@@ -220,10 +222,10 @@ func (fs *files) size() (n int64) {
 	return n
 }
 
-// maxOpen is how many files stay open for reading, whatever is read.
+// maxOpen is how many files stay open, whatever is read.
 const maxOpen = 8
 
-// handle is a file that is open for reading.
+// handle is a file that is open.
 type handle struct {
 	of    *file
 	file  vfs.File
@@ -253,9 +255,20 @@ func (fs *files) acquire(f *file) (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
+	return fs.holdLocked(f, opened), nil
+}
+
+// hold keeps an open file: it can be read even when somebody removes its name.
+func (fs *files) hold(f *file, opened vfs.File) *handle {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return fs.holdLocked(f, opened)
+}
+
+func (fs *files) holdLocked(f *file, opened vfs.File) *handle {
 	h := &handle{of: f, file: opened, users: 1}
 	fs.open = append(fs.open, h)
-	return h, nil
+	return h
 }
 
 func (fs *files) release(h *handle) {

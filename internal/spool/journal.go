@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -33,10 +34,11 @@ type JournalSettings struct {
 	FileSize int64         // when a file is full; 0: 64 MiB
 
 	// Gather returns what a crash would lose otherwise: the lines that were
-	// not in a stage yet of every block without a frame. It is called by one
-	// goroutine at a time and without a lock; what it returns stays as it is
-	// until Release.
-	Gather func() []Stage
+	// not in a stage yet of every block without a frame. It may leave out
+	// blocks with none from before a time; then it says that there is more. It
+	// is called by one goroutine at a time and without a lock; what it returns
+	// stays as it is until Release.
+	Gather func(before time.Time) (stages []Stage, more bool)
 }
 
 // Stage is lines of a block that has no frame yet.
@@ -55,7 +57,8 @@ type Stage struct {
 // partitions in one sequence of files. It is safe for concurrent use.
 //
 // Nothing waits for the disk but the journal's own goroutine, and whoever calls
-// Commit. What is appended or gathered stays in memory until a commit has
+// Commit. A block that gets its frame soon enough is never staged: only what
+// has waited for half the interval is, twice in each. What is appended or gathered stays in memory until a commit has
 // brought it to the disk, so when a commit fails the same records go to another
 // file; a file whose sync has failed is never written to again, because the
 // kernel forgets what it could not write.
@@ -67,10 +70,11 @@ type Journal struct {
 
 	bytes atomic.Int64 // of all files
 
+	turn sync.Mutex // of who commits; it comes before mu
+
 	mu     sync.Mutex
 	queue  []entry
 	queued int64   // bytes of frames in queue
-	dirty  bool    // Gather may find something
 	armed  bool    // the timer runs
 	next   *commit // that has not begun
 	err    error   // of the last commit, if it failed
@@ -80,14 +84,17 @@ type Journal struct {
 	run      string        // sorts behind those of earlier runs
 	old      []*file       // of earlier runs, for Recover
 	suspects []doubtRecord // which of them may not be on disk
-	files    *files        // of the journal's goroutine, but for reading
-	held     []Stage
+
+	// Of who has the turn.
+	files *files // but for reading
+	held  []Stage
 }
 
 // commit is one group, for which several callers may wait.
 type commit struct {
-	done chan struct{}
-	err  error
+	wanted bool // somebody waits
+	done   chan struct{}
+	err    error
 }
 
 // entry is a record to write, and what follows when it is on disk.
@@ -113,7 +120,7 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 		next:  &commit{done: make(chan struct{})},
 		files: newFiles(set.Dir, cmp.Or(set.FileSize, fileSize)),
 	}
-	j.timer = time.AfterFunc(time.Hour, j.nudge)
+	j.timer = time.AfterFunc(time.Hour, j.tick)
 	j.timer.Stop()
 	if len(old) > 0 {
 		j.files.last = old[len(old)-1].number
@@ -181,25 +188,28 @@ func (j *Journal) Remove(seg *Segment) {
 	})
 }
 
-// Dirty says that Gather would find something.
+// Dirty says that Gather will find something.
 func (j *Journal) Dirty() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if !j.dirty {
-		j.dirty = true
-		j.armLocked()
-	}
+	j.armLocked()
 }
 
 // Commit waits until everything that was appended, or that Gather could see,
 // before the call is on disk. One write and one sync serve all who wait. After
-// an error it is not known whether it is.
+// an error it is not known whether it is. Who cannot be called off makes the
+// commit, if nobody else does: to wake another goroutine for each is dear.
 func (j *Journal) Commit(ctx context.Context) error {
 	j.mu.Lock()
 	c := j.next
-	j.dirty = true
+	c.wanted = true
 	j.mu.Unlock()
-	j.nudge()
+	if ctx.Done() == nil && j.turn.TryLock() {
+		j.commit()
+		j.turn.Unlock()
+	} else {
+		j.nudge()
+	}
 	select {
 	case <-c.done:
 		return c.err
@@ -246,12 +256,19 @@ func (j *Journal) enqueue(e entry) {
 	j.armLocked()
 }
 
-// armLocked sees to it that a commit comes within the interval.
+// armLocked sees to it that a commit comes within half the interval.
 func (j *Journal) armLocked() {
 	if !j.armed {
 		j.armed = true
-		j.timer.Reset(j.set.Interval)
+		j.timer.Reset(j.set.Interval / 2)
 	}
+}
+
+func (j *Journal) tick() {
+	j.mu.Lock()
+	j.armed = false
+	j.mu.Unlock()
+	j.nudge()
 }
 
 // nudge asks for a commit now.
@@ -266,26 +283,37 @@ func (j *Journal) loop() {
 	for {
 		select {
 		case <-j.wake:
+			runtime.Gosched() // whom the last commit has woken may join this one
+			j.turn.Lock()
 			j.commit()
+			j.turn.Unlock()
 		case <-j.stop:
-			j.commit()
+			j.Commit(context.Background())
 			return
 		}
 	}
 }
 
-// commit brings everything that there is to the disk. The blocks are asked
-// before the queue: a block that gets its frame in between is in both, which is
-// harmless, and not in neither.
+// commit brings everything that there is to the disk; of lines without a frame
+// only those that are due, if nobody waits. The blocks are asked before the
+// queue: a block that gets its frame in between is in both, which is harmless,
+// and not in neither.
 func (j *Journal) commit() {
 	j.mu.Lock()
 	c := j.next
 	j.next = &commit{done: make(chan struct{})}
-	j.dirty, j.armed = false, false
 	j.mu.Unlock()
 
-	stages := append(j.held, j.set.Gather()...)
+	due := time.Now()
+	if !c.wanted {
+		due = due.Add(-j.set.Interval / 2)
+	}
+	stages, more := j.set.Gather(due)
+	stages = append(j.held, stages...)
 	j.mu.Lock()
+	if more {
+		j.armLocked()
+	}
 	queue := j.queue
 	j.queue, j.queued = nil, 0
 	j.mu.Unlock()

@@ -30,18 +30,18 @@ func (f *feed) add(line string) {
 	f.lines = append(f.lines, line...)
 }
 
-func (f *feed) gather() []spool.Stage {
+func (f *feed) gather(time.Time) ([]spool.Stage, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.staged == len(f.lines) {
-		return nil
+		return nil, false
 	}
 	s := spool.Stage{
 		Partition: 1, Block: f.block, Source: "src", Day: day, Offset: int64(f.staged),
 		First: day, Last: day, Lines: [][]byte{bytes.Clone(f.lines[f.staged:])}, Release: func() {},
 	}
 	f.staged = len(f.lines)
-	return []spool.Stage{s}
+	return []spool.Stage{s}, false
 }
 
 func openJournal(t testing.TB, dir vfs.Dir, run string, f *feed) *spool.Journal {
@@ -412,12 +412,12 @@ func TestJournalJoinsChunks(t *testing.T) {
 		want = append(want, chunk...)
 	}
 	given := false
-	j, err := spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: "run-1", Interval: time.Hour, Gather: func() []spool.Stage {
+	j, err := spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: "run-1", Interval: time.Hour, Gather: func(time.Time) ([]spool.Stage, bool) {
 		if given {
-			return nil
+			return nil, false
 		}
 		given = true
-		return []spool.Stage{{Partition: 1, Block: 1, Source: "src", Day: day, First: day, Last: day, Lines: lines, Release: func() {}}}
+		return []spool.Stage{{Partition: 1, Block: 1, Source: "src", Day: day, First: day, Last: day, Lines: lines, Release: func() {}}}, false
 	}})
 	if err != nil {
 		t.Fatal(err)

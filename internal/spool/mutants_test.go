@@ -58,10 +58,10 @@ const (
 
 var mutants = []mutant{
 	{"ack before sync", "1: ack = written and synced", []patch{
-		{journal, "	stages := append(j.held, j.set.Gather()...)", "	close(c.done)\n	stages := append(j.held, j.set.Gather()...)"},
+		{journal, "	stages, more := j.set.Gather(due)\n", "	close(c.done)\n	stages, more := j.set.Gather(due)\n"},
 		{journal, "	c.err = err\n	close(c.done)", "	c.err = err"},
 	}, "crashes", ""},
-	{"no sync at all", "1", []patch{{files, "		err = f.append.Sync()", "		err = nil"}}, "crashes", ""},
+	{"no sync at all", "1", []patch{{files, "		err = f.append.file.Sync()", "		err = nil"}}, "crashes", ""},
 	{"a failed commit is acknowledged", "1", []patch{{journal, "	c.err = err\n", ""}}, "crashes", ""},
 	{"no directory sync after create", "1", []patch{{files, "		err = fs.dir.Sync()\n	}\n	if err != nil {\n		fs.freeze(f)", "	}\n	if err != nil {\n		fs.freeze(f)"}}, "crashes", ""},
 	{"PUT before the seal is synced", "6", []patch{
@@ -154,8 +154,8 @@ var mutants = []mutant{
 	{"no salt: another file's records accepted", "4", []patch{{files, "		salt:   binary.LittleEndian.Uint32(random[4:]),\n", "		salt:   binary.LittleEndian.Uint32(random[4:]) & 0,\n"}}, "tests", ""},
 	{"stop at the first torn file", "4", []patch{{recover, "		if err := r.scan(f); err != nil {\n			return nil, err\n		}", "		if err := r.scan(f); err != nil {\n			return nil, err\n		}\n		if r.found.Torn > 0 {\n			break\n		}"}}, "crashes", ""},
 	{"a file of another version is removed", "", []patch{{scan, "		f.needs++ // for ever\n", ""}}, "tests", ""},
-	{"roll without syncing the old file", "3", []patch{{files, "	if err == nil {\n		err = f.append.Sync()", "	if err == nil && f.size < fs.full {\n		err = f.append.Sync()"}}, "crashes", ""},
-	{"fsync retried on the same descriptor", "10", []patch{{files, "		err = f.append.Sync()\n", "		if err = f.append.Sync(); err != nil {\n			err = f.append.Sync()\n		}\n"}}, "crashes", ""},
+	{"roll without syncing the old file", "3", []patch{{files, "	if err == nil {\n		err = f.append.file.Sync()", "	if err == nil && f.size < fs.full {\n		err = f.append.file.Sync()"}}, "crashes", ""},
+	{"fsync retried on the same descriptor", "10", []patch{{files, "		err = f.append.file.Sync()\n", "		if err = f.append.file.Sync(); err != nil {\n			err = f.append.file.Sync()\n		}\n"}}, "crashes", ""},
 	{"appended to a file whose sync failed", "10", []patch{{files, "	if err != nil {\n		fs.freeze(f)\n		return err\n	}\n	f.durable", "	if err != nil {\n		fs.current = f\n		fs.w.buf = fs.w.buf[:0]\n		return err\n	}\n	f.durable"}}, "crashes", ""},
 	{"a failed commit forgets its stages", "10", []patch{{journal, "		j.held = stages\n", ""}}, "crashes", ""},
 	{"a failed commit forgets its queue", "10", []patch{{journal, "		j.queue = append(queue, j.queue...)\n", ""}}, "crashes", ""},
@@ -173,7 +173,7 @@ var mutants = []mutant{
 	{"412 as failure", "", []patch{{"internal/s3put/client.go", "case conn.createOnly && e.Status == http.StatusPreconditionFailed && e.named:", "case conn.createOnly && e.Status == http.StatusPreconditionFailed && e.named && false:"}}, "tests", ""},
 	{"409 as terminal", "", []patch{{"internal/s3put/outcome.go", "\"OperationAborted\", \"ConditionalRequestConflict\", ", "\"OperationAborted\", "}, {"internal/s3put/outcome.go", "	return Transient // 5xx, 409,", "	if status == 409 {\n		return Parked\n	}\n	return Transient // 5xx, 409,"}}, "tests", ""},
 	{"no lock", "", []patch{{sink, "if err := dir.Lock(ctx); err != nil {", "if err := error(nil); err != nil {"}}, "tests", ""},
-	{"Close leaves the last commit out", "1", []patch{{journal, "		case <-j.stop:\n			j.commit()\n", "		case <-j.stop:\n"}}, "tests", ""},
+	{"Close leaves the last commit out", "1", []patch{{journal, "		case <-j.stop:\n			j.Commit(context.Background())\n", "		case <-j.stop:\n"}}, "tests", ""},
 }
 
 // levels are what notices a mutant, in this order.
