@@ -19,7 +19,8 @@ func (b *batcher) gather(before time.Time) (all []spool.Stage, more bool) {
 	b.mu.Unlock()
 	var later []*Source
 	for _, s := range dirty {
-		if all = s.stages(all, before); s.dirty { // only this goroutine takes that back
+		var undue bool
+		if all, undue = s.stages(all, before); undue {
 			later = append(later, s)
 		}
 	}
@@ -29,18 +30,18 @@ func (b *batcher) gather(before time.Time) (all []spool.Stage, more bool) {
 	return all, len(later) > 0
 }
 
-func (s *Source) stages(all []spool.Stage, before time.Time) []spool.Stage {
+// stages adds those of one source. If there are more, it stays dirty.
+func (s *Source) stages(all []spool.Stage, before time.Time) (_ []spool.Stage, more bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.sink.batcher
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s.dirty = false
 	stage := func(blk *block) {
 		switch {
 		case blk.staged == blk.raw:
 		case blk.since.After(before):
-			s.dirty = true
+			more = true
 		default:
 			all = append(all, b.stageLocked(blk))
 		}
@@ -53,7 +54,8 @@ func (s *Source) stages(all []spool.Stage, before time.Time) []spool.Stage {
 			stage(p.block)
 		}
 	}
-	return all
+	s.dirty = more
+	return all, more
 }
 
 func (b *batcher) stageLocked(blk *block) spool.Stage {
