@@ -51,12 +51,18 @@ func openSpool(ctx context.Context, cfg *Config) (vfs.Dir, error) {
 	return dir, nil
 }
 
+// filesInSpool is how many full journal files fill the spool, at least. The last
+// file stays when all in it is delivered: were it the only one, a spool that was
+// full once would stay so.
+const filesInSpool = 8
+
 // startSpool gives the batcher a journal in dir, and begins to take over what
 // earlier runs have left there.
 func (s *Sink) startSpool(dir vfs.Dir) error {
 	b := s.batcher
 	j, err := spool.NewJournal(spool.JournalSettings{
 		Dir: dir, RunID: s.runID(), Interval: s.cfg.CommitInterval, Gather: b.gather,
+		FileSize: s.cfg.MaxSpoolBytes / filesInSpool,
 	})
 	if err != nil {
 		return &SpoolError{Err: err}

@@ -107,3 +107,33 @@ func TestSpoolStagesWhatWaits(t *testing.T) {
 		}
 	})
 }
+
+// A spool that is full says so, and takes events again when S3 has what was in
+// it, however small it is.
+func TestFullSpoolEmpties(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, _ *s3sinktest.Server, cfg s3sink.Config) {
+		cfg.SpoolDir, cfg.MaxSpoolBytes = t.TempDir()+"/spool", 1<<20
+		sink := open(t, cfg)
+		fill := func() {
+			for sink.TrackLine(fmt.Appendf(nil, `{"text":"%s"}`, strings.Repeat("x", 50_000))) == nil {
+				time.Sleep(time.Second)
+			}
+			if err := sink.TrackLine([]byte("{}")); !errors.Is(err, s3sink.ErrBufferFull) || !s3sink.Retryable(err) {
+				t.Fatalf("the spool is full, but Track says %v", err)
+			}
+			if st := sink.Stats(); st.SpoolBytes < cfg.MaxSpoolBytes || st.SpoolBytes > cfg.MaxSpoolBytes+2*50_000 {
+				t.Errorf("it holds %d bytes, want %d and one commit", st.SpoolBytes, cfg.MaxSpoolBytes)
+			}
+		}
+		for range 3 {
+			fill()
+			mustFlush(t, sink)
+			time.Sleep(s3sink.DefaultCommitInterval)
+			if err := sink.TrackLine([]byte("{}")); err != nil {
+				t.Fatalf("all is in S3, and %d bytes in the spool, but Track says %v", sink.Stats().SpoolBytes, err)
+			}
+		}
+		mustClose(t, sink)
+	})
+}

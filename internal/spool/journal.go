@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// fileSize is when a journal file is full, unless the settings say: a
+	// fileSize is when a journal file is full, unless the settings say less: a
 	// commit that passes it is the last of its file.
 	fileSize = 64 << 20
 
@@ -31,7 +31,7 @@ type JournalSettings struct {
 	Dir      vfs.Dir
 	RunID    string
 	Interval time.Duration // between commits that nobody waits for
-	FileSize int64         // when a file is full; 0: 64 MiB
+	FileSize int64         // when a file is full, at most 64 MiB; 0: that
 
 	// Gather returns what a crash would lose otherwise: the lines that were
 	// not in a stage yet of every block without a frame. It may leave out
@@ -118,7 +118,7 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 		stop:  make(chan struct{}),
 		wake:  make(chan struct{}, 1),
 		next:  &commit{done: make(chan struct{})},
-		files: newFiles(set.Dir, cmp.Or(set.FileSize, fileSize)),
+		files: newFiles(set.Dir, min(cmp.Or(set.FileSize, fileSize), fileSize)),
 	}
 	j.timer = time.AfterFunc(time.Hour, j.tick)
 	j.timer.Stop()
