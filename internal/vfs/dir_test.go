@@ -45,6 +45,44 @@ func TestAppendSyncAndReadBack(t *testing.T) {
 	}
 }
 
+func TestReserveGoesAheadOfAppend(t *testing.T) {
+	t.Parallel()
+	d, _ := spool(t)
+	f := create(t, d, "a", "one")
+	const ahead = 100_000 // more than is written at once
+	holds := func(appended string, zeros int) {
+		t.Helper()
+		if got := read(t, f); got != appended+strings.Repeat("\x00", zeros) {
+			t.Fatalf("the file has %d bytes, want %q and %d zeros", len(got), appended, zeros)
+		}
+		if e := must(d.List())(t)[0]; e.Size != int64(len(appended)+zeros) {
+			t.Errorf("List says %d bytes", e.Size)
+		}
+	}
+	check(t, f.Reserve(ahead), f.Sync())
+	holds("one", ahead)
+	must(f.Append([]byte("two")))(t)
+	holds("onetwo", ahead-3)
+	check(t, f.Reserve(5))
+	holds("onetwo", ahead+2)
+	past := strings.Repeat("x", ahead+4)
+	must(f.Append([]byte(past)))(t)
+	holds("onetwo"+past, 0)
+	check(t, f.Reserve(7))
+	holds("onetwo"+past, 7)
+
+	again := must(d.Open("a"))(t)
+	defer again.Close()
+	if err := again.Reserve(1); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("Reserve in an opened file = %v, want fs.ErrPermission", err)
+	}
+	for _, n := range []int64{0, -1} {
+		if err := f.Reserve(n); !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("Reserve(%d) = %v, want fs.ErrInvalid", n, err)
+		}
+	}
+}
+
 func TestReadersNextToTheWriter(t *testing.T) {
 	t.Parallel()
 	d, _ := spool(t)
@@ -200,7 +238,7 @@ func TestClosedHandles(t *testing.T) {
 	_, listed := d.List()
 	_, sub := d.Sub("corrupt")
 	for op, err := range map[string]error{
-		"Append": appended, "Size": size, "ReadAt": readAt, "File.Sync": f.Sync(), "File.Close": f.Close(),
+		"Append": appended, "Reserve": f.Reserve(1), "Size": size, "ReadAt": readAt, "File.Sync": f.Sync(), "File.Close": f.Close(),
 		"Create": created, "Open": opened, "List": listed, "Sub": sub, "Remove": d.Remove("a"), "Lock": d.Lock(t.Context()),
 	} {
 		if !errors.Is(err, fs.ErrClosed) {

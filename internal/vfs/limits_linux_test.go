@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -63,6 +64,24 @@ func TestFullDisk(t *testing.T) {
 	check(t, f.Close(), d.Remove("a"))
 	must(other.Append([]byte("x")))(t)
 	check(t, other.Sync(), d.Sync())
+}
+
+func TestReserveOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	if !inChild(t, ownMounts()) {
+		return
+	}
+	d := open(t, mountTmpfs(t, "size=256k"))
+	f := create(t, d, "a", "first")
+	err := f.Reserve(1 << 20)
+	if want := "reserve a: no space left on device"; !errors.Is(err, syscall.ENOSPC) || err.Error() != want {
+		t.Errorf("Reserve on a full disk = %v, want %q", err, want)
+	}
+	must(f.Append([]byte("second")))(t) // over zeros that are there
+	check(t, f.Sync())
+	if got := read(t, f); strings.TrimRight(got, "\x00") != "firstsecond" || len(got) <= len("firstsecond") {
+		t.Errorf("the file has %d bytes, first %q", len(got), got[:20])
+	}
 }
 
 func TestNoInodes(t *testing.T) {
@@ -123,6 +142,17 @@ func TestFileSizeLimit(t *testing.T) {
 	}
 	if n, err := f.Append([]byte("x")); n != 0 || !errors.Is(err, syscall.EFBIG) {
 		t.Errorf("then %d, %v; want 0 and EFBIG", n, err)
+	}
+
+	b := create(t, d, "b", "first")
+	for range 2 { // a part is written, then nothing
+		if err := b.Reserve(25_000); !errors.Is(err, syscall.EFBIG) {
+			t.Errorf("Reserve = %v, want EFBIG", err)
+		}
+	}
+	must(b.Append([]byte("second")))(t)
+	if got := read(t, b); len(got) != 10_000 || strings.TrimRight(got, "\x00") != "firstsecond" {
+		t.Errorf("the file has %d bytes, first %q", len(got), got[:20])
 	}
 }
 

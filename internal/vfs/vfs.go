@@ -2,10 +2,11 @@
 // directory that belongs to this process.
 //
 // A file is created, appended to, synced, read and removed, and never renamed
-// or overwritten. What is on disk after a power cut, and no more than this, is
-// what the journal may count on:
+// or overwritten, but for zeros that were reserved to be. What is on disk after
+// a power cut, and no more than this, is what the journal may count on:
 //
-//   - bytes that were in the file when a [File.Sync] began that returned nil,
+//   - bytes that were in the file when a [File.Sync] began that returned nil;
+//     reserved zeros, until something is appended over them,
 //   - the entry of a file that was there, or gone, when a [Dir.Sync] began that
 //     returned nil.
 //
@@ -89,16 +90,30 @@ type Dir interface {
 
 // File is one file of a [Dir].
 //
-// ReadAt may be called from several goroutines and next to Append, Sync and
-// Size; it returns a bare [io.EOF] at the end. Append and Sync of one file must
-// not overlap with themselves.
+// ReadAt may be called from several goroutines and next to everything but
+// Close; it returns a bare [io.EOF] at the end. Append and Sync of one file must
+// not overlap with themselves, and Reserve not with any of the three.
 type File interface {
 	io.ReaderAt
 
-	// Append writes p behind the last byte. It goes on after a part was written
-	// and after EINTR, so n < len(p) only with an error, and then n bytes are
-	// in the file, for a reader of this system to see.
+	// Append writes p behind the last byte appended, over zeros that are
+	// reserved, and past them. It goes on after a part was written and after
+	// EINTR, so n < len(p) only with an error, and then n bytes are in the file,
+	// for a reader of this system to see.
 	Append(p []byte) (n int, err error)
+
+	// Reserve writes n zeros, at least one, behind what was appended and
+	// reserved, and the file is longer by them. A Sync of what is appended over
+	// zeros that are on disk has no new length and no new blocks to bring there,
+	// which takes less time.
+	//
+	// After a power cut, synced zeros are zeros where nothing was appended over
+	// them. Where something was that is not synced, each sector may hold that,
+	// or zeros, or noise, and the file does not end there.
+	//
+	// After an error any part of the zeros may be in the file, and Append and
+	// Sync do what they would have done without the call.
+	Reserve(n int64) error
 
 	// Sync brings the file's bytes and length to the disk. After an error it
 	// must not be called again: the kernel has forgotten what it could not

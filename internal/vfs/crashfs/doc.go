@@ -22,11 +22,12 @@
 //
 // # What a power cut leaves
 //
-// Bytes that were there when a Sync began that returned nil are as they were.
-// Of the others each sector, of 512 or 4096 bytes, is there, torn at any byte,
-// or lost, whatever became of those around it; a lost one holds zeros, noise, or
-// bytes of a file that was removed earlier. The file ends anywhere between the
-// last synced byte and the last written one.
+// Bytes that were there when a Sync began that returned nil are as they were,
+// reserved zeros too, until something is appended over them. Of the others each
+// sector, of 512 or 4096 bytes, is there, torn at any byte, or lost, whatever
+// became of those around it; a lost one holds zeros, noise, or bytes of a file
+// that was removed earlier. The file ends anywhere between the last byte that
+// was synced, appended over since or not, and the last written one.
 //
 // A name that was created or removed since the directory's last Sync is as
 // before or after, each on its own, and with no regard to what the file's Sync
@@ -36,12 +37,14 @@
 //
 // The bytes count as clean, as in Linux: they may be on disk or not, no later
 // Sync of this or the next process changes that, and [FS.Evict] makes readers
-// see it. Names stay for the next Sync of the directory, because real file
+// see it. Reserved zeros among them can be appended over, and what is appended
+// is for the next Sync. Names stay for the next Sync of the directory, because real file
 // systems keep them in their log or shut down; [FS.ForgetNames] treats them as
 // bytes are.
 //
 // # What it does not do
 //
-// Damage synced bytes, rename, truncate or overwrite, and tell old blocks of the
-// same file from new ones: [FS.Put] is for tests of damage.
+// Damage synced bytes, rename, truncate or overwrite but reserved zeros, and
+// tell old blocks of the same file from new ones: [FS.Put] is for tests of
+// damage.
 package crashfs

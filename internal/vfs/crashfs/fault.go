@@ -11,7 +11,7 @@ type Op struct {
 	N    int    // counts all operations, from 0
 	Call Call   // what it does
 	Name string // of the entry, with the subdirectory; "." is the directory
-	Len  int    // of Append and Read: how many bytes
+	Len  int    // of Append, Reserve and Read: how many bytes
 }
 
 // Call is the word for an operation, as in the errors of package vfs.
@@ -27,6 +27,7 @@ const (
 	CallMkdir   Call = "mkdir"
 	CallLock    Call = "lock"
 	CallAppend  Call = "append"
+	CallReserve Call = "reserve"
 	CallRead    Call = "read"
 	CallSync    Call = "sync"
 	CallStat    Call = "stat"
@@ -43,9 +44,9 @@ const (
 	EINTR                  // likewise
 	EROFS                  // likewise
 	EMFILE                 // likewise
-	Short                  // an Append writes a part, then ENOSPC; for others as ENOSPC
+	Short                  // an Append or Reserve writes a part, then ENOSPC; for others as ENOSPC
 	Late                   // everything is done, and EIO returned all the same
-	Stop                   // the process ends here; an Append may have written a part
+	Stop                   // the process ends here; an Append or Reserve may have written a part
 )
 
 var kinds = [...]string{"", "EIO", "ENOSPC", "EINTR", "EROFS", "EMFILE", "Short", "Late", "Stop"}
@@ -80,7 +81,7 @@ func (f *FS) Inject(fault func(Op) error) {
 }
 
 // Partly is a failure of an operation that does something nevertheless: an
-// Append writes n bytes; any other is done if n > 0.
+// Append or Reserve writes n bytes; any other is done if n > 0.
 func Partly(n int, err error) error { return &partly{n, err} }
 
 type partly struct {
@@ -93,7 +94,7 @@ func (p *partly) Unwrap() error { return p.err }
 
 // outcome is what is to become of an operation.
 type outcome struct {
-	done int // bytes of an Append, or > 0
+	done int // bytes of an Append or Reserve, or > 0
 	err  error
 }
 
@@ -130,7 +131,7 @@ func (f *FS) begin(call Call, name string, length int) outcome {
 // plan returns the error of a kind.
 func (f *FS) plan(kind Kind, op Op) error {
 	part := 0
-	if op.Call == CallAppend && op.Len > 0 {
+	if (op.Call == CallAppend || op.Call == CallReserve) && op.Len > 0 {
 		part = f.rng(op.N).IntN(op.Len)
 	}
 	switch kind {

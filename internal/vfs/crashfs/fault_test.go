@@ -28,6 +28,7 @@ func workload(d vfs.Dir) (errs []error) {
 	}
 	failed(d.Lock(context.Background()))
 	if f, err := d.Create("a"); !failed(err) {
+		failed(f.Reserve(1500))
 		_, err := f.Append(bytes.Repeat([]byte("x"), 1000))
 		failed(err)
 		failed(f.Sync())
@@ -85,28 +86,40 @@ func TestEveryOperationFailsInEveryWay(t *testing.T) {
 	}
 }
 
-func TestFaultsOfAppend(t *testing.T) {
+func TestFaultsOfWhatCanBeWrittenInPart(t *testing.T) {
 	t.Parallel()
-	lengths := make(map[crashfs.Kind]map[int]bool)
-	for seed := range uint64(200) {
-		for _, kind := range []crashfs.Kind{crashfs.EIO, crashfs.Short, crashfs.Late, crashfs.Stop} {
-			disk := crashfs.New(seed)
-			f := create(t, disk.Dir(), "a", nil)
-			disk.FailAt(disk.Ops(), kind)
-			n, err := f.Append([]byte("abcd"))
+	for _, tt := range []struct {
+		call, all string
+		write     func(*crashfs.FS, vfs.File) (int, error)
+	}{
+		{"append", "abcd", func(_ *crashfs.FS, f vfs.File) (int, error) { return f.Append([]byte("abcd")) }},
+		{"reserve", "\x00\x00\x00\x00", func(disk *crashfs.FS, f vfs.File) (int, error) {
+			err := f.Reserve(4)
 			got, _ := disk.ReadFile("a")
-			if err == nil || string(got) != "abcd"[:n] {
-				t.Fatalf("%v: Append = %d, %v; the file is %q", kind, n, err, got)
+			return len(got), err
+		}},
+	} {
+		lengths := make(map[crashfs.Kind]map[int]bool)
+		for seed := range uint64(200) {
+			for _, kind := range []crashfs.Kind{crashfs.EIO, crashfs.Short, crashfs.Late, crashfs.Stop} {
+				disk := crashfs.New(seed)
+				f := create(t, disk.Dir(), "a", nil)
+				disk.FailAt(disk.Ops(), kind)
+				n, err := tt.write(disk, f)
+				got, _ := disk.ReadFile("a")
+				if err == nil || string(got) != tt.all[:n] {
+					t.Fatalf("%v: %s = %d, %v; the file is %q", kind, tt.call, n, err, got)
+				}
+				if lengths[kind] == nil {
+					lengths[kind] = make(map[int]bool)
+				}
+				lengths[kind][n] = true
 			}
-			if lengths[kind] == nil {
-				lengths[kind] = make(map[int]bool)
-			}
-			lengths[kind][n] = true
 		}
-	}
-	want := "map[EIO:map[0:true] Short:map[0:true 1:true 2:true 3:true] Late:map[4:true] Stop:map[0:true 1:true 2:true 3:true]]"
-	if got := fmt.Sprint(lengths); got != want {
-		t.Errorf("lengths written\n got %s\nwant %s", got, want)
+		want := "map[EIO:map[0:true] Short:map[0:true 1:true 2:true 3:true] Late:map[4:true] Stop:map[0:true 1:true 2:true 3:true]]"
+		if got := fmt.Sprint(lengths); got != want {
+			t.Errorf("lengths written by %s\n got %s\nwant %s", tt.call, got, want)
+		}
 	}
 }
 
@@ -128,7 +141,7 @@ func TestInjectSeesOperationsAndDecides(t *testing.T) {
 	if len(errs) != 1 || !errors.Is(errs[0], syscall.EDQUOT) {
 		t.Errorf("errors: %v, want EDQUOT", errs)
 	}
-	want := []crashfs.Call{"lock", "create", "append", "sync", "close", "syncdir", "open", "read", "stat", "close", "mkdir", "close", "list", "remove", "close"}
+	want := []crashfs.Call{"lock", "create", "reserve", "append", "sync", "close", "syncdir", "open", "read", "stat", "close", "mkdir", "close", "list", "remove", "close"}
 	if !slices.Equal(calls, want) {
 		t.Errorf("calls\n got %q\nwant %q", calls, want)
 	}

@@ -59,6 +59,19 @@ func (h *file) Append(p []byte) (n int, err error) {
 	return n, err
 }
 
+func (h *file) Reserve(n int64) error {
+	switch {
+	case h.readOnly:
+		return pathError(CallReserve, h.name, fs.ErrPermission)
+	case n <= 0:
+		return pathError(CallReserve, h.name, fs.ErrInvalid)
+	}
+	return h.do(CallReserve, int(n), func(done int) error {
+		h.node.reserve(min(done, int(n)))
+		return nil
+	})
+}
+
 func (h *file) ReadAt(p []byte, off int64) (n int, err error) {
 	err = h.do(CallRead, len(p), func(int) error {
 		switch {
@@ -80,24 +93,24 @@ func (h *file) ReadAt(p []byte, off int64) (n int, err error) {
 
 func (h *file) Sync() error {
 	h.fs.mu.Lock()
-	end := int64(len(h.node.data)) // what is appended later is not in it, however long it takes
+	begin := h.node.extent() // what is appended later is not in it, however long it takes
 	h.fs.mu.Unlock()
 	err := h.do(CallSync, 0, func(int) error {
-		h.node.turn(end, dirty, durable)
+		h.node.settle(begin, durable)
 		return nil
 	})
 	if err != nil {
-		h.failedSync(end)
+		h.failedSync(begin)
 	}
 	return err
 }
 
 // failedSync does what Linux does: bytes that are not written are clean as well.
-func (h *file) failedSync(end int64) {
+func (h *file) failedSync(begin extent) {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
 	if _, open := h.fs.handles[h]; open && !h.fs.hasStopped() {
-		h.node.turn(end, dirty, doubtful)
+		h.node.settle(begin, doubtful)
 	}
 }
 

@@ -120,7 +120,7 @@ func (f *FS) Put(name string, mode fs.FileMode, data []byte) {
 		n = newDirectory()
 	}
 	n.append(slices.Clone(data))
-	n.turn(int64(len(data)), dirty, durable)
+	n.settle(n.extent(), durable)
 	dir.names[base] = &versions{{node: n}}
 }
 

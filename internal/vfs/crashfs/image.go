@@ -27,7 +27,7 @@ func (n *node) clone() *node {
 	if n == nil {
 		return nil
 	}
-	c := &node{mode: n.mode, data: n.data, spans: slices.Clone(n.spans)}
+	c := &node{mode: n.mode, data: n.data, spans: slices.Clone(n.spans), reserved: n.reserved, least: n.least}
 	if n.names == nil {
 		return c
 	}
@@ -139,10 +139,9 @@ func (c *cut) version(n int) int {
 
 func (c *cut) file(n *node) *node {
 	image := &node{mode: n.mode, data: n.data}
-	certain := n.certain()
-	if len(n.spans) > 1 || certain < int64(len(n.data)) {
+	if n.doubted() {
 		image.data = c.damage(n, func(s state) bool { return s != durable })
-		image.data = image.data[:c.length(certain, int64(len(image.data)))]
+		image.data = image.data[:c.length(n.certain(), int64(len(image.data)))]
 	}
 	if len(image.data) > 0 {
 		image.spans = []span{{int64(len(image.data)), durable}}

@@ -26,8 +26,10 @@ type modelName struct {
 
 // body is one file, whatever its name.
 type body struct {
-	data []byte
-	fate []byte // of each byte: one of those below
+	data  []byte
+	fate  []byte // of each byte: one of those below
+	zeros int    // at the end, to append over
+	least int    // there were bytes up to here that were kept
 }
 
 const (
@@ -51,13 +53,30 @@ func (b *body) turn(to byte) {
 			b.fate[i] = to
 		}
 	}
+	b.least = max(b.least, bytes.LastIndexByte(b.fate, kept)+1)
+}
+
+func (b *body) append(p []byte) {
+	for _, c := range p {
+		if b.zeros == 0 {
+			b.reserve(1)
+		}
+		at := len(b.data) - b.zeros
+		b.data[at], b.fate[at] = c, pending
+		b.zeros--
+	}
+}
+
+func (b *body) reserve(n int) {
+	b.data = append(b.data, make([]byte, n)...)
+	b.fate = append(b.fate, bytes.Repeat([]byte{pending}, n)...)
+	b.zeros += n
 }
 
 // allows reports whether bytes may be what a power cut has left of the file.
 func (b *body) allows(data []byte) error {
-	least := bytes.LastIndexByte(b.fate, kept) + 1
-	if len(data) < least || len(data) > len(b.fate) {
-		return fmt.Errorf("%d bytes, want %d to %d", len(data), least, len(b.fate))
+	if len(data) < b.least || len(data) > len(b.fate) {
+		return fmt.Errorf("%d bytes, want %d to %d", len(data), b.least, len(b.fate))
 	}
 	for i := range data {
 		if b.fate[i] == kept && data[i] != b.data[i] {
@@ -98,7 +117,7 @@ func (m *model) check(disk *crashfs.FS) (*model, error) {
 			return nil, fmt.Errorf("%q: %w", name, err)
 		}
 		if there {
-			b := &body{data: data, fate: bytes.Repeat([]byte{kept}, len(data))}
+			b := &body{data: data, fate: bytes.Repeat([]byte{kept}, len(data)), least: len(data)}
 			next.names[name] = &modelName{may: []*body{b}, now: b}
 		}
 	}
@@ -212,6 +231,10 @@ func (r *runner) step(op, arg byte) error {
 		r.restart(disk)
 	case 14:
 		return r.open(i, name)
+	case 15:
+		if f != nil {
+			return r.reserve(i, 1+int(arg)*13, arg%4 == 0)
+		}
 	}
 	return r.visible(name)
 }
@@ -248,14 +271,31 @@ func (r *runner) append(i, length int, short bool) error {
 	if short && !r.old[i] {
 		r.disk.FailAt(r.disk.Ops(), crashfs.Short)
 	}
-	p := more(r.m.bodies, len(b.data), length)
+	p := more(r.m.bodies, len(b.data)-b.zeros, length)
 	n, err := r.files[i].Append(p)
-	b.data = append(b.data, p[:n]...)
-	b.fate = append(b.fate, bytes.Repeat([]byte{pending}, n)...)
+	b.append(p[:n])
 	if r.old[i] {
 		return want(err != nil && n == 0, "Append to an old file = %d, %v", n, err)
 	}
 	return want(short == (err != nil) && (err != nil || n == length), "Append = %d, %v", n, err)
+}
+
+func (r *runner) reserve(i, length int, short bool) error {
+	b := r.own[i]
+	if short && !r.old[i] {
+		r.disk.FailAt(r.disk.Ops(), crashfs.Short)
+	}
+	err := r.files[i].Reserve(int64(length))
+	size, failed := r.files[i].Size()
+	n := int(size) - len(b.data)
+	switch {
+	case failed != nil || n < 0 || n > length:
+		return fmt.Errorf("%d zeros more after Reserve of %d, %v", n, length, failed)
+	case r.old[i]:
+		return want(err != nil && n == 0, "Reserve in an old file = %d, %v", n, err)
+	}
+	b.reserve(n)
+	return want(short == (err != nil) && (err != nil || n == length), "Reserve = %d, %v", n, err)
 }
 
 func (r *runner) remove(name string) error {
@@ -311,6 +351,7 @@ func TestRandomHistoriesLeaveLegalDisks(t *testing.T) {
 
 func FuzzHistory(f *testing.F) {
 	f.Add([]byte("\x00\x00\x02\x50\x05\x00\x08\x00\x02\x40\x07\x00\x02\x20\x06\x00\x0c\x00"), uint64(1))
+	f.Add([]byte("\x00\x00\x0f\x51\x06\x00\x08\x00\x02\x20\x07\x00\x02\x10\x05\x00\x0f\x44\x04\x50"), uint64(2))
 	f.Add([]byte("\x00\x00\x0a\x00\x00\x00\x09\x00\x0a\x00\x08\x00\x00\x00"), uint64(3))
 	f.Fuzz(func(t *testing.T, program []byte, seed uint64) {
 		if err := run(program[:min(len(program), 400)], seed); err != nil {

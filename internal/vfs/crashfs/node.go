@@ -12,9 +12,12 @@ import (
 type node struct {
 	mode fs.FileMode // type bits
 
-	// Of a file. Bytes in data never change, because images share them.
-	data  []byte
-	spans []span // of data, from the first byte to the last
+	// Of a file. Bytes in data change only while the process lives that has
+	// created it, because images share them.
+	data     []byte
+	spans    []span // of data, from the first byte to the last
+	reserved int64  // zeros at the end of data, for Append to go over
+	least    int64  // certain, before the last append over durable zeros
 
 	// Of a directory.
 	names  map[string]*versions
@@ -52,47 +55,87 @@ func newDirectory() *node {
 	return &node{mode: fs.ModeDir, names: make(map[string]*versions)}
 }
 
-// append adds bytes behind the others.
+// extent is how far a file was written at some time.
+type extent struct{ appended, length int64 }
+
+func (n *node) extent() extent {
+	length := int64(len(n.data))
+	return extent{length - n.reserved, length}
+}
+
+// append writes bytes behind those appended before, over what is reserved.
 func (n *node) append(p []byte) {
-	n.data = append(n.data, p...)
-	if len(p) > 0 {
-		n.spans = extend(n.spans, int64(len(n.data)), dirty)
+	at := n.extent().appended
+	if over := int64(copy(n.data[at:], p)); over > 0 {
+		n.least = n.certain()
+		n.turn(at, at+over, durable, dirty)
+		n.turn(at, at+over, doubtful, dirty)
+		n.reserved -= over
+		p = p[over:]
 	}
+	n.grow(p)
+}
+
+// reserve adds zeros.
+func (n *node) reserve(length int) {
+	n.grow(make([]byte, length))
+	n.reserved += int64(length)
+}
+
+func (n *node) grow(p []byte) {
+	n.data = append(n.data, p...)
+	n.spans = extend(n.spans, int64(len(n.data)), dirty)
 }
 
 func extend(spans []span, end int64, s state) []span {
-	if last := len(spans) - 1; last >= 0 && spans[last].state == s {
+	start, last := int64(0), len(spans)-1
+	if last >= 0 {
+		start = spans[last].end
+	}
+	switch {
+	case end <= start:
+		return spans
+	case last >= 0 && spans[last].state == s:
 		spans[last].end = end
 		return spans
 	}
 	return append(spans, span{end, s})
 }
 
-// turn changes the state of bytes below a limit from one to another.
-func (n *node) turn(limit int64, from, to state) {
+// settle changes the state of dirty bytes that were there at some time. Those
+// that were appended since, over zeros that were there, stay as they are.
+func (n *node) settle(at extent, to state) {
+	n.turn(0, at.appended, dirty, to)
+	n.turn(n.extent().appended, at.length, dirty, to)
+}
+
+// turn changes the state of bytes between two offsets from one to another.
+func (n *node) turn(low, high int64, from, to state) {
 	var spans []span
-	start := int64(0)
 	for _, s := range n.spans {
-		if s.state == from && start < limit {
-			spans = extend(spans, min(s.end, limit), to)
+		if s.state == from {
+			spans = extend(spans, min(s.end, low), from)
+			spans = extend(spans, min(s.end, high), to)
 		}
-		if s.state != from || s.end > limit {
-			spans = extend(spans, s.end, s.state)
-		}
-		start = s.end
+		spans = extend(spans, s.end, s.state)
 	}
 	n.spans = spans
 }
 
-// certain returns the end of the last durable byte: the file on disk is at
-// least so long.
+// certain returns the end of the last byte that is durable, or was before
+// something was appended over it: the file on disk is at least so long.
 func (n *node) certain() int64 {
 	for i := len(n.spans) - 1; i >= 0; i-- {
 		if n.spans[i].state == durable {
-			return n.spans[i].end
+			return max(n.least, n.spans[i].end)
 		}
 	}
-	return 0
+	return n.least
+}
+
+// doubted reports whether some bytes may be lost.
+func (n *node) doubted() bool {
+	return slices.ContainsFunc(n.spans, func(s span) bool { return s.state != durable })
 }
 
 // lookup returns what the process sees under a name, or nil.
@@ -177,7 +220,7 @@ func (n *node) drawShort(b *strings.Builder) {
 	case n.mode != 0:
 		b.WriteString(" " + n.mode.String())
 	default:
-		fmt.Fprintf(b, " file of %d", len(n.data))
+		fmt.Fprintf(b, " file of %d, %d reserved", len(n.data), n.reserved)
 		start := int64(0)
 		for _, s := range n.spans {
 			fmt.Fprintf(b, " [%d,%d) %v", start, s.end, s.state)

@@ -1,8 +1,10 @@
 package crashfs_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"path/filepath"
@@ -87,18 +89,21 @@ func (p *player) play(rng *rand.Rand) string {
 }
 
 func (p *player) playFile(f vfs.File, rng *rand.Rand) string {
-	switch rng.IntN(6) {
+	switch rng.IntN(7) {
 	case 0, 1:
-		n, err := f.Append(make([]byte, rng.IntN(5000)))
+		n, err := f.Append(bytes.Repeat([]byte{byte(1 + rng.IntN(255))}, rng.IntN(5000)))
 		return fmt.Sprint("append ", n, told(err))
 	case 2:
-		n, err := f.ReadAt(make([]byte, rng.IntN(3000)), rng.Int64N(8000))
-		return fmt.Sprint("read ", n, told(err))
+		p := make([]byte, rng.IntN(3000))
+		n, err := f.ReadAt(p, rng.Int64N(8000))
+		return fmt.Sprint("read ", n, " ", crc32.ChecksumIEEE(p[:n]), told(err))
 	case 3:
 		n, err := f.Size()
 		return fmt.Sprint("size ", n, told(err))
 	case 4:
 		return fmt.Sprint("sync", told(f.Sync()))
+	case 5:
+		return fmt.Sprint("reserve", told(f.Reserve(rng.Int64N(5000)-10)))
 	}
 	if len(p.files) > 6 {
 		return fmt.Sprint("close", told(f.Close()))
