@@ -60,10 +60,14 @@ const filesInSpool = 8
 // earlier runs have left there.
 func (s *Sink) startSpool(dir vfs.Dir) error {
 	b := s.batcher
-	j, err := spool.NewJournal(spool.JournalSettings{
+	set := spool.JournalSettings{
 		Dir: dir, RunID: s.runID(), Interval: s.cfg.CommitInterval, Gather: b.gather,
 		FileSize: s.cfg.MaxSpoolBytes / filesInSpool,
-	})
+	}
+	if s.cfg.Durability == SyncEach {
+		set.Ahead = writeAhead
+	}
+	j, err := spool.NewJournal(set)
 	if err != nil {
 		return &SpoolError{Err: err}
 	}
@@ -74,6 +78,10 @@ func (s *Sink) startSpool(dir vfs.Dir) error {
 	s.recovery.Go(func() { s.recover(ctx) })
 	return nil
 }
+
+// writeAhead is how much the journal reserves where callers wait for the disk:
+// with less it is too often, with more the one who waits for the zeros notices.
+const writeAhead = 512 << 10
 
 // recoverAgain is the wait before a spool that cannot be read is read again.
 const recoverAgain = 10 * time.Second

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -39,6 +40,8 @@ type world struct {
 	runs  int
 
 	fileSize int64                  // of the journal's files
+	ahead    int64                  // bytes reserved in them
+	dieAt    int                    // the life ends within this sync of a file; 0: not so
 	fault    func(crashfs.Op) error // of its operations, or nil
 
 	mu     sync.Mutex
@@ -78,8 +81,19 @@ type lblock struct {
 	cut    bool
 }
 
+// line is an event. Now and then it is longer than a sector even as a frame, so
+// that a torn record has whole ones behind it.
 func line(p, n int) string {
-	return fmt.Sprintf("{\"p\":%d,\"n\":%d,\"pad\":%q}\n", p, n, strings.Repeat("x", n%37))
+	pad := strings.Repeat("x", n%37)
+	if n%8 == 7 {
+		rng := rand.New(rand.NewPCG(uint64(p), uint64(n)))
+		random := make([]byte, 400+rng.IntN(1600))
+		for i := range random {
+			random[i] = byte(rng.Uint32())
+		}
+		pad = hex.EncodeToString(random)
+	}
+	return fmt.Sprintf("{\"p\":%d,\"n\":%d,\"pad\":%q}\n", p, n, pad)
 }
 
 func (l *life) gather(time.Time) (all []spool.Stage, _ bool) {
@@ -109,14 +123,19 @@ func (w *world) start(t *testing.T) (*life, error) {
 		t.Fatal(err)
 	}
 	dir := w.disk.Dir()
-	l.j, err = spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: l.run, Interval: time.Hour, FileSize: w.fileSize, Gather: l.gather})
+	l.j, err = spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: l.run, Interval: time.Hour, FileSize: w.fileSize, Ahead: w.ahead, Gather: l.gather})
 	if err != nil {
 		return nil, err
 	}
 	uploads := rand.New(rand.NewPCG(w.rng.Uint64(), 2))
 	w.disk.Inject(func(op crashfs.Op) error { // an upload during a sync
-		if op.Call == crashfs.CallSync && uploads.IntN(4) == 0 {
-			l.put(t, false)
+		if op.Call == crashfs.CallSync {
+			if uploads.IntN(4) == 0 {
+				l.put(t, false)
+			}
+			if w.dieAt--; w.dieAt == 0 {
+				return crashfs.ErrStopped
+			}
 		}
 		if w.fault != nil {
 			return w.fault(op)
@@ -408,7 +427,8 @@ func history(t *testing.T, seed uint64) (deaths int) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	w := newWorld(rng, seed)
 	w.fileSize = [...]int64{1, 300, 1500, 6000, 0}[rng.IntN(5)]
-	w.note("history -seed %d, files of %d", seed, w.fileSize)
+	w.ahead = [...]int64{0, 100, 2000, 20_000}[rng.IntN(4)]
+	w.note("history -seed %d, files of %d, %d reserved", seed, w.fileSize, w.ahead)
 	for range 1 + rng.IntN(4) {
 		if rng.IntN(2) == 0 { // readers see what is on the disk
 			w.disk.Evict(rng)
@@ -422,6 +442,9 @@ func history(t *testing.T, seed uint64) (deaths int) {
 		}
 		if rng.IntN(2) == 0 { // the process dies within an operation
 			w.disk.FailAt(rng.IntN(60), crashfs.Stop)
+		}
+		if rng.IntN(2) == 0 { // or while a group of records is on its way to the disk
+			w.dieAt = 1 + rng.IntN(12)
 		}
 		l, err := w.start(t)
 		if err == nil {
@@ -463,6 +486,7 @@ func (w *world) end(l *life, kill bool) {
 
 // last is a life that ends well. Then everything must be delivered.
 func (w *world) last(t *testing.T) {
+	w.dieAt = 0
 	l, err := w.start(t)
 	if err != nil {
 		t.Fatalf("start: %v\n%s", err, w.history())

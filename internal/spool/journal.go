@@ -32,6 +32,7 @@ type JournalSettings struct {
 	RunID    string
 	Interval time.Duration // between commits that nobody waits for
 	FileSize int64         // when a file is full, at most 64 MiB; 0: that
+	Ahead    int64         // bytes that are reserved for commits that somebody waits for
 
 	// Gather returns what a crash would lose otherwise: the lines that were
 	// not in a stage yet of every block without a frame. It may leave out
@@ -118,7 +119,7 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 		stop:  make(chan struct{}),
 		wake:  make(chan struct{}, 1),
 		next:  &commit{done: make(chan struct{})},
-		files: newFiles(set.Dir, min(cmp.Or(set.FileSize, fileSize), fileSize)),
+		files: newFiles(set.Dir, min(cmp.Or(set.FileSize, fileSize), fileSize), set.Ahead),
 	}
 	j.timer = time.AfterFunc(time.Hour, j.tick)
 	j.timer.Stop()

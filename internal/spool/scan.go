@@ -201,9 +201,26 @@ func (r *recovery) scan(f *file) error {
 	case end < certain:
 		r.damaged(f)
 	case end < f.size:
-		r.found.Torn += f.size - end
+		torn, err := r.j.files.used(f, end)
+		r.found.Torn += torn
+		return err
 	}
 	return nil
+}
+
+// used returns how long a file is from an offset on, less the zeros at its end:
+// they were reserved and never needed.
+func (fs *files) used(f *file, from int64) (n int64, err error) {
+	in := bufio.NewReaderSize(io.NewSectionReader(readerAt{fs, f}, from, f.size-from), 256<<10)
+	for i := int64(1); ; i++ {
+		b, err := in.ReadByte()
+		if err != nil {
+			return n, notWhole(err)
+		}
+		if b != 0 {
+			n = i
+		}
+	}
 }
 
 // damaged notes a file that has lost what was on the disk.
