@@ -90,9 +90,9 @@ type Dir interface {
 
 // File is one file of a [Dir].
 //
-// ReadAt may be called from several goroutines and next to everything but
-// Close; it returns a bare [io.EOF] at the end. Append and Sync of one file must
-// not overlap with themselves, and Reserve not with any of the three.
+// ReadAt may be called from several goroutines and next to Append, Reserve, Sync
+// and Size; it returns a bare [io.EOF] at the end. Append and Sync of one file
+// must not overlap with themselves, and Reserve with none of the three.
 type File interface {
 	io.ReaderAt
 
@@ -109,7 +109,7 @@ type File interface {
 	//
 	// After a power cut, synced zeros are zeros where nothing was appended over
 	// them. Where something was that is not synced, each sector may hold that,
-	// or zeros, or noise, and the file does not end there.
+	// or zeros, or noise; the file is not shorter for it.
 	//
 	// After an error any part of the zeros may be in the file, and Append and
 	// Sync do what they would have done without the call.

@@ -37,10 +37,9 @@
 //
 // The bytes count as clean, as in Linux: they may be on disk or not, no later
 // Sync of this or the next process changes that, and [FS.Evict] makes readers
-// see it. Reserved zeros among them can be appended over, and what is appended
-// is for the next Sync. Names stay for the next Sync of the directory, because real file
-// systems keep them in their log or shut down; [FS.ForgetNames] treats them as
-// bytes are.
+// see it. What is appended over reserved zeros among them is for the next Sync.
+// Names stay for the next Sync of the directory, because real file systems keep
+// them in their log or shut down; [FS.ForgetNames] treats them as bytes are.
 //
 // # What it does not do
 //

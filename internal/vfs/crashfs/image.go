@@ -1,6 +1,7 @@
 package crashfs
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"slices"
 )
@@ -80,9 +81,10 @@ func (n *node) evict(cut *cut) {
 	}
 }
 
-// recycle keeps bytes that are not a file's any more.
+// recycle keeps bytes that are not a file's any more. Zeros at its end would
+// only push out what a reader could take for something.
 func (f *FS) recycle(data []byte) {
-	f.stale = append(slices.Clip(f.stale), data...)
+	f.stale = append(slices.Clip(f.stale), bytes.TrimRight(data, "\x00")...)
 	if over := len(f.stale) - maxStale; over > 0 {
 		f.stale = f.stale[over:]
 	}
