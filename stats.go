@@ -36,7 +36,7 @@ type Stats struct {
 
 	SpoolBytes int64     // of the spool's files
 	SpoolError error     // why the last commit failed, or nil
-	Synced     time.Time // when the last commit came to the disk
+	Synced     time.Time // with a SpoolDir: what was accepted before is on disk, or in S3 already
 	Foreign    int64     // events in the spool for another bucket or prefix; not in Recovered
 }
 

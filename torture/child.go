@@ -48,7 +48,7 @@ const (
 	acked     = 'a' // Track has returned nil
 	unknown   = 'u' // ... ErrOutcomeUnknown
 	alive     = 'h' // every few milliseconds
-	synced    = 'y' // Stats.Synced has changed
+	synced    = 'y' // Stats.Synced has changed: what was accepted before is on disk
 	closing   = 'c' // Close is about to be called
 	closed    = 'd' // Close has returned, and dropped nothing
 	recordLen = 8
@@ -105,7 +105,7 @@ func (j *job) run() error {
 			say(alive, 0, 0)
 			if at := sink.Stats().Synced; at != last {
 				last = at
-				say(synced, 0, 0)
+				say(synced, 0, uint32(at.UnixMicro()))
 			}
 		}
 	}()

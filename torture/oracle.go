@@ -42,17 +42,14 @@ func (g *ledger) add(number uint32, d s3sink.Durability, records []record, cut i
 	if d == s3sink.SyncInterval && slices.ContainsFunc(records[:cut], func(r record) bool { return r.kind == closed }) {
 		most, power = at, false // Close has committed
 	}
-	commits := 0 // that the child has seen behind a record, and before the cut
+	var onDisk time.Time // what was acknowledged before
 	for _, r := range records[:cut] {
 		if r.kind == synced {
-			commits++
+			onDisk = r.time()
 		}
 	}
 	for i, r := range records {
 		state := byte(may)
-		if r.kind == synced {
-			commits--
-		}
 		switch {
 		case r.kind != acked && r.kind != unknown:
 			continue
@@ -61,8 +58,8 @@ func (g *ledger) add(number uint32, d s3sink.Durability, records []record, cut i
 			if i < cut || !power {
 				state = must
 			}
-		case i < cut && (!r.at.After(most) && !power || commits >= certain):
-			state = must // the disk of a cut may be slow, and only what was seen counts
+		case i < cut && (!r.at.After(most) && !power || !r.at.Round(0).After(onDisk)):
+			state = must // the disk of a cut may be slow, and only what was said counts
 		}
 		p := place{r.source, number}
 		for len(g.events[p]) < int(r.n) { // numbers come in turn
@@ -75,10 +72,12 @@ func (g *ledger) add(number uint32, d s3sink.Durability, records []record, cut i
 	}
 }
 
-// certain is how many commits must have been seen behind an acknowledgement, so
-// that one has begun behind it and has ended: the first may have ended before,
-// and the second may have begun before. It holds however busy the machine is.
-const certain = 3
+// time returns what the record of a commit says: its number is the low end of a
+// time in microseconds, not long before it was read.
+func (r *record) time() time.Time {
+	age := uint32(r.at.UnixMicro()) - r.n
+	return time.UnixMicro(r.at.UnixMicro() - int64(age))
+}
 
 // stalls returns for how long in all a child, or we, did not run: a promise of
 // time cannot be held against a machine that is busy elsewhere.

@@ -222,7 +222,7 @@ func (j *Journal) Commit(ctx context.Context) error {
 // Bytes returns how much the files hold.
 func (j *Journal) Bytes() int64 { return j.bytes.Load() }
 
-// Synced returns when the last commit came to the disk.
+// Synced returns a time: what was added before that is on disk.
 func (j *Journal) Synced() time.Time {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -305,7 +305,8 @@ func (j *Journal) commit() {
 	j.next = &commit{done: make(chan struct{})}
 	j.mu.Unlock()
 
-	due := time.Now()
+	all := time.Now()
+	due := all
 	if !c.wanted {
 		due = due.Add(-j.set.Interval / 2)
 	}
@@ -313,6 +314,7 @@ func (j *Journal) commit() {
 	stages = append(j.held, stages...)
 	j.mu.Lock()
 	if more {
+		all = due
 		j.armLocked()
 	}
 	queue := j.queue
@@ -326,7 +328,7 @@ func (j *Journal) commit() {
 		j.queue = append(queue, j.queue...)
 		j.armLocked()
 	} else {
-		j.synced = time.Now()
+		j.synced = all
 	}
 	j.mu.Unlock()
 	j.held = nil
