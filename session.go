@@ -56,6 +56,7 @@ type session struct {
 type refresh struct {
 	done chan struct{}
 	err  error // set when done is closed
+	late bool  // the session that it gets was dropped meanwhile
 }
 
 func newSession(role string, assume, base aws.CredentialsProvider, refreshed func(CredentialRefresh)) *session {
@@ -98,12 +99,15 @@ func (s *session) current() (aws.Credentials, *refresh) {
 	return s.creds, s.running
 }
 
-// Invalidate drops the session: S3, or STS for the next hop, says that it has
-// ended.
+// Invalidate drops the session, and one that is being made: STS says for the
+// next hop that it has ended, or it shall be made anew.
 func (s *session) Invalidate() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.creds = aws.Credentials{}
+	if s.running != nil {
+		s.running.late = true
+	}
 }
 
 // InvalidateKey drops the session of that access key, if it is still in use: an
@@ -136,6 +140,12 @@ func (s *session) refresh() {
 	creds, err := s.ask()
 
 	s.mu.Lock()
+	if s.running.late {
+		s.running.late = false
+		s.mu.Unlock()
+		s.refresh()
+		return
+	}
 	now := time.Now()
 	if err == nil {
 		s.creds = creds

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -79,4 +80,25 @@ func TestOnlyTheNamedSessionIsDropped(t *testing.T) {
 			t.Errorf("after %q was dropped: %s, %v; want %s", step.drop, creds.AccessKeyID, err, step.want)
 		}
 	}
+}
+
+// A session that is being made when it is dropped was asked for too early: with
+// a policy that is not the one of now.
+func TestSessionUnderWayIsDropped(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		s := newSession("role", aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+			calls++
+			id := fmt.Sprint("ASIA", calls)
+			time.Sleep(time.Second)
+			return aws.Credentials{AccessKeyID: id, SecretAccessKey: "s", CanExpire: true, Expires: time.Now().Add(time.Hour)}, nil
+		}), nil, func(CredentialRefresh) {})
+		defer s.Close()
+		time.AfterFunc(time.Second/2, s.Invalidate)
+		creds, err := s.Retrieve(t.Context())
+		if err != nil || creds.AccessKeyID != "ASIA2" {
+			t.Errorf("%s, %v; want ASIA2", creds.AccessKeyID, err)
+		}
+	})
 }

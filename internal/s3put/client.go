@@ -158,16 +158,15 @@ func (c *Client) Close() {
 	}
 }
 
-// Renew drops the credentials that uploads use, so that the next one gets new
-// ones.
+// Renew drops all credentials, so that the next upload gets new ones. There may
+// be some before the first upload: of who has asked for the region.
 func (c *Client) Renew() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.conn == nil {
-		return
-	}
-	if cache, ok := c.conn.creds.(interface{ Invalidate() }); ok {
-		cache.Invalidate()
+	for _, p := range c.providers {
+		if cache, ok := p.(interface{ Invalidate() }); ok {
+			cache.Invalidate()
+		}
 	}
 }
 

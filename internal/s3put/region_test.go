@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+
 	"github.com/s3sink/s3sink/internal/s3put"
 )
 
@@ -95,6 +97,29 @@ func TestRegionIsAskedOnce(t *testing.T) {
 	wg.Wait()
 	if heads.Load() != 1 {
 		t.Errorf("%d HEADs, want 1", heads.Load())
+	}
+}
+
+// Credentials with which the region could not be found out are renewed too.
+func TestRenewWithoutARegion(t *testing.T) {
+	t.Parallel()
+	made := 0
+	cache := aws.NewCredentialsCache(aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+		made++
+		return aws.Credentials{AccessKeyID: "ASIA", SecretAccessKey: "s", SessionToken: "t"}, nil
+	}))
+	tr := &transport{answer: func(*http.Request) *http.Response { return answer(403, "") }}
+	c := client(t, tr, func(s *s3put.Settings) {
+		s.Region, s.Credentials = "", func(string) aws.CredentialsProvider { return cache }
+	})
+	for range 2 {
+		if _, err := c.Region(t.Context()); err == nil {
+			t.Error("found")
+		}
+		c.Renew()
+	}
+	if made != 2 {
+		t.Errorf("%d sessions, want 2", made)
 	}
 }
 
