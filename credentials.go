@@ -34,7 +34,7 @@ type awsEnvironment struct {
 	config      aws.Config // what the process has: ambient credentials, HTTP client
 	stsRegion   string
 	stsEndpoint string
-	policy      Policy // what sessions are cut down to
+	policy      func() Policy // what sessions are cut down to, when one is made
 	refreshed   func(CredentialRefresh)
 	copyUser    aws.CredentialsProvider // or nil
 }
@@ -214,7 +214,7 @@ func (r role) check(errs *configErrors) {
 
 func (r role) provider(env awsEnvironment) aws.CredentialsProvider {
 	hop := env
-	hop.policy = hopPolicy(r.arn)
+	hop.policy = func() Policy { return hopPolicy(r.arn) }
 	hop.copyUser = nil
 	base := r.base.provider(hop)
 	return newSession(r.arn, r.assume(env, base, r.externalID), base, env.refreshed)
@@ -222,15 +222,19 @@ func (r role) provider(env awsEnvironment) aws.CredentialsProvider {
 
 // assume returns a provider that calls STS every time.
 func (r role) assume(env awsEnvironment, base aws.CredentialsProvider, externalID string) aws.CredentialsProvider {
-	return stscreds.NewAssumeRoleProvider(localClock{stsClient(env, base)}, r.arn, func(o *stscreds.AssumeRoleOptions) {
+	client := localClock{stsClient(env, base)}
+	options := func(o *stscreds.AssumeRoleOptions) {
 		o.RoleSessionName = r.session
 		o.Duration = cmp.Or(r.duration, defaultSession)
 		if externalID != "" {
 			o.ExternalID = &externalID
 		}
 		if !r.unrestricted {
-			o.Policy = aws.String(env.policy.compact())
+			o.Policy = aws.String(env.policy().compact())
 		}
+	}
+	return aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
+		return stscreds.NewAssumeRoleProvider(client, r.arn, options).Retrieve(ctx)
 	})
 }
 
@@ -256,7 +260,7 @@ func providerIn(c Credentials, env environment) func(s3Region string) aws.Creden
 
 // environmentIn returns what providers are made from for a bucket in a region,
 // which is where STS is asked too unless the Config says otherwise.
-func environmentIn(cfg *Config, base aws.Config, refreshed func(CredentialRefresh)) environment {
+func environmentIn(cfg *Config, base aws.Config, policy func() Policy, refreshed func(CredentialRefresh)) environment {
 	var user aws.CredentialsProvider
 	if cfg.AWS == nil {
 		user = copyUser()
@@ -266,7 +270,7 @@ func environmentIn(cfg *Config, base aws.Config, refreshed func(CredentialRefres
 			config:      base,
 			stsRegion:   cmp.Or(cfg.STSRegion, s3Region),
 			stsEndpoint: cfg.STSEndpoint,
-			policy:      cfg.writePolicy(cfg.partition()),
+			policy:      policy,
 			refreshed:   refreshed,
 			copyUser:    user,
 		}

@@ -67,7 +67,7 @@ func metadata(seg *spool.Segment) map[string]string {
 
 // newClient returns the client of the configured bucket, and what its
 // credentials are made from.
-func newClient(ctx context.Context, cfg *Config, hooks *hookRunner) (*s3put.Client, environment, error) {
+func newClient(ctx context.Context, cfg *Config, scope *scope, hooks *hookRunner) (*s3put.Client, environment, error) {
 	base, own, err := s3put.LoadConfig(ctx, cfg.AWS, cfg.HTTPClient)
 	if err != nil {
 		return nil, nil, fmt.Errorf("s3sink: load the AWS configuration: %w", err)
@@ -75,7 +75,7 @@ func newClient(ctx context.Context, cfg *Config, hooks *hookRunner) (*s3put.Clie
 	if err := cfg.checkAmbientEndpoints(base); err != nil {
 		return nil, nil, err
 	}
-	env := environmentIn(cfg, base, func(r CredentialRefresh) { cfg.onCredentialRefresh(hooks, r) })
+	env := environmentIn(cfg, base, scope.get, func(r CredentialRefresh) { cfg.onCredentialRefresh(hooks, r) })
 	bucket, _ := cfg.place()
 	client := s3put.New(s3put.Settings{
 		AWS:         base,

@@ -54,8 +54,15 @@ var viaS3 = []string{"s3.*.amazonaws.com", "s3.*.amazonaws.com.cn"}
 // does, and nothing else the role may do. A session policy can only take
 // away, so it must grant the key's use too: without it a bucket that encrypts
 // with a KMS key would refuse every object.
-func (c *Config) writePolicy(partition string) Policy {
-	statements := []Statement{c.putStatement(partition)}
+//
+// It allows uploads to the folder of the key format, and to others.
+func (c *Config) writePolicy(partition string, others ...string) Policy {
+	put := c.putStatement(partition)
+	put.Resource = nil
+	for _, folder := range outermost(append(others, c.folder())) {
+		put.Resource = append(put.Resource, c.objects(partition, folder))
+	}
+	statements := []Statement{put}
 	if c.Encryption.algorithm != "AES256" {
 		statements = append(statements, c.keyStatement())
 	}
@@ -64,7 +71,6 @@ func (c *Config) writePolicy(partition string) Policy {
 
 // putStatement allows uploads, to the folder of the key format.
 func (c *Config) putStatement(partition string) Statement {
-	bucket, prefix := c.place()
 	actions := []string{"s3:PutObject"}
 	if c.ACL != "" {
 		actions = append(actions, "s3:PutObjectAcl")
@@ -74,8 +80,14 @@ func (c *Config) putStatement(partition string) Statement {
 	}
 	return Statement{
 		Action:   actions,
-		Resource: []string{"arn:" + partition + ":s3:::" + bucket + "/" + literal(prefix+c.KeyFormat.folder()) + "*"},
+		Resource: []string{c.objects(partition, c.folder())},
 	}
+}
+
+// objects is the resource of all objects in a folder of the bucket.
+func (c *Config) objects(partition, folder string) string {
+	bucket, _ := c.place()
+	return "arn:" + partition + ":s3:::" + bucket + "/" + literal(folder) + "*"
 }
 
 // keyStatement allows the use of the configured key, or where the bucket
@@ -114,6 +126,12 @@ func literal(text string) string {
 		}
 	}
 	return b.String()
+}
+
+// folder returns the folder that every key of the Config is in, the prefix too.
+func (c *Config) folder() string {
+	_, prefix := c.place()
+	return prefix + c.KeyFormat.folder()
 }
 
 // folder returns the folder that every key of the format is in, with a slash at

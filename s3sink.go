@@ -33,6 +33,7 @@ type Sink struct {
 	uploader *upload.Uploader
 	client   *s3put.Client
 	env      environment
+	scope    *scope
 
 	validations validations
 	journal     *spool.Journal // nil without a SpoolDir
@@ -69,7 +70,8 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 		return nil, err
 	}
 	hooks := &hookRunner{logger: cfg.Logger}
-	client, env, err := newClient(ctx, &cfg, hooks)
+	scope := newScope(&cfg)
+	client, env, err := newClient(ctx, &cfg, scope, hooks)
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +84,7 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 		sources: newSources(),
 		client:  client,
 		env:     env,
+		scope:   scope,
 		keys:    keys,
 		hooks:   hooks,
 		runID:   sync.OnceValue(uuid7.New), // at first use: an idle snapshot must not carry one

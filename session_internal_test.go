@@ -49,7 +49,7 @@ func TestSessionEndsByTheLocalClock(t *testing.T) {
 		r := AssumeRole("arn:aws:iam::123456789012:role/S3Sink", "", Via(AccessKeys("AKIA", "secret", "")))
 		p := r.provider(awsEnvironment{
 			config:    aws.Config{HTTPClient: &http.Client{Transport: transport}},
-			stsRegion: "us-east-1", refreshed: func(CredentialRefresh) {},
+			stsRegion: "us-east-1", refreshed: func(CredentialRefresh) {}, policy: func() Policy { return Policy{} },
 		})
 		creds, err := p.Retrieve(t.Context())
 		if err != nil {

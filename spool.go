@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -98,10 +99,10 @@ func (s *Sink) recover(ctx context.Context) {
 		found, err = s.journal.Recover(ctx)
 	}
 	s.tell(found)
+	found.Sealed = slices.DeleteFunc(found.Sealed, s.foreign)
+	found.Tails = slices.DeleteFunc(found.Tails, func(t spool.Tail) bool { return t.Segment != nil && s.foreign(t.Segment) })
+	s.widen(found)
 	for _, seg := range found.Sealed {
-		if s.foreign(seg) {
-			continue
-		}
 		s.batcher.recovered(seg)
 		s.uploader.AddOld(seg)
 	}
@@ -155,9 +156,6 @@ func (s *Sink) foreign(seg *spool.Segment) bool {
 // finish completes what is left of a partition of an earlier run. After an
 // error what came before it is complete, and the rest stays in the spool.
 func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
-	if t.Segment != nil && s.foreign(t.Segment) {
-		return nil
-	}
 	e, err := deflate.NewEncoder(s.cfg.CompressionLevel)
 	if err != nil {
 		return err

@@ -197,7 +197,7 @@ func (v *validation) credentials(ctx context.Context, env awsEnvironment) (aws.C
 	}
 
 	hop := env
-	hop.policy, hop.copyUser = hopPolicy(r.arn), nil
+	hop.policy, hop.copyUser = func() Policy { return hopPolicy(r.arn) }, nil
 	base := r.base.provider(hop)
 	defer closeProvider(base)
 	if err := v.base(ctx, env, r, base); err != nil {

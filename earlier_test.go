@@ -1,0 +1,200 @@
+package s3sink_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+// leave runs a sink that S3 refuses and returns the keys of what it sealed. What
+// f tracks stays in the spool as a crash leaves it, open segments too; cfg gets
+// a copy of the directory.
+func leave(t *testing.T, server *s3sinktest.Server, cfg *s3sink.Config, f func(*s3sink.Sink)) []string {
+	t.Helper()
+	server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 403})
+	defer server.ClearFaults()
+	dir := t.TempDir()
+	cfg.SpoolDir = filepath.Join(dir, "spool")
+	early := *cfg
+	var mu sync.Mutex
+	var keys []string
+	early.Hooks.Sealed = func(s s3sink.Sealed) {
+		mu.Lock()
+		defer mu.Unlock()
+		keys = append(keys, s.Object.Key)
+	}
+	sink := open(t, early)
+	f(sink)
+	time.Sleep(10 * time.Second) // several commits
+	crashed := filepath.Join(dir, "crashed")
+	if err := errors.Join(os.CopyFS(crashed, os.DirFS(cfg.SpoolDir)), os.Chmod(crashed, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	cfg.SpoolDir = crashed
+	mu.Lock()
+	sealed := slices.Clone(keys) // Close seals the rest
+	mu.Unlock()
+	giveUp(t, sink)
+	synctest.Wait() // the server may still have attempts that were cut off
+	return sealed
+}
+
+// giveUp closes a sink that cannot deliver.
+func giveUp(t *testing.T, sink *s3sink.Sink) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := sink.Close(ctx); err == nil {
+		t.Error("delivered")
+	}
+}
+
+// seal closes what is open, which is not delivered.
+func seal(t *testing.T, sink *s3sink.Sink) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := sink.Flush(ctx); err == nil {
+		t.Error("delivered without S3")
+	}
+}
+
+// resources are those of the last session policy, less the ARN of the bucket.
+func resources(t *testing.T, server *s3sinktest.Server) (all []string) {
+	t.Helper()
+	policies := sessionPolicies(server)
+	last := policies[len(policies)-1]
+	if len(last) > 2048 {
+		t.Errorf("a session policy of %d characters", len(last))
+	}
+	var p s3sink.Policy
+	if err := json.Unmarshal([]byte(last), &p); err != nil {
+		t.Fatalf("session policy %q: %v", last, err)
+	}
+	for _, r := range p.Statement[0].Resource {
+		all = append(all, strings.TrimPrefix(r, "arn:aws:s3:::"+s3sinktest.Bucket+"/"))
+	}
+	return all
+}
+
+// Another KeyFormat is for new events. What the spool holds, sealed or not, goes
+// to the keys that it had, and sessions may write there, and nowhere else.
+func TestKeyFormatChangesBehindASpool(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		prefix   string
+		old, new s3sink.KeyFormat
+		want     []string
+		sealed   int // segments, besides one that is not
+	}{
+		"Segment to Hive":         {"", s3sink.SegmentKeys, s3sink.HiveKeys, []string{"events/*", "segment-logs/*"}, 3},
+		"not sealed":              {"", s3sink.SegmentKeys, s3sink.HiveKeys, []string{"events/*", "segment-logs/*"}, 0},
+		"Hive to RudderStack":     {"a/b", s3sink.HiveKeys, s3sink.RudderStackKeys, []string{"a/b/events/*", "a/b/rudder-logs/*"}, 3},
+		"no folder of the source": {"", "logs/{received_day:YYYY}/{source}-{uuid}.gz", s3sink.SegmentKeys, []string{"logs/2000/*", "segment-logs/*"}, 3},
+		"the source's folder":     {"test-source", "{source}/{uuid}.gz", s3sink.SegmentKeys, []string{"test-source/*"}, 3},
+		"no folder":               {"test-source", "{source}-{uuid}.gz", s3sink.SegmentKeys, []string{"test-source/*"}, 3},
+		"the same folder":         {"", s3sink.RudderStackKeys, s3sink.RudderStackListedKeys, []string{"rudder-logs/*"}, 3},
+		"a folder above":          {"", s3sink.SegmentKeys, "segment-logs/v2/{uuid}.gz", []string{"segment-logs/*"}, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+				cfg.Prefix, cfg.KeyFormat, cfg.MaxObjectAge = tt.prefix, tt.old, time.Hour
+				random := rand.New(rand.NewPCG(1, 2))
+				n := 0
+				track := func(sink *s3sink.Sink) {
+					for range 40 { // several blocks
+						text := make([]byte, 20_000)
+						for i := range text {
+							text[i] = byte('a' + random.IntN(26))
+						}
+						mustTrack(t, sink, map[string]any{"n": n, "text": string(text)})
+						n++
+					}
+				}
+				keys := leave(t, server, &cfg, func(sink *s3sink.Sink) {
+					for range tt.sealed {
+						track(sink)
+						seal(t, sink)
+					}
+					track(sink)
+				})
+				if len(keys) != tt.sealed {
+					t.Fatalf("sealed %q, want %d", keys, tt.sealed)
+				}
+				requests := len(server.Requests())
+
+				cfg.KeyFormat = tt.new
+				sink := open(t, cfg)
+				mustTrack(t, sink, map[string]int{"n": n})
+				mustClose(t, sink)
+				if st := sink.Stats(); st.Recovered != int64(n) || st.Delivered != int64(n)+1 {
+					t.Errorf("%+v", st)
+				}
+				if got := resources(t, server); !slices.Equal(got, tt.want) {
+					t.Errorf("sessions may write to %q, want %q", got, tt.want)
+				}
+				last := server.Requests()[requests:]
+				if i := slices.IndexFunc(last, func(r s3sinktest.Request) bool { return r.Status >= 400 }); i >= 0 {
+					t.Errorf("refused: status %d %s of %s", last[i].Status, last[i].Code, last[i].Key)
+				}
+				for _, key := range keys {
+					if _, ok := server.Object(s3sinktest.Bucket, key); !ok {
+						t.Errorf("%s was sealed, and is not there", key)
+					}
+				}
+				if got := len(server.Objects(s3sinktest.Bucket)); got != tt.sealed+2 {
+					t.Errorf("%d objects, want %d of before, one that was open, and one new", got, tt.sealed)
+				}
+			})
+		})
+	}
+}
+
+// A session policy has little room. Where the spool's keys are in more folders
+// than fit, it names folders above them, but never one above the prefix.
+func TestSpoolWithManyFolders(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		prefix string
+		old    s3sink.KeyFormat
+		want   []string
+	}{
+		"below months": {"", "logs/{received_day:YYYY/MM/DD}/{uuid}.gz", []string{
+			"logs/2000/01/*", "logs/2000/02/*", "logs/2000/03/*", "logs/2000/04/*", "segment-logs/*"}},
+		"below the prefix": {"team", "{received_day:YYYY-MM-DD}/{uuid}.gz", []string{"team/*"}},
+	} {
+		bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+			const days = 100
+			cfg.Prefix, cfg.KeyFormat = tt.prefix, tt.old
+			start, day := time.Now(), 0
+			cfg.ReceivedAt = func(any) time.Time { return start.AddDate(0, 0, day) }
+			leave(t, server, &cfg, func(sink *s3sink.Sink) {
+				for day = range days {
+					mustTrack(t, sink, struct{}{})
+					seal(t, sink)
+				}
+			})
+			cfg.KeyFormat = ""
+			sink := open(t, cfg)
+			mustTrack(t, sink, struct{}{})
+			mustClose(t, sink)
+			if st := sink.Stats(); st.Recovered != days || st.Delivered != days+1 {
+				t.Errorf("%s: %+v", name, st)
+			}
+			if got := resources(t, server); !slices.Equal(got, tt.want) {
+				t.Errorf("%s: sessions may write to %q, want %q", name, got, tt.want)
+			}
+		})
+	}
+}
