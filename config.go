@@ -49,8 +49,8 @@ type Config struct {
 	// text of up to 256 bytes will do: [Sink.Source] says how it is escaped.
 	SourceID string
 
-	// KeyFormat is the layout of keys below the prefix. Defaults to
-	// [SegmentKeys].
+	// KeyFormat is the layout of keys below the prefix. What a SpoolDir holds
+	// keeps its keys. Defaults to [SegmentKeys].
 	KeyFormat KeyFormat
 
 	// ReceivedAt says when an event was received, for services that pass on

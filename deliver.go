@@ -47,6 +47,7 @@ func (s *Sink) put(ctx context.Context, seg *spool.Segment) (s3put.Result, error
 			e.Class, e.Err = s3put.Damaged, fmt.Errorf("%w (%w)", damage, e.Err)
 		}
 	}
+	s.explainEarlier(seg, err)
 	return result, err
 }
 

@@ -1,12 +1,15 @@
 package s3sink
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"unicode/utf8"
 
+	"github.com/s3sink/s3sink/internal/s3put"
 	"github.com/s3sink/s3sink/internal/spool"
 )
 
@@ -105,4 +108,16 @@ func outermost(folders []string) (all []string) {
 		}
 	}
 	return all
+}
+
+// explainEarlier adds to a denial what a person cannot see in the Config: that
+// the key is of an earlier one.
+func (s *Sink) explainEarlier(seg *spool.Segment, err error) {
+	var e *s3put.Error
+	if !errors.As(err, &e) || !e.DeniesPut() || !s.isEarlier(seg) || strings.Contains(e.Message, "kms:") {
+		return
+	}
+	put := s.cfg.putStatement(s.cfg.partition())
+	put.Resource = []string{s.cfg.objects(s.cfg.partition(), s.folderOf(seg))}
+	e.Err = fmt.Errorf("%w (the object is of an earlier KeyFormat: until it is delivered, whoever writes needs %s too)", e.Err, allowed(put))
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -85,6 +87,17 @@ func resources(t *testing.T, server *s3sinktest.Server) (all []string) {
 		all = append(all, strings.TrimPrefix(r, "arn:aws:s3:::"+s3sinktest.Bucket+"/"))
 	}
 	return all
+}
+
+// stored counts the lines below a folder.
+func stored(t *testing.T, server *s3sinktest.Server, folder string) (n int) {
+	t.Helper()
+	for _, o := range server.Objects(s3sinktest.Bucket) {
+		if strings.HasPrefix(o.Key, folder) {
+			n += len(unpack(t, o).lines)
+		}
+	}
+	return n
 }
 
 // Another KeyFormat is for new events. What the spool holds, sealed or not, goes
@@ -195,6 +208,112 @@ func TestSpoolWithManyFolders(t *testing.T) {
 			if got := resources(t, server); !slices.Equal(got, tt.want) {
 				t.Errorf("%s: sessions may write to %q, want %q", name, got, tt.want)
 			}
+		})
+	}
+}
+
+// mayWrite is the kit's role when it may put objects into folders alone.
+func mayWrite(folders ...string) s3sinktest.Role {
+	var arns []string
+	for _, f := range folders {
+		arns = append(arns, fmt.Sprintf(`"arn:aws:s3:::%s/%s*"`, s3sinktest.Bucket, f))
+	}
+	return s3sinktest.Role{
+		ARN: s3sinktest.RoleARN, TrustedPrincipals: []string{"*"}, ExternalID: s3sinktest.ExternalID,
+		Policy: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:PutObject","Resource":[` + strings.Join(arns, ",") + `]}]}`,
+	}
+}
+
+// Where the role may write to the new folder alone, what is left for the old one
+// is parked and says what is missing, new events go on at once, and when the
+// role may again all of it goes.
+func TestRoleForgetsTheOldFolder(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+		const left = 30 // many more than are sent at once
+		leave(t, server, &cfg, func(sink *s3sink.Sink) {
+			for range left {
+				mustTrack(t, sink, struct{}{})
+				seal(t, sink)
+			}
+		})
+		server.AddRole(mayWrite("events/"))
+		before := len(server.Requests())
+		cfg.KeyFormat, cfg.MaxObjectAge = s3sink.HiveKeys, time.Second
+		sink := open(t, cfg)
+		const tracked = 20
+		for n := range tracked {
+			mustTrack(t, sink, struct{}{})
+			time.Sleep(3 * time.Second)
+			if got := stored(t, server, "events/"); got != n+1 {
+				t.Fatalf("%d new events in S3 after %v, want %d", got, 3*time.Second, n+1)
+			}
+		}
+		refused := 0
+		for _, r := range server.Requests()[before:] {
+			if r.Status == http.StatusForbidden {
+				refused++
+			}
+		}
+		if refused == 0 || refused >= 2*s3sink.DefaultUploadConcurrency {
+			t.Errorf("%d objects were sent to be refused, want a few", refused)
+		}
+
+		err := sink.Err()
+		var ue *s3sink.UploadError
+		if !errors.As(err, &ue) || ue.Status != http.StatusForbidden || !strings.HasPrefix(ue.Key, "segment-logs/") || s3sink.Retryable(err) {
+			t.Errorf("Err: %v", err)
+		}
+		const want = `the object is of an earlier KeyFormat: until it is delivered, whoever writes needs ` +
+			`{"Effect":"Allow","Action":["s3:PutObject"],"Resource":["arn:aws:s3:::s3sinktest/segment-logs/*"]} too`
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Err: %v\nwant in it: %s", err, want)
+		}
+
+		server.AddRole(mayWrite("events/", "segment-logs/"))
+		time.Sleep(s3sink.DefaultRetryParked + time.Second)
+		if got := stored(t, server, "segment-logs/"); got != left {
+			t.Errorf("%d of %d old events in S3 when the role may write them", got, left)
+		}
+		if err := sink.Err(); err != nil {
+			t.Errorf("Err: %v", err)
+		}
+		mustClose(t, sink)
+		if entries, err := os.ReadDir(cfg.SpoolDir); err != nil || len(entries) != 1 {
+			t.Errorf("left behind: %v, %v", entries, err)
+		}
+	})
+}
+
+// What has nothing to do with the old folder does not speak of it.
+func TestOtherRefusalsDoNotBlameTheKeyFormat(t *testing.T) {
+	t.Parallel()
+	for name, mend := range map[string]func(*s3sinktest.Server){
+		"the role may not be assumed": func(server *s3sinktest.Server) {
+			server.AddRole(s3sinktest.Role{ARN: s3sinktest.RoleARN, ExternalID: s3sinktest.ExternalID})
+		},
+		"the bucket's key": func(server *s3sinktest.Server) {
+			server.AddKMSKey(s3sinktest.KMSKey{ARN: kmsKey})
+			server.ConfigureBucket(s3sinktest.Bucket, s3sinktest.BucketSettings{Encryption: "aws:kms", KMSKeyID: kmsKey})
+		},
+		"the bucket is gone": func(server *s3sinktest.Server) {
+			server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 404, Code: "NoSuchBucket"})
+		},
+	} {
+		bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+			leave(t, server, &cfg, func(sink *s3sink.Sink) {
+				mustTrack(t, sink, struct{}{})
+				seal(t, sink)
+			})
+			mend(server)
+			cfg.KeyFormat = s3sink.HiveKeys
+			sink := open(t, cfg)
+			time.Sleep(time.Second)
+			var ue *s3sink.UploadError
+			if err := sink.Err(); !errors.As(err, &ue) || strings.Contains(err.Error(), "KeyFormat") {
+				t.Errorf("%s: %v", name, err)
+			}
+			giveUp(t, sink)
 		})
 	}
 }

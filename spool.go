@@ -104,7 +104,7 @@ func (s *Sink) recover(ctx context.Context) {
 	s.widen(found)
 	for _, seg := range found.Sealed {
 		s.batcher.recovered(seg)
-		s.uploader.AddOld(seg)
+		s.addOld(seg)
 	}
 	for _, t := range found.Tails {
 		if ctx.Err() != nil {
@@ -117,6 +117,10 @@ func (s *Sink) recover(ctx context.Context) {
 	}
 	s.batcher.endRecovery()
 }
+
+// addOld has a segment of an earlier run sent. A bucket may refuse those of
+// another key format and no others.
+func (s *Sink) addOld(seg *spool.Segment) { s.uploader.AddOld(seg, s.isEarlier(seg)) }
 
 // pause waits, and reports false if ctx has ended.
 func pause(ctx context.Context, d time.Duration) bool {
@@ -175,7 +179,7 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 			continue
 		}
 		if seg != nil && !seg.Fits(&f, b.lim.object) {
-			b.sealRecovered(seg, s.uploader.AddOld)
+			b.sealRecovered(seg, s.addOld)
 			seg = nil
 		}
 		if seg == nil {
@@ -186,7 +190,7 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 		}
 	}
 	if seg != nil && seg.Events > 0 {
-		b.sealRecovered(seg, s.uploader.AddOld)
+		b.sealRecovered(seg, s.addOld)
 	}
 	return failed
 }

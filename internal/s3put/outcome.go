@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
 )
 
@@ -59,6 +60,14 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// DeniesPut reports whether S3 refused the object for want of a permission. A
+// role that STS refuses is another matter.
+func (e *Error) DeniesPut() bool {
+	var op *smithy.OperationError
+	return e.Status == http.StatusForbidden && e.Code == "AccessDenied" &&
+		errors.As(e.Err, &op) && op.Service() == s3.ServiceID && op.Operation() == "PutObject"
+}
 
 // Describe says what err means, which is an answer of S3 or STS or says why
 // there is none.

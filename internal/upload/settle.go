@@ -64,7 +64,7 @@ func (u *Uploader) settle(it *item, refusal *s3put.Error) *Refusal {
 		return nil
 	case s3put.Damaged:
 		if len(u.parked) == 0 { // it was what the bucket refused
-			u.refusals, u.why = 0, nil
+			u.refusals, u.why = [2]int{}, nil
 		}
 		return nil
 	}
@@ -91,7 +91,7 @@ func (it *item) atOnce(class s3put.Class) bool {
 }
 
 func (u *Uploader) succeededLocked(it *item) {
-	u.failures, u.refusals = 0, 0
+	u.failures, u.refusals[it.apart] = 0, 0
 	u.gate = time.Time{}
 	u.slots = min(u.slots+1, u.set.Concurrency)
 	if it.wasParked {
@@ -129,7 +129,7 @@ func (u *Uploader) refusedOnceLocked(it *item, refusal *s3put.Error) *Refusal {
 		u.probe = time.Now().Add(u.set.RetryParked)
 	}
 	u.parked = append(u.parked, it)
-	u.refusals++
+	u.refusals[it.apart]++
 	err := *refusal
 	err.Class = s3put.Parked // whatever it was, it is tried slowly now
 	u.why = &Refusal{Segment: it.seg, Attempts: it.attempts, Err: &err}

@@ -77,7 +77,7 @@ type Uploader struct {
 	slots    int       // attempts that may run at once: Concurrency, fewer after failures
 	failures int       // transient failures in a row, over all segments
 	gate     time.Time // nothing starts before
-	refusals int       // parked outcomes in a row, over all segments
+	refusals [2]int    // parked outcomes in a row, over all segments but those apart, and over those
 	wanted   int       // new segments to try in spite of them
 	round    int       // of Unpark
 	probe    time.Time // when the next parked segment is tried
@@ -96,6 +96,7 @@ type item struct {
 	round     int // when the attempt began
 	wasParked bool
 	old       bool // of an earlier run
+	apart     int  // 1 if it may be refused where others are not, else 0
 
 	refreshed, reclocked, redirected bool // immediate retries already spent
 }
@@ -119,11 +120,16 @@ func (u *Uploader) Add(seg *spool.Segment) {
 }
 
 // AddOld is Add for a segment of an earlier run. They come in their order, and
-// share the attempts half and half with those of this run.
-func (u *Uploader) AddOld(seg *spool.Segment) {
+// share the attempts half and half with those of this run. Refusals of
+// those that are apart say nothing about the others, nor theirs about them.
+func (u *Uploader) AddOld(seg *spool.Segment, apart bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.old = append(u.old, &item{seg: seg, sealed: time.Now(), old: true})
+	it := &item{seg: seg, sealed: time.Now(), old: true}
+	if apart {
+		it.apart = 1
+	}
+	u.old = append(u.old, it)
 	u.startLocked()
 }
 
@@ -184,7 +190,7 @@ func (u *Uploader) Why() *Refusal {
 func (u *Uploader) Stuck() []*spool.Segment {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.refusedLocked() {
+	if u.refusedLocked(0) {
 		return nil
 	}
 	var all []*spool.Segment
@@ -235,7 +241,7 @@ func (u *Uploader) startLocked() {
 	u.probeLocked(now)
 	for len(u.ready)+len(u.old) > 0 && len(u.running) < u.slots && !u.gate.After(now) {
 		it := u.nextLocked()
-		if u.refusedLocked() && !it.wasParked {
+		if u.refusedLocked(it.apart) && !it.wasParked {
 			if u.wanted == 0 && !u.probe.After(now) {
 				u.probe = now.Add(u.set.RetryParked)
 			}
@@ -256,7 +262,7 @@ func (u *Uploader) startLocked() {
 
 // refusedLocked reports whether the bucket has refused so often in a row that
 // new segments wait for the next probe instead of each sending their body.
-func (u *Uploader) refusedLocked() bool { return u.refusals >= u.set.Concurrency }
+func (u *Uploader) refusedLocked(apart int) bool { return u.refusals[apart] >= u.set.Concurrency }
 
 // probeLocked lets one parked segment try, once an interval.
 func (u *Uploader) probeLocked(now time.Time) {
@@ -282,7 +288,7 @@ func (u *Uploader) unparkLocked() {
 		u.readyLocked(it)
 	}
 	u.parked = nil
-	u.refusals = 0
+	u.refusals = [2]int{}
 	u.why = nil
 }
 

@@ -308,6 +308,44 @@ func TestSomeAreRefused(t *testing.T) {
 	})
 }
 
+// Segments that are apart are refused on their own: a few are tried, the others
+// go on at once, and when one of those apart gets through, all do.
+func TestApart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		denied := func(n uint64) error {
+			if n <= 100 {
+				return &s3put.Error{Class: s3put.Parked, Err: errors.New("denied")}
+			}
+			return nil
+		}
+		s := &store{answer: denied}
+		u := s.uploader(4)
+		for n := range uint64(100) {
+			u.AddOld(spool.NewSegment(spool.Header{Sequence: n + 1}), true)
+		}
+		for n := range uint64(100) {
+			add(u, n+101)
+			time.Sleep(time.Second)
+			if _, delivered, _ := s.counts(); delivered != int(n)+1 {
+				t.Fatalf("%d delivered, want %d", delivered, n+1)
+			}
+		}
+		if _, _, parked := s.counts(); parked < 4 || parked >= 8 {
+			t.Errorf("%d were sent to be refused, want a few", parked)
+		}
+		if u.Why() == nil || len(u.Stuck()) != 100 {
+			t.Errorf("%d are stuck because of %v, want 100", len(u.Stuck()), u.Why())
+		}
+		s.answers(nil)
+		time.Sleep(5 * time.Minute)
+		if _, delivered, _ := s.counts(); delivered != 200 || u.Why() != nil {
+			t.Errorf("%d delivered, want all: %v", delivered, u.Why())
+		}
+		u.Stop()
+	})
+}
+
 func TestAtOnceOnlyOnce(t *testing.T) {
 	t.Parallel()
 	for _, class := range []s3put.Class{s3put.Refresh, s3put.Skew, s3put.Elsewhere} {
