@@ -79,7 +79,14 @@ func (l *lot) run(ctx context.Context) (err error) {
 		return nil // the children may have been told to end too
 	}
 	l.server.ClearFaults()
-	if err := l.drain(j); err != nil {
+	err = l.drain(j)
+	if err != nil && l.disk != nil { // the kernel may still report an error from before the cut
+		if err := l.disk.again(); err != nil {
+			return err
+		}
+		err = l.drain(j)
+	}
+	if err != nil {
 		l.tally.Trouble++
 		l.complain("the last child, which only uploads: %v", err)
 	}

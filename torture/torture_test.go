@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"io"
 	"net/http"
@@ -45,7 +46,12 @@ func TestCuts(t *testing.T) {
 
 func run(t *testing.T, p plan) {
 	p.each, p.often, p.lot, p.jobs = true, true, 8, 4
-	p.dir, p.memory = t.TempDir(), t.TempDir()
+	p.dir = t.TempDir()
+	var err error
+	if p.memory, err = os.MkdirTemp(cmp.Or(shm(), p.dir), "s3sink-torture-test-"); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(p.memory) // it stays if there is a report in it
 	if err := p.run(t.Context(), t.Output()); err != nil {
 		t.Fatal(err)
 	}
