@@ -404,6 +404,12 @@ func (b *batcher) ended(as fate) int64 {
 	return b.settledEvents[as]
 }
 
+func (b *batcher) isRecovering() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.recovering
+}
+
 func (b *batcher) isClosed() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -43,7 +43,7 @@ func (s *Sink) put(ctx context.Context, seg *spool.Segment) (s3put.Result, error
 	var e *s3put.Error
 	if errors.As(err, &e) && e.Class == s3put.Integrity {
 		// The bytes changed on their way, which a repeat mends, or before.
-		if damage := spool.Verify(s.batcher.spool, seg); damage != nil {
+		if damage := spool.Verify(s.batcher.spool, seg); damage != nil && !errors.Is(damage, spool.ErrUnread) {
 			e.Class, e.Err = s3put.Damaged, fmt.Errorf("%w (%w)", damage, e.Err)
 		}
 	}

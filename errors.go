@@ -104,10 +104,10 @@ func (e *SpoolError) Unwrap() error { return e.Err }
 type CloseError struct {
 	Delivered int64 // events in S3, over the whole run
 	Dropped   int64 // events given up; an attempt that was cut off may have stored some
-	Err       error // the context's cause, joined with the last refusal if there is one; or ErrDamaged
+	Err       error // the context's cause, joined with the last refusal and a [*SpoolError] if there are; or ErrDamaged
 
 	Quarantined int64 // events in objects that were damaged
-	Left        int64 // events in the spool, for the next sink that has it
+	Left        int64 // events in the spool, for the next sink that has it; after a SpoolError some may not be there
 }
 
 func (e *CloseError) Error() string {

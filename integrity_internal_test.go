@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,6 +128,42 @@ func TestDamageInMemory(t *testing.T) {
 		}
 		if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "CRC-32") {
 			t.Errorf("log: %s", &log)
+		}
+	})
+}
+
+// badReads is a spool that cannot be read the second time.
+type badReads struct {
+	spool.Memory
+	opened int
+}
+
+func (b *badReads) Object(seg *spool.Segment) io.ReadSeeker {
+	if b.opened++; b.opened == 2 {
+		return unreadable{b.Memory.Object(seg)}
+	}
+	return b.Memory.Object(seg)
+}
+
+type unreadable struct{ io.ReadSeeker }
+
+func (unreadable) Read([]byte) (int, error) { return 0, syscall.EIO }
+
+// A disk that cannot be read when the damage is looked for has damaged nothing.
+func TestUnreadIsNotDamaged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &digester{spoil: 1}
+		sink := openInternal(t, store)
+		sink.batcher.spool = new(badReads)
+		if err := sink.Track(struct{}{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := sink.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if st := sink.Stats(); store.stored != 1 || st.Delivered != 1 || st.Quarantined != 0 {
+			t.Errorf("%d objects stored, %+v", store.stored, st)
 		}
 	})
 }

@@ -41,6 +41,7 @@ type Sink struct {
 
 	recovery      sync.WaitGroup
 	stopRecovery  context.CancelFunc
+	unread        atomic.Pointer[SpoolError] // why it does not get on, or nil
 	foreignEvents atomic.Int64
 	hooks         *hookRunner
 	keys          keyTemplate
@@ -244,20 +245,22 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	s.batcher.close()
 	s.awaitRecovery(ctx)
 	w := s.batcher.awaitAll()
-	parked := s.Err()
+	parked := s.parked()
 	s.uploader.Hurry()
 	s.uploader.Unpark()
 	w.wait(ctx)
-	if err := s.Err(); err != nil {
+	if err := s.parked(); err != nil {
 		parked = err // refused again
 	}
 	left := s.uploader.Stop()
+	unread := s.notRecovered()
+	var unsaved error
 	if s.journal == nil {
 		for _, seg := range left {
 			s.batcher.settled(seg, dropped)
 		}
 	} else {
-		s.closeSpool()
+		unsaved = s.closeSpool()
 	}
 	s.validations.end()
 	s.client.Close()
@@ -266,12 +269,12 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	s.hooks.drain(grace)
 
 	st := s.Stats()
-	if s.cfg.Disabled || st.Dropped == 0 && st.Quarantined == 0 && st.Pending == 0 {
+	if s.cfg.Disabled || st.Dropped == 0 && st.Quarantined == 0 && st.Pending == 0 && unread == nil {
 		return nil
 	}
 	lost := &CloseError{Delivered: st.Delivered, Dropped: st.Dropped, Quarantined: st.Quarantined, Left: st.Pending}
-	if st.Dropped > 0 || st.Pending > 0 {
-		lost.Err = errors.Join(context.Cause(ctx), parked)
+	if st.Dropped > 0 || st.Pending > 0 || unread != nil {
+		lost.Err = errors.Join(context.Cause(ctx), parked, unsaved, unread)
 	} else {
 		lost.Err = ErrDamaged
 	}
@@ -280,13 +283,25 @@ func (s *Sink) shutdown(ctx context.Context) error {
 
 // Err returns nil, or the [*UploadError] for which uploads are parked: S3
 // refuses them and somebody must act; or the [*SpoolError] for which events do
-// not come to the disk. It is meant for health checks.
+// not come to the disk, or what earlier runs have left is not read. It is meant
+// for health checks.
 func (s *Sink) Err() error {
-	if why := s.uploader.Why(); why != nil {
-		return newUploadError(why.Segment.Key, why.Attempts, why.Err)
+	if err := s.parked(); err != nil {
+		return err
 	}
 	if s.journal != nil && s.journal.Err() != nil {
 		return &SpoolError{Err: s.journal.Err()}
+	}
+	if err := s.unread.Load(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// parked returns the UploadError for which uploads are parked, or nil.
+func (s *Sink) parked() error {
+	if why := s.uploader.Why(); why != nil {
+		return newUploadError(why.Segment.Key, why.Attempts, why.Err)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"slices"
@@ -92,12 +93,12 @@ const recoverAgain = 10 * time.Second
 func (s *Sink) recover(ctx context.Context) {
 	found, err := s.journal.Recover(ctx)
 	for err != nil {
-		s.cfg.Logger.Error("s3sink: the spool cannot be read; nothing is uploaded until it can", slog.Any("error", err))
-		if !pause(ctx, recoverAgain) {
+		if !s.cannotRead(ctx, err) {
 			return
 		}
 		found, err = s.journal.Recover(ctx)
 	}
+	s.unread.Store(nil)
 	s.tell(found)
 	found.Sealed = slices.DeleteFunc(found.Sealed, s.foreign)
 	found.Tails = slices.DeleteFunc(found.Tails, func(t spool.Tail) bool { return t.Segment != nil && s.foreign(t.Segment) })
@@ -110,8 +111,12 @@ func (s *Sink) recover(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err := s.finish(ctx, t); err != nil {
-			s.cfg.Logger.Error("s3sink: a part of the spool cannot be read now; it waits for the next run",
+		err := s.finish(ctx, t)
+		if err != nil && ctx.Err() != nil {
+			return // what follows would come before the rest
+		}
+		if err != nil {
+			s.cfg.Logger.Error("s3sink: a part of the spool is gone; what is there waits for the next run",
 				slog.String("source", t.Source), slog.Any("error", err))
 		}
 	}
@@ -121,6 +126,16 @@ func (s *Sink) recover(ctx context.Context) {
 // addOld has a segment of an earlier run sent. A bucket may refuse those of
 // another key format and no others.
 func (s *Sink) addOld(seg *spool.Segment) { s.uploader.AddOld(seg, s.isEarlier(seg)) }
+
+// cannotRead says that the spool cannot be read, and waits before it is read
+// again. It reports false if ctx has ended.
+func (s *Sink) cannotRead(ctx context.Context, err error) bool {
+	if ctx.Err() == nil {
+		s.unread.Store(&SpoolError{Err: fmt.Errorf("read what earlier runs have left: %w", err)})
+		s.cfg.Logger.Error("s3sink: the spool cannot be read; nothing is uploaded until it can", slog.Any("error", err))
+	}
+	return pause(ctx, recoverAgain)
+}
 
 // pause waits, and reports false if ctx has ended.
 func pause(ctx context.Context, d time.Duration) bool {
@@ -167,8 +182,10 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 	b, seg := s.batcher, t.Segment
 	for i := range t.Blocks {
 		f, err := frameOf(e, &t.Blocks[i])
-		for tries := 1; err != nil && tries < 5 && pause(ctx, time.Second); tries++ { // to skip it would break the order
-			f, err = frameOf(e, &t.Blocks[i])
+		for err != nil && !errors.Is(err, io.EOF) && s.cannotRead(ctx, err) { // to skip it would break the order
+			if f, err = frameOf(e, &t.Blocks[i]); err == nil {
+				s.unread.Store(nil)
+			}
 		}
 		if err != nil {
 			failed = err
@@ -263,12 +280,30 @@ func (s *Sink) awaitRecovery(ctx context.Context) {
 	<-done
 }
 
-// closeSpool leaves what is not delivered for the next sink.
-func (s *Sink) closeSpool() {
+// errUnread is why Close cannot say that everything is in S3.
+var errUnread = errors.New("not all that earlier runs have left was read")
+
+// notRecovered returns it, if the sink was closed before it had taken over what
+// earlier runs have left, which is in no count then.
+func (s *Sink) notRecovered() error {
+	if s.journal == nil || !s.batcher.isRecovering() {
+		return nil
+	}
+	if err := s.unread.Load(); err != nil {
+		return fmt.Errorf("%w: %w", errUnread, err)
+	}
+	return errUnread
+}
+
+// closeSpool leaves what is not delivered for the next sink. After a SpoolError
+// some of it may not be there.
+func (s *Sink) closeSpool() error {
+	defer s.spoolDir.Close()
 	if err := s.journal.Close(); err != nil {
 		s.cfg.Logger.Error("s3sink: the spool's last commit failed", slog.Any("error", err))
+		return &SpoolError{Err: err}
 	}
-	s.spoolDir.Close()
+	return nil
 }
 
 // unasked is the number of blocks that Close waits for and Flush does not.

@@ -30,6 +30,7 @@ type files struct {
 	last    uint64 // number
 	doubts  []doubtRecord
 	adopted bool // all holds the files of earlier runs too
+	swept   bool // files were removed, but perhaps not on disk
 	w       writer
 
 	blocks   map[blockID][]*file // with stages, of blocks whose frame is not on disk
@@ -51,6 +52,7 @@ type file struct {
 	durable int64   // known to be on disk
 	needs   int     // blocks and segments that need it
 	gone    bool    // removed, but perhaps not on disk
+	void    bool    // nothing in it counts
 }
 
 const nameFormat = "%016x-%s.journal"
@@ -157,10 +159,20 @@ func (fs *files) doubt(f *file) {
 // discard notes that a file is in doubt, and removes it if nothing in it counts.
 func (fs *files) discard(f *file) {
 	fs.doubt(f)
-	if f.durable == 0 && fs.remove(f) == nil {
+	f.void = f.durable == 0
+	fs.sweep()
+}
+
+// sweep removes the files in which nothing counts, wherever they are.
+func (fs *files) sweep() {
+	fs.all = slices.DeleteFunc(fs.all, func(f *file) bool {
+		if !f.void || fs.remove(f) != nil {
+			return false
+		}
 		fs.forget(f)
-		fs.all = slices.DeleteFunc(fs.all, func(g *file) bool { return g == f })
-	}
+		fs.swept = true
+		return true
+	})
 }
 
 func (fs *files) remove(f *file) error {
@@ -212,21 +224,27 @@ func done[K comparable](owners map[K][]*file, id K) {
 	delete(owners, id)
 }
 
-// reap removes what is not needed, oldest first. What cannot be removed now is
-// tried again later.
-func (fs *files) reap() {
+// reap removes what is not needed, oldest first. It reports whether it could:
+// what cannot be removed now must be tried again later.
+func (fs *files) reap() bool {
+	fs.sweep()
+	if fs.swept && fs.dir.Sync() != nil { // one of those below may say what they are
+		return false
+	}
+	fs.swept = false
 	for len(fs.all) > 0 && fs.all[0].needs == 0 && fs.all[0] != fs.current {
 		f := fs.all[0]
 		if !f.gone && fs.remove(f) != nil {
-			return
+			return false
 		}
 		f.gone = true
 		if fs.dir.Sync() != nil {
-			return
+			return false
 		}
 		fs.all = fs.all[1:]
 		fs.forget(f)
 	}
+	return true
 }
 
 // close lets go of everything, and removes what is not needed.

@@ -129,6 +129,7 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 		j.files.doubts = slices.Clone(j.suspects)
 	}
 	if err != nil {
+		j.files.close()
 		return nil, err
 	}
 	j.run = fmt.Sprintf("%016x-%s", j.files.last+1, set.RunID) // the number of its first file
@@ -337,6 +338,7 @@ func (j *Journal) commit() {
 	} else {
 		j.settle(stages, queue)
 	}
+	j.bytes.Store(j.files.size())
 	c.err = err
 	close(c.done)
 }
@@ -445,6 +447,9 @@ func (j *Journal) settle(stages []Stage, queue []entry) {
 		}
 	}
 	j.files.roll()
-	j.files.reap()
-	j.bytes.Store(j.files.size())
+	if !j.files.reap() { // perhaps nobody has anything to commit: room must come all the same
+		j.mu.Lock()
+		j.armLocked()
+		j.mu.Unlock()
+	}
 }

@@ -89,6 +89,9 @@ func (j *Journal) Recover(ctx context.Context) (*Recovered, error) {
 		r.suspect[d.file] = true
 	}
 	for _, f := range r.old {
+		f.needs = 0 // an earlier try has counted
+	}
+	for _, f := range r.old {
 		doubts, _, err := j.files.readDoubts(f)
 		if err != nil {
 			return nil, err

@@ -4,6 +4,7 @@
 package spool
 
 import (
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -36,14 +37,20 @@ type Spool interface {
 	Remove(seg *Segment)
 }
 
+// ErrUnread says that a disk cannot be read now, which says nothing about what
+// is on it.
+var ErrUnread = errors.New("the object cannot be read")
+
 // Verify reports whether the object that a sealed segment is still is what was
-// framed.
+// framed, or returns ErrUnread.
 func Verify(s Spool, seg *Segment) error {
 	sum := crc32.NewIEEE()
 	n, err := io.Copy(sum, s.Object(seg))
 	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("the object breaks off: %w", err)
 	case err != nil:
-		return fmt.Errorf("read the object: %w", err)
+		return fmt.Errorf("%w: %w", ErrUnread, err)
 	case n != seg.Size():
 		return fmt.Errorf("the object has %d bytes instead of %d", n, seg.Size())
 	case sum.Sum32() != seg.CRC32():

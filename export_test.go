@@ -1,0 +1,30 @@
+package s3sink
+
+import (
+	"context"
+
+	"github.com/s3sink/s3sink/internal/vfs"
+)
+
+// NewOnDisk is New with a directory that the test has made in place of
+// Config.SpoolDir.
+func NewOnDisk(ctx context.Context, cfg Config, dir vfs.Dir) (*Sink, error) {
+	durability := cfg.Durability
+	cfg.Durability = SyncInterval // New wants a SpoolDir for another
+	sink, err := New(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	sink.cfg.Durability = durability
+	if err = dir.Lock(ctx); err != nil {
+		err = &SpoolError{Err: err}
+	} else {
+		err = sink.startSpool(dir)
+	}
+	if err != nil {
+		dir.Close()
+		sink.Close(ctx)
+		return nil, err
+	}
+	return sink, nil
+}

@@ -1,0 +1,173 @@
+package spool_test
+
+import (
+	"errors"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/spool"
+	"github.com/s3sink/s3sink/internal/vfs/crashfs"
+)
+
+// A journal that cannot begin lets go of what it has opened.
+func TestJournalThatCannotBegin(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	fill(t, disk.Dir())
+	failed := 0
+	for n := 0; ; n++ {
+		now := disk.Kill()
+		now.FailAt(n, crashfs.EIO)
+		dir := now.Dir()
+		j, err := spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: "run-2", Interval: time.Hour, Gather: new(feed).gather})
+		if err == nil {
+			closeJournal(t, j)
+			break
+		}
+		failed++
+		dir.Close()
+		if open := now.Handles(); len(open) > 0 {
+			t.Errorf("%v, and these are open: %v", err, open)
+		}
+	}
+	if failed < 3 {
+		t.Errorf("it begins although %d operations fail", failed)
+	}
+}
+
+// However often a recovery has failed, the one that succeeds is as if it were
+// the first: when all is delivered, no file stays.
+func TestJournalRecoversAfterFailures(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	fill(t, disk.Dir())
+	retried := 0
+	for failing := 0; ; failing++ {
+		now := disk.Kill()
+		j := openJournal(t, now.Dir(), "run-2", new(feed))
+		ops := now.Ops()
+		tripped := false
+		now.Inject(func(op crashfs.Op) error {
+			if op.N != ops+failing {
+				return nil
+			}
+			tripped = true
+			return syscall.EIO
+		})
+		got, err := j.Recover(t.Context())
+		if errors.Is(err, syscall.EIO) {
+			retried++
+			got, err = j.Recover(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		now.Inject(nil)
+		j.Remove(got.Sealed[0])
+		finishTail(t, j, got.Tails[0])
+		closeJournal(t, j)
+		if left, err := now.Dir().List(); err != nil || len(left) > 0 {
+			t.Errorf("operation %d failed: left %v, %v", failing, left, err)
+		}
+		if !tripped {
+			break
+		}
+	}
+	if retried < 3 {
+		t.Errorf("%d operations failed a recovery", retried)
+	}
+}
+
+// finishTail completes and delivers a tail with one block.
+func finishTail(t *testing.T, j *spool.Journal, tail spool.Tail) {
+	t.Helper()
+	b := tail.Blocks[0]
+	lines, err := b.Lines()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := frame(t, string(lines), day)
+	f.Run, f.Partition, f.Block = b.Run, b.Partition, b.Block
+	if err := j.Append(tail.Segment, f); err != nil {
+		t.Fatal(err)
+	}
+	sealed := make(chan struct{})
+	j.Seal(tail.Segment, func() { close(sealed) })
+	<-sealed
+	j.Remove(tail.Segment)
+}
+
+// What cannot be removed is removed as soon as it can be, also when nobody has
+// anything to commit any more: those who wait for room have nothing.
+func TestJournalRemovesLater(t *testing.T) {
+	t.Parallel()
+	for _, broken := range []crashfs.Call{crashfs.CallRemove, crashfs.CallSyncDir} {
+		synctest.Test(t, func(t *testing.T) {
+			disk := crashfs.New(1)
+			j := openSmall(t, disk, new(feed))
+			seg := segment("run-1", 1)
+			appendFrame(t, j, seg, 1, "{}\n")
+			j.Seal(seg, func() {})
+			if err := j.Commit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			disk.Inject(func(op crashfs.Op) error {
+				if op.Call == broken && op.N > 0 && time.Now().Second() < 20 {
+					return syscall.EIO
+				}
+				return nil
+			})
+			j.Remove(seg)
+			time.Sleep(30 * time.Second)
+			if left, err := disk.Dir().List(); err != nil || len(left) > 0 || j.Bytes() > 0 {
+				t.Errorf("%s failed for 20 seconds: left %v, %v, %d bytes", broken, left, err, j.Bytes())
+			}
+			closeJournal(t, j)
+		})
+	}
+}
+
+// openSmall opens a journal of which each commit fills a file.
+func openSmall(t *testing.T, disk *crashfs.FS, f *feed) *spool.Journal {
+	t.Helper()
+	j, err := spool.NewJournal(spool.JournalSettings{Dir: disk.Dir(), RunID: "run-1", Interval: time.Second, FileSize: 1, Gather: f.gather})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// Files of commits that have failed are removed when they can be, although a
+// file before them is needed; and they are counted while they are there.
+func TestJournalKeepsNoFailedFiles(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		disk := crashfs.New(1)
+		f := &feed{block: 1}
+		j := openSmall(t, disk, f)
+		f.add("{}\n")
+		if err := j.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		before := j.Bytes()
+		disk.Inject(func(op crashfs.Op) error {
+			if op.Call == crashfs.CallSync || op.Call == crashfs.CallRemove {
+				return syscall.EIO
+			}
+			return nil
+		})
+		f.add("{\"n\":1}\n")
+		if err := j.Commit(t.Context()); !errors.Is(err, syscall.EIO) || j.Bytes() <= before {
+			t.Errorf("commit: %v, %d bytes after %d", err, j.Bytes(), before)
+		}
+		time.Sleep(10 * time.Second) // it goes on trying
+		disk.Inject(nil)
+		time.Sleep(2 * time.Second)
+		if left, err := disk.Dir().List(); err != nil || len(left) != 2 || j.Err() != nil {
+			t.Errorf("left %v, %v; Err: %v", left, err, j.Err())
+		}
+		closeJournal(t, j)
+	})
+}
