@@ -166,7 +166,8 @@ type Config struct {
 	CommitInterval time.Duration
 
 	// MaxSpoolBytes bounds the spool's files. Beyond it Track returns
-	// [ErrBufferFull]. Defaults to [DefaultMaxSpoolBytes].
+	// [ErrBufferFull]. Copies of what is damaged come on top, at most a tenth of
+	// it. Defaults to [DefaultMaxSpoolBytes].
 	MaxSpoolBytes int64
 
 	// AllowNetworkSpool allows a SpoolDir on a network file system, whose locks

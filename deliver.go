@@ -43,8 +43,11 @@ func (s *Sink) put(ctx context.Context, seg *spool.Segment) (s3put.Result, error
 	var e *s3put.Error
 	if errors.As(err, &e) && e.Class == s3put.Integrity {
 		// The bytes changed on their way, which a repeat mends, or before.
-		if damage := spool.Verify(s.batcher.spool, seg); damage != nil && !errors.Is(damage, spool.ErrUnread) {
+		if damage := spool.Verify(s.batcher.spool, seg); damage != nil {
 			e.Class, e.Err = s3put.Damaged, fmt.Errorf("%w (%w)", damage, e.Err)
+			if errors.Is(damage, spool.ErrUnread) {
+				e.Class = s3put.Unreadable
+			}
 		}
 	}
 	s.explainEarlier(seg, err)
@@ -158,15 +161,26 @@ func (s *Sink) onDelivered(d upload.Delivery) {
 }
 
 // onDamaged sets an object aside. Only a fault of this machine's memory leads
-// here.
+// here, or of the disk.
 func (s *Sink) onDamaged(r upload.Refusal) {
 	err := newUploadError(r.Segment.Key, r.Attempts, r.Err)
-	s.cfg.Logger.Error("s3sink: an object was damaged before it was sent; its events are lost",
-		slog.String("key", err.Key), slog.Int64("events", r.Segment.Events), slog.Any("error", err.Err))
-	if hook := s.cfg.Hooks.Corrupt; hook != nil {
-		s.hooks.call(func() { hook(Corrupt{Object: objectInfo(r.Segment), Err: err}) })
+	said := []any{slog.String("key", err.Key), slog.Int64("events", r.Segment.Events), slog.Any("error", err.Err)}
+	if s.journal != nil {
+		name, failed := s.journal.SetAside(r.Segment)
+		said = append(said, slog.String("copy_in_spool", name))
+		if failed != nil {
+			said = append(said, slog.Any("copy_failed", failed))
+		}
 	}
+	s.cfg.Logger.Error("s3sink: an object was damaged before it was sent and is set aside; its events are not delivered", said...)
+	s.tellCorrupt(objectInfo(r.Segment), err)
 	s.batcher.settled(r.Segment, quarantined)
+}
+
+func (s *Sink) tellCorrupt(object ObjectInfo, err *UploadError) {
+	if hook := s.cfg.Hooks.Corrupt; hook != nil {
+		s.hooks.call(func() { hook(Corrupt{Object: object, Err: err}) })
+	}
 }
 
 func (s *Sink) onParked(r upload.Refusal) {

@@ -29,10 +29,10 @@ var (
 	// delivered, once. A repeat is another event.
 	ErrOutcomeUnknown = errors.New("s3sink: the event was taken, but may not be on disk")
 
-	// ErrDamaged says that objects did not match their checksums any more and
-	// were set aside: the memory of this machine is at fault. Other objects are
-	// not affected.
-	ErrDamaged = errors.New("s3sink: events were damaged in memory")
+	// ErrDamaged says that objects did not match their checksums any more, or
+	// that the disk could not read them, and that they were set aside: this
+	// machine is at fault. Other objects are not affected.
+	ErrDamaged = errors.New("s3sink: events were damaged in memory or in the spool")
 )
 
 // ConfigError is one setting that New or [Sink.Source] refuses. New reports all

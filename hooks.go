@@ -20,7 +20,7 @@ type Hooks struct {
 	Attempt  func(Attempt)  // an attempt to send one has ended
 	Uploaded func(Uploaded) // S3 has it
 	Parked   func(Parked)   // S3 refuses it until somebody acts
-	Corrupt  func(Corrupt)  // it was damaged in memory and is set aside
+	Corrupt  func(Corrupt)  // it was damaged, in memory or in the spool, and events of it are lost
 
 	CredentialRefresh func(CredentialRefresh) // STS was asked for a session of a role
 }
@@ -73,7 +73,9 @@ type Parked struct {
 	Err    *UploadError
 }
 
-// Corrupt is what the hook of that name is told.
+// Corrupt is what the hook of that name is told. Of an object that an earlier
+// run had closed, Object.Events are those that are lost, and the others go into
+// another object.
 type Corrupt struct {
 	Object ObjectInfo
 	Err    *UploadError

@@ -43,6 +43,8 @@ type Sink struct {
 	stopRecovery  context.CancelFunc
 	unread        atomic.Pointer[SpoolError] // why it does not get on, or nil
 	foreignEvents atomic.Int64
+	spoolDamaged  atomic.Int64 // bytes that recovery has found so
+	spoolTorn     atomic.Int64
 	hooks         *hookRunner
 	keys          keyTemplate
 	runID         func() string

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/s3sink/s3sink/internal/deflate"
+	"github.com/s3sink/s3sink/internal/s3put"
 	"github.com/s3sink/s3sink/internal/spool"
 	"github.com/s3sink/s3sink/internal/vfs"
 )
@@ -64,7 +65,7 @@ func (s *Sink) startSpool(dir vfs.Dir) error {
 	b := s.batcher
 	set := spool.JournalSettings{
 		Dir: dir, RunID: s.runID(), Interval: s.cfg.CommitInterval, Gather: b.gather,
-		FileSize: s.cfg.MaxSpoolBytes / filesInSpool,
+		FileSize: s.cfg.MaxSpoolBytes / filesInSpool, Kept: s.cfg.MaxSpoolBytes / 10,
 	}
 	if s.cfg.Durability == SyncEach {
 		set.Ahead = writeAhead
@@ -101,7 +102,7 @@ func (s *Sink) recover(ctx context.Context) {
 	s.unread.Store(nil)
 	s.tell(found)
 	found.Sealed = slices.DeleteFunc(found.Sealed, s.foreign)
-	found.Tails = slices.DeleteFunc(found.Tails, func(t spool.Tail) bool { return t.Segment != nil && s.foreign(t.Segment) })
+	found.Tails = slices.DeleteFunc(found.Tails, s.foreignTail)
 	s.widen(found)
 	for _, seg := range found.Sealed {
 		s.batcher.recovered(seg)
@@ -149,9 +150,16 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // tell says what is not as it was left.
 func (s *Sink) tell(found *spool.Recovered) {
-	if len(found.Damaged) > 0 || found.Quarantined > 0 {
-		s.cfg.Logger.Error("s3sink: the spool is damaged: what had been brought to the disk is not there",
-			slog.Any("files", found.Damaged), slog.Int64("events_in_damaged_objects", found.Quarantined))
+	s.spoolDamaged.Store(found.DamagedSize)
+	s.spoolTorn.Store(found.Torn)
+	if lost := found.Lost(); len(found.Damaged) > 0 || lost > 0 {
+		said := []any{slog.Any("files", found.Damaged), slog.Int64("bytes", found.DamagedSize),
+			slog.Int64("events_lost_in_objects", lost), slog.Int64("bytes_copied", found.Kept)}
+		if found.Unkept != nil {
+			said = append(said, slog.Any("not_all_copied", found.Unkept))
+		}
+		s.cfg.Logger.Error("s3sink: the spool is damaged: the disk does not hold what had been brought to it; what is whole is delivered, "+
+			"and copies of the rest are in its subdirectory corrupt (docs/spool-format.md); look after the disk", said...)
 	}
 	if len(found.Foreign) > 0 {
 		s.cfg.Logger.Warn("s3sink: files in the spool are of another version; they are left as they are", slog.Any("files", found.Foreign))
@@ -172,6 +180,12 @@ func (s *Sink) foreign(seg *spool.Segment) bool {
 	return true
 }
 
+// foreignTail reports whether something of a tail is for another bucket.
+func (s *Sink) foreignTail(t spool.Tail) bool {
+	return t.Segment != nil && s.foreign(t.Segment) ||
+		slices.ContainsFunc(t.Broken, func(b spool.Broken) bool { return b.Segment.Key != "" && s.foreign(b.Segment) })
+}
+
 // finish completes what is left of a partition of an earlier run. After an
 // error what came before it is complete, and the rest stays in the spool.
 func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
@@ -179,11 +193,22 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 	if err != nil {
 		return err
 	}
-	b, seg := s.batcher, t.Segment
+	b := s.batcher
+	var seg *spool.Segment
+	queued := 0
+	take := func() { // t.Segment, behind what comes before it
+		if seg != nil {
+			b.sealRecovered(seg, s.addOld)
+		}
+		seg, t.Segment = t.Segment, nil
+	}
 	for i := range t.Blocks {
-		f, err := frameOf(e, &t.Blocks[i])
+		if i == t.Ahead && t.Segment != nil {
+			take()
+		}
+		f, err := s.frameOf(e, &t.Blocks[i])
 		for err != nil && !errors.Is(err, io.EOF) && s.cannotRead(ctx, err) { // to skip it would break the order
-			if f, err = frameOf(e, &t.Blocks[i]); err == nil {
+			if f, err = s.frameOf(e, &t.Blocks[i]); err == nil {
 				s.unread.Store(nil)
 			}
 		}
@@ -205,15 +230,52 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 		if failed = b.spool.Append(seg, f); failed != nil {
 			break
 		}
+		if queued += len(f.Payload); len(t.Broken) > 0 && queued > maxSalvaged { // whole objects, not only blocks
+			queued = 0
+			if failed = s.journal.Commit(ctx); failed != nil {
+				break
+			}
+		}
+	}
+	if failed == nil && t.Segment != nil {
+		take()
 	}
 	if seg != nil && seg.Events > 0 {
 		b.sealRecovered(seg, s.addOld)
 	}
+	if failed == nil {
+		s.replaced(t.Broken)
+	}
 	return failed
 }
 
-// frameOf compresses a block that an earlier run had only staged.
-func frameOf(e *deflate.Encoder, left *spool.Leftover) (f spool.Frame, err error) {
+// maxSalvaged is how many bytes of salvaged frames wait for the disk.
+const maxSalvaged = 8 << 20
+
+// replaced gives up segments whose blocks are in others now.
+func (s *Sink) replaced(all []spool.Broken) {
+	for _, broken := range all {
+		s.journal.Remove(broken.Segment)
+		s.batcher.quarantine(broken.Lost)
+		if broken.Lost > 0 && broken.Segment.Key != "" {
+			object := objectInfo(broken.Segment)
+			object.Events = broken.Lost
+			s.tellCorrupt(object, &UploadError{Key: object.Key, Err: spool.ErrDamaged, class: s3put.Damaged})
+		}
+	}
+}
+
+// frameOf compresses a block that an earlier run had only staged, or returns
+// the frame that it has.
+func (s *Sink) frameOf(e *deflate.Encoder, left *spool.Leftover) (f spool.Frame, err error) {
+	f, framed, err := left.Frame()
+	if errors.Is(err, spool.ErrDamaged) {
+		s.batcher.quarantine(f.Events)
+		return spool.Frame{}, nil
+	}
+	if framed || err != nil {
+		return f, err
+	}
 	lines, err := left.Lines()
 	if err != nil || len(lines) == 0 {
 		return f, err

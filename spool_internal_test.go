@@ -25,7 +25,9 @@ import (
 // shelf is a bucket that outlives processes. It loses answers and is busy now
 // and then.
 type shelf struct {
-	t *testing.T
+	t    *testing.T
+	kind bool // it does not
+	shut bool // it is always busy
 
 	mu      sync.Mutex
 	rng     *rand.Rand
@@ -41,7 +43,10 @@ func (s *shelf) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	luck := s.rng.IntN(10)
-	if luck == 0 {
+	if s.kind {
+		luck = 2
+	}
+	if luck == 0 || s.shut {
 		return &http.Response{StatusCode: http.StatusServiceUnavailable, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
 	}
 	key := r.URL.Path
@@ -57,6 +62,15 @@ func (s *shelf) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Header: stored(), Body: http.NoBody, Request: r}, nil
 }
 
+// shelfConfig is that of a sink that writes to the shelf.
+func shelfConfig(bucket *shelf) Config {
+	return Config{
+		Bucket: "shelf", SourceID: "a", Region: "us-east-1", Credentials: AccessKeys("AKIA", "secret", ""),
+		HTTPClient: &http.Client{Transport: bucket}, AWS: &aws.Config{}, Logger: slog.New(slog.DiscardHandler),
+		Durability: SyncInterval, CompressionLevel: 1, MaxObjectAge: 3 * time.Second, MaxObjectEvents: 7,
+	}
+}
+
 // lives runs sinks on one disk that die, and a last one that ends well, and
 // holds the bucket against what Track said.
 func lives(t *testing.T, seed uint64, durability Durability) {
@@ -66,11 +80,7 @@ func lives(t *testing.T, seed uint64, durability Durability) {
 	acked := map[string]bool{}
 	next := map[string]int{}
 	start := func() *Sink {
-		sink, err := New(t.Context(), Config{
-			Bucket: "shelf", SourceID: "a", Region: "us-east-1", Credentials: AccessKeys("AKIA", "secret", ""),
-			HTTPClient: &http.Client{Transport: bucket}, AWS: &aws.Config{}, Logger: slog.New(slog.DiscardHandler),
-			Durability: SyncInterval, CompressionLevel: 1, MaxObjectAge: 3 * time.Second, MaxObjectEvents: 7,
-		})
+		sink, err := New(t.Context(), shelfConfig(bucket))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,32 +143,39 @@ func lives(t *testing.T, seed uint64, durability Durability) {
 	}
 }
 
-func (s *shelf) check(t *testing.T, seed uint64, acked map[string]bool) {
-	seen := map[string]bool{}
-	last := map[byte]int{}
+// lines returns what the objects hold, in the order of their keys.
+func (s *shelf) lines(t *testing.T) (all []string) {
+	t.Helper()
 	for _, key := range sortedKeys(s.objects) {
 		r, err := gzip.NewReader(bytes.NewReader(s.objects[key]))
 		if err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
+			t.Fatal(err)
 		}
 		raw, err := io.ReadAll(r)
 		if err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
+			t.Fatal(err)
 		}
-		for line := range strings.SplitSeq(strings.TrimSuffix(string(raw), "\n"), "\n") {
-			var n int
-			src := line[len(`{"src":"`)]
-			if _, err := fmt.Sscanf(line[len(`{"src":"a",`):], `"n":%d`, &n); err != nil {
-				t.Fatalf("seed %d: line %q: %v", seed, line, err)
-			}
-			if seen[line] {
-				t.Errorf("seed %d: twice: %.40s", seed, line)
-			}
-			if at, ok := last[src]; ok && n < at {
-				t.Errorf("seed %d: %c/%d is behind %d", seed, src, n, at)
-			}
-			seen[line], last[src] = true, n
+		all = append(all, strings.Split(strings.TrimSuffix(string(raw), "\n"), "\n")...)
+	}
+	return all
+}
+
+func (s *shelf) check(t *testing.T, seed uint64, acked map[string]bool) {
+	seen := map[string]bool{}
+	last := map[byte]int{}
+	for _, line := range s.lines(t) {
+		var n int
+		src := line[len(`{"src":"`)]
+		if _, err := fmt.Sscanf(line[len(`{"src":"a",`):], `"n":%d`, &n); err != nil {
+			t.Fatalf("seed %d: line %q: %v", seed, line, err)
 		}
+		if seen[line] {
+			t.Errorf("seed %d: twice: %.40s", seed, line)
+		}
+		if at, ok := last[src]; ok && n < at {
+			t.Errorf("seed %d: %c/%d is behind %d", seed, src, n, at)
+		}
+		seen[line], last[src] = true, n
 	}
 	for line := range acked {
 		if !seen[line] {

@@ -15,7 +15,7 @@ type Stats struct {
 	Recovered   int64 // found in the spool, which earlier runs have left
 	Delivered   int64 // in S3
 	Pending     int64 // in the sink
-	Quarantined int64 // in objects that were found damaged
+	Quarantined int64 // in objects that were damaged, in memory or in the spool
 	Dropped     int64 // given up by Close, or taken by a sink that is Disabled
 
 	Rejected int64 // calls of Track that returned an error; not in Accepted, but for ErrOutcomeUnknown
@@ -38,6 +38,10 @@ type Stats struct {
 	SpoolError error     // why the last commit failed, or nil
 	Synced     time.Time // with a SpoolDir: what was accepted before is on disk, or in S3 already
 	Foreign    int64     // events in the spool for another bucket or prefix; not in Recovered
+
+	// What this run has found in the files of earlier ones.
+	SpoolDamaged int64 // bytes that had been on disk and were damaged
+	SpoolTorn    int64 // bytes of what a crash had cut off; nobody was told that it was on disk
 }
 
 // Stats returns the counts. It looks at every pending block, so it is meant
@@ -50,6 +54,7 @@ func (s *Sink) Stats() Stats {
 	st.MissedHooks = s.hooks.missed.Load()
 	st.Memory, st.MemoryPeak = s.batcher.budget.Used()
 	st.Foreign = s.foreignEvents.Load()
+	st.SpoolDamaged, st.SpoolTorn = s.spoolDamaged.Load(), s.spoolTorn.Load()
 	if s.journal != nil {
 		st.SpoolBytes, st.Synced, st.SpoolError = s.journal.Bytes(), s.journal.Synced(), s.journal.Err()
 	}

@@ -116,6 +116,8 @@ func (c *Client) PutAs(ctx context.Context, creds aws.Credentials, r Request) (R
 }
 
 func (c *Client) put(ctx context.Context, conn *connection, creds aws.Credentials, r Request) (Result, *Error) {
+	body := &body{ReadSeeker: r.Body}
+	r.Body = body
 	out, err := conn.s3.PutObject(ctx, c.input(conn, r), func(o *s3.Options) {
 		o.Credentials = credentials.StaticCredentialsProvider{Value: creds}
 	})
@@ -127,9 +129,12 @@ func (c *Client) put(ctx context.Context, conn *connection, creds aws.Credential
 		return Result{ETag: aws.ToString(out.ETag), VersionID: aws.ToString(out.VersionId)}, nil
 	}
 	e := newError(err)
+	failed := body.err.Load()
 	switch {
 	case conn.createOnly && !r.Replace && e.Status == http.StatusPreconditionFailed && e.named:
 		return Result{Existed: true}, nil
+	case failed != nil:
+		e = &Error{Class: Unreadable, Err: *failed} // whatever came of it
 	case e.Class == Elsewhere:
 		c.follow(conn, e)
 	}

@@ -29,13 +29,16 @@ const (
 	Parked
 	// Integrity: the bytes that arrived are not those that were meant.
 	Integrity
+	// Unreadable: the body could not be read, which says nothing of S3. The
+	// same bytes to the same key after a backoff, and others meanwhile.
+	Unreadable
 	// Damaged: what would be sent is not what was meant. Set it aside. It
-	// is for the caller to find out, after Integrity.
+	// is for the caller to find out, after Integrity or Unreadable.
 	Damaged
 )
 
 func (c Class) String() string {
-	return [...]string{"transient", "refresh", "skew", "elsewhere", "parked", "integrity", "damaged"}[c]
+	return [...]string{"transient", "refresh", "skew", "elsewhere", "parked", "integrity", "unreadable", "damaged"}[c]
 }
 
 // Error is an attempt that did not store the object, or that may have stored

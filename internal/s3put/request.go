@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"io"
 	"maps"
+	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -76,6 +77,21 @@ func (c *Client) input(conn *connection, r Request) *s3.PutObjectInput {
 		in.BucketKeyEnabled = &e.BucketKey
 	}
 	return in
+}
+
+// body remembers why it could not be read: by way of a transport that comes as
+// one of many errors, and perhaps behind the server's answer to half a body.
+type body struct {
+	io.ReadSeeker
+	err atomic.Pointer[error]
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadSeeker.Read(p)
+	if err != nil && err != io.EOF {
+		b.err.Store(&err)
+	}
+	return n, err
 }
 
 func optional(s string) *string {

@@ -44,6 +44,10 @@ type world struct {
 	dieAt    int                    // the life ends within this sync of a file; 0: not so
 	fault    func(crashfs.Op) error // of its operations, or nil
 
+	shut   bool               // the bucket takes nothing
+	maimed bool               // somebody has damaged the disk
+	found  []*spool.Recovered // of a maimed disk
+
 	mu     sync.Mutex
 	bucket map[string][]byte
 	log    []string
@@ -128,13 +132,18 @@ func (w *world) start(t *testing.T) (*life, error) {
 		return nil, err
 	}
 	uploads := rand.New(rand.NewPCG(w.rng.Uint64(), 2))
-	w.disk.Inject(func(op crashfs.Op) error { // an upload during a sync
-		if op.Call == crashfs.CallSync {
-			if uploads.IntN(4) == 0 {
+	w.disk.Inject(func(op crashfs.Op) error {
+		switch op.Call {
+		case crashfs.CallSync:
+			if uploads.IntN(4) == 0 { // an upload during it
 				l.put(t, false)
 			}
 			if w.dieAt--; w.dieAt == 0 {
 				return crashfs.ErrStopped
+			}
+		case crashfs.CallCreate:
+			if uploads.IntN(2) == 0 { // before what is in doubt is written again
+				w.disk.Evict(uploads)
 			}
 		}
 		if w.fault != nil {
@@ -149,7 +158,9 @@ func (w *world) start(t *testing.T) (*life, error) {
 	if err != nil {
 		return l, err
 	}
-	if len(found.Damaged) > 0 || found.Quarantined > 0 || len(found.Foreign) > 0 {
+	if w.found = append(w.found, found); w.maimed {
+		w.note("recovered %+v", found)
+	} else if len(found.Damaged) > 0 || found.Lost() > 0 || len(found.Foreign) > 0 {
 		t.Fatalf("recovery found damage where there is none: %+v\n%s", found, w.history())
 	}
 	w.note("recovered %d sealed, %d tails, torn %d", len(found.Sealed), len(found.Tails), found.Torn)
@@ -185,38 +196,6 @@ func (l *life) newSegment(source string) *spool.Segment {
 	return spool.NewSegment(spool.Header{
 		RunID: l.run, Sequence: l.seq, Bucket: "b", Key: fmt.Sprintf("%08d-%s", l.w.keys, source), Source: source, Day: day, Opened: day,
 	})
-}
-
-// finish completes what is left of a partition.
-func (l *life) finish(t *testing.T, tail spool.Tail) error {
-	seg := tail.Segment
-	for _, b := range tail.Blocks {
-		lines, err := b.Lines()
-		if err != nil {
-			return err
-		}
-		if len(lines) == 0 {
-			continue
-		}
-		f, err := l.e.Frame([][]byte{lines})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if seg != nil && l.w.rng.IntN(3) == 0 { // as if it did not fit
-			l.seal(seg)
-			seg = nil
-		}
-		if seg == nil {
-			seg = l.newSegment(tail.Source)
-		}
-		l.w.note("%s finish: frame block %s/%d of %d in %s", l.run, b.Run, b.Block, b.Partition, seg.Key)
-		l.j.Append(seg, spool.Frame{Frame: f, Events: int64(bytes.Count(lines, []byte("\n"))), First: b.First, Last: b.Last, Run: b.Run, Partition: b.Partition, Block: b.Block})
-	}
-	if seg != nil {
-		l.w.note("%s finish: seal %s", l.run, seg.Key)
-		l.seal(seg)
-	}
-	return nil
 }
 
 func (l *life) seal(seg *spool.Segment) {
@@ -308,7 +287,7 @@ func (l *life) sealOpen(p int) {
 // before the process dies.
 func (l *life) put(t *testing.T, forget bool) bool {
 	l.mu.Lock()
-	if len(l.ready) == 0 {
+	if len(l.ready) == 0 || l.w.shut {
 		l.mu.Unlock()
 		return false
 	}
@@ -381,9 +360,8 @@ func (l *life) drain(t *testing.T) {
 	}
 }
 
-// check holds the bucket against what callers were told.
-func (w *world) check(t *testing.T) {
-	var got [partitions][]int
+// delivered returns what the bucket holds, in the order of its keys.
+func (w *world) delivered(t *testing.T) (got [partitions][]int) {
 	for _, key := range slices.Sorted(maps.Keys(w.bucket)) {
 		r, err := gzip.NewReader(bytes.NewReader(w.bucket[key]))
 		if err != nil {
@@ -401,6 +379,12 @@ func (w *world) check(t *testing.T) {
 			got[p] = append(got[p], n)
 		}
 	}
+	return got
+}
+
+// check holds the bucket against what callers were told.
+func (w *world) check(t *testing.T) {
+	got := w.delivered(t)
 	for p := range partitions {
 		seen := map[int]bool{}
 		for i, n := range got[p] {

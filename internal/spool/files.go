@@ -108,13 +108,13 @@ func (fs *files) reserve(f *file, group int64) {
 // create makes the next file. It begins with what is known of files whose sync
 // has failed.
 func (fs *files) create() (*file, error) {
-	var random [8]byte
+	var random [4]byte
 	rand.Read(random[:])
 	fs.last++
 	f := &file{
-		name:   fmt.Sprintf(nameFormat, fs.last, hex.EncodeToString(random[:4])),
+		name:   fmt.Sprintf(nameFormat, fs.last, hex.EncodeToString(random[:])),
 		number: fs.last,
-		salt:   binary.LittleEndian.Uint32(random[4:]),
+		salt:   binary.LittleEndian.Uint32(random[:]),
 	}
 	fs.all = append(fs.all, f)
 	created, err := fs.dir.Create(f.name)

@@ -33,6 +33,7 @@ type JournalSettings struct {
 	Interval time.Duration // between commits that nobody waits for
 	FileSize int64         // when a file is full, at most 64 MiB; 0: that
 	Ahead    int64         // bytes that are reserved for commits that somebody waits for
+	Kept     int64         // bytes of copies of what is damaged; 0: 64 MiB
 
 	// Gather returns what a crash would lose otherwise: the lines that were
 	// not in a stage yet of every block without a frame. It may leave out
@@ -85,6 +86,10 @@ type Journal struct {
 	run      string        // sorts behind those of earlier runs
 	old      []*file       // of earlier runs, for Recover
 	suspects []doubtRecord // which of them may not be on disk
+	tries    int           // calls of Recover
+	moved    []extent      // records that Recover has written again
+
+	keeping sync.Mutex // of who writes copies of what is damaged
 
 	// Of who has the turn.
 	files *files // but for reading

@@ -181,15 +181,16 @@ func TestJournalLeavesForeignFiles(t *testing.T) {
 	later := slices.Clone(bytesOf)
 	later[8] = 2 // version, with its checksum made right
 	spool.FixHeader(later)
+	disk.Put("0000000000000000-00000000.journal", 0, later)
 	disk.Put("0000000000000009-00000000.journal", 0, later)
 	disk.Put("notes.txt", 0, []byte("mine"))
 	j := openJournal(t, disk.Dir(), "run-2", new(feed))
 	got, err := j.Recover(t.Context())
-	if err != nil || len(got.Foreign) != 1 || len(got.Sealed) != 1 {
+	if err != nil || len(got.Foreign) != 2 || len(got.Sealed) != 1 {
 		t.Fatalf("recovered %+v, %v", got, err)
 	}
 	closeJournal(t, j)
-	for name, want := range map[string][]byte{"0000000000000009-00000000.journal": later, "notes.txt": []byte("mine")} {
+	for name, want := range map[string][]byte{"0000000000000000-00000000.journal": later, "0000000000000009-00000000.journal": later, "notes.txt": []byte("mine")} {
 		if is, ok := disk.ReadFile(name); !ok || !bytes.Equal(is, want) {
 			t.Errorf("%s has changed", name)
 		}
@@ -325,6 +326,16 @@ func FuzzRecover(f *testing.F) {
 		for _, seg := range got.Sealed {
 			if err := spool.Verify(j, seg); err != nil {
 				t.Skip(err) // its checksums were made right by the fuzzer
+			}
+		}
+		for _, tail := range got.Tails {
+			for _, left := range tail.Blocks {
+				if _, _, err := left.Frame(); err != nil && !errors.Is(err, spool.ErrDamaged) {
+					t.Fatal(err)
+				}
+				if lines, err := left.Lines(); err != nil || len(lines) > len(b) {
+					t.Fatalf("%d bytes of lines in %d, %v", len(lines), len(b), err)
+				}
 			}
 		}
 		closeJournal(t, j)

@@ -3,9 +3,12 @@ package spool
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"sort"
+	"syscall"
 
 	"github.com/s3sink/s3sink/internal/deflate"
+	"github.com/s3sink/s3sink/internal/vfs"
 )
 
 // extent is a stretch of a journal file: the payload of a frame.
@@ -34,6 +37,22 @@ type diskObject struct {
 	starts  []int64 // of the extents, in the object
 	end     int64   // of the last one
 	trailer []byte
+}
+
+// ReadError says that the disk has not given the bytes of an object.
+type ReadError struct{ Err error }
+
+func (e *ReadError) Error() string { return "read the spool: " + e.Err.Error() }
+func (e *ReadError) Unwrap() error { return e.Err }
+
+// Lost reports whether they are gone, so that to ask again will hardly help: the
+// medium is bad, or somebody has cut or removed the file. Anything else, such as
+// too many open files, passes.
+func (e *ReadError) Lost() bool { return isLost(e.Err) }
+
+func isLost(err error) bool {
+	return errors.Is(err, syscall.EIO) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, fs.ErrNotExist) || errors.Is(err, vfs.ErrNotRegular)
 }
 
 // ReadAt implements [io.ReaderAt].
@@ -72,5 +91,5 @@ func (o *diskObject) readPart(p []byte, off int64) (int, error) {
 	if err == nil || err == io.EOF {
 		err = io.ErrUnexpectedEOF // the file was cut
 	}
-	return n, err
+	return n, &ReadError{err}
 }

@@ -14,7 +14,7 @@ import (
 //
 //	0   8  "S3SINKJ\n"
 //	8   4  version, 1
-//	12  4  salt, random
+//	12  4  salt, random; the name has it too
 //	16  8  number of the file: files are read in this order
 //	24  8  when it was made, Unix milliseconds
 //	32  4  CRC-32C of the 32 bytes before

@@ -4,8 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,17 +20,40 @@ type Recovered struct {
 
 	Torn        int64    // bytes at the ends of files that no commit had covered
 	Damaged     []string // files that do not hold what had been brought to the disk
-	Quarantined int64    // events of sealed segments that were damaged so
+	DamagedSize int64    // bytes of them
+	Kept        int64    // bytes of copies of those, and of what cannot be delivered
+	Unkept      error    // why there is no copy of some, or nil
+	Quarantined int64    // events of sealed segments of which nothing can be delivered
 	Foreign     []string // files of another version, left as they are
 }
 
+// Lost returns how many events cannot be delivered, as far as seals tell.
+func (r *Recovered) Lost() int64 {
+	n := r.Quarantined
+	for _, t := range r.Tails {
+		for _, b := range t.Broken {
+			n += b.Lost
+		}
+	}
+	return n
+}
+
 // Tail is what is left of a partition of an earlier run: perhaps a segment that
-// is not sealed, and perhaps blocks behind it that have no frames.
+// is not sealed, and perhaps blocks that have no frames, or none that counts.
 type Tail struct {
 	Segment *Segment // or nil
 	Source  string
 	Day     time.Time
 	Blocks  []Leftover
+	Ahead   int      // so many of them come before the segment
+	Broken  []Broken // to remove once the blocks are in other segments
+}
+
+// Broken is a segment that damage has made holes into, or perhaps has cut. What
+// is left of it goes into another one, because its key may be taken.
+type Broken struct {
+	Segment *Segment
+	Lost    int64 // events that are missing, as far as its seal tells
 }
 
 // recovery is what one scan of all files finds.
@@ -39,9 +66,14 @@ type recovery struct {
 	doubts   map[uint64]int64 // what is certain of a file whose sync failed
 	suspect  map[uint64]bool  // files of which nobody knows
 	doubtful []doubtful       // in order
+	holes    []hole           // in order
+	again    bool             // what is applied was written by this run
+	blind    bool             // what cannot be read is damaged
+	changed  atomic.Bool      // a doubtful record is not any more what it was
 
 	needSegments map[segmentID][]*file
 	needBlocks   map[blockID][]*file
+	homes        map[blockID]home // by partition; made when a frame needs one
 }
 
 type oldSegment struct {
@@ -55,6 +87,7 @@ type oldSegment struct {
 type oldFrame struct {
 	frame Frame // less its payload
 	at    extent
+	block blockID
 }
 
 type oldBlock struct {
@@ -62,39 +95,60 @@ type oldBlock struct {
 	last   time.Time
 	pieces []piece
 	framed bool
+
+	segment segmentID // that has its frame; the last one, if damage has it in two
 }
 
 // doubtful is a record that can be read, but may not be on disk.
 type doubtful struct {
 	kind    recordType
 	body    extent
+	crc     uint32 // of the body, with the salt of its file
 	segment segmentID
 	block   blockID
 	index   uint64 // of a frame in its segment, or of a stage's piece in its block
 	payload int64  // bytes at the end of the body
 }
 
+// patience is how often recovery is tried before what cannot be read counts as
+// damaged, and before it goes on without copies of that.
+const patience = 30
+
+var errChanging = errors.New("spool: its files read differently each time")
+
 // Recover reads what earlier runs have left in the directory. It is called
-// once; everything but Append may go on meanwhile. When it returns nil, all
+// until it returns nil; everything but Append may go on meanwhile. Then all
 // that it has found is on disk for certain. It can be cut off anywhere, also
 // by a crash, and be made again. Nothing is inflated.
 func (j *Journal) Recover(ctx context.Context) (*Recovered, error) {
-	r := &recovery{
-		j: j, old: j.old,
-		suspect:  map[uint64]bool{},
-		segments: map[segmentID]*oldSegment{}, blocks: map[blockID]*oldBlock{}, doubts: map[uint64]int64{},
-		needSegments: map[segmentID][]*file{}, needBlocks: map[blockID][]*file{},
+	j.tries++
+	for range patience {
+		r := &recovery{
+			j: j, old: j.old, blind: j.tries > patience,
+			suspect:  map[uint64]bool{},
+			segments: map[segmentID]*oldSegment{}, blocks: map[blockID]*oldBlock{}, doubts: map[uint64]int64{},
+			needSegments: map[segmentID][]*file{}, needBlocks: map[blockID][]*file{},
+		}
+		if err := r.run(ctx); err != nil {
+			return nil, err
+		}
+		if !r.changed.Load() {
+			r.collect()
+			return &r.found, nil
+		}
 	}
-	for _, d := range j.suspects {
+	return nil, errChanging
+}
+
+func (r *recovery) run(ctx context.Context) error {
+	for _, d := range r.j.suspects {
 		r.suspect[d.file] = true
 	}
 	for _, f := range r.old {
 		f.needs = 0 // an earlier try has counted
-	}
-	for _, f := range r.old {
-		doubts, _, err := j.files.readDoubts(f)
+		doubts, _, err := r.j.files.readDoubts(f, r.blind)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, d := range doubts {
 			r.doubts[d.file] = d.durable
@@ -102,20 +156,43 @@ func (j *Journal) Recover(ctx context.Context) (*Recovered, error) {
 	}
 	for _, f := range r.old {
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 		if err := r.scan(f); err != nil {
-			return nil, err
+			return err
 		}
 	}
+	if err := r.rescan(); err != nil {
+		return err
+	}
+	if err := r.preserve(); err != nil {
+		return err
+	}
 	if err := r.sync(); err != nil {
-		return nil, err
+		return err
 	}
-	if err := r.rewrite(ctx); err != nil {
-		return nil, err
+	return r.rewrite(ctx)
+}
+
+// rescan takes into account what an earlier try has written again: some of it
+// may not be there any more where it was.
+func (r *recovery) rescan() error {
+	r.again = true
+	certain := len(r.doubtful)
+	for _, at := range r.j.moved {
+		rec, err := r.j.files.window(at.file, at.offset+at.size, false).record(at.offset)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // nobody needed it any more
+		}
+		if err == nil {
+			err = r.apply(rec)
+		}
+		if err != nil {
+			return fmt.Errorf("read what was written again: %w", err)
+		}
 	}
-	r.collect()
-	return &r.found, nil
+	r.doubtful = r.doubtful[:certain]
+	return nil
 }
 
 // sync brings the files that were read, and their names, to the disk: what
@@ -123,6 +200,9 @@ func (j *Journal) Recover(ctx context.Context) (*Recovered, error) {
 func (r *recovery) sync() error {
 	for _, f := range r.old {
 		h, err := r.j.files.acquire(f)
+		if r.blind && err != nil && isLost(err) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -143,21 +223,29 @@ func (r *recovery) rewrite(ctx context.Context) error {
 		if !r.counts(d) {
 			continue
 		}
+		whole := false
 		r.j.enqueue(entry{
 			bytes: d.body.size,
-			write: func(w *writer) error { return r.copy(w, d.kind, d.body) },
-			wrote: func(to *file, end int64) { r.moved(d, to, end) },
+			write: func(w *writer) error {
+				if whole = !r.changed.Load() && r.copy(w, d); !whole {
+					r.changed.Store(true)
+				}
+				return nil
+			},
+			wrote: func(to *file, end int64) {
+				if whole {
+					r.moved(d, to, end)
+				}
+			},
 		})
 	}
-	files := r.j.files
 	done := make(chan struct{})
 	r.j.enqueue(entry{
 		write: func(*writer) error { return nil },
 		then: func() {
-			files.all, files.adopted = append(r.old, files.all...), true
-			adopt(files.segments, r.needSegments)
-			adopt(files.blocks, r.needBlocks)
-			r.settle()
+			if !r.changed.Load() {
+				r.adopt()
+			}
 			close(done)
 		},
 	})
@@ -167,11 +255,20 @@ func (r *recovery) rewrite(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	if len(r.old) > 0 { // the next file says what is certain of the old ones
+	if len(r.old) > 0 && !r.changed.Load() { // the next file says what is certain of the old ones
 		r.j.enqueue(entry{write: func(*writer) error { return nil }})
 		r.j.nudge()
 	}
 	return nil
+}
+
+// adopt takes the old files over, and who needs them. They are counted already.
+func (r *recovery) adopt() {
+	files := r.j.files
+	files.all, files.adopted = append(r.old, files.all...), true
+	adopt(files.segments, r.needSegments)
+	adopt(files.blocks, r.needBlocks)
+	r.settle()
 }
 
 // settle notes what is certain now. A file of which nothing was certain is not
@@ -213,26 +310,32 @@ func (r *recovery) counts(d doubtful) bool {
 	return true
 }
 
-// adopt takes over who needs which file. They are counted already.
 func adopt[K comparable](owners, old map[K][]*file) {
 	for id, files := range old {
 		owners[id] = append(owners[id], files...)
 	}
 }
 
-func (r *recovery) copy(w *writer, kind recordType, body extent) error {
-	w.begin(kind)
+// copy writes a record again, unless it is not any more what it was: the kernel
+// drops a page that it could not write when it likes, and what is read then is
+// older. Then it is as if the record and those behind it had not been there, and
+// nothing may count on them.
+func (r *recovery) copy(w *writer, d doubtful) (whole bool) {
+	w.begin(d.kind)
 	at := len(w.buf)
-	w.buf = append(w.buf, make([]byte, body.size)...)
-	if _, err := r.j.files.readAt(body.file, w.buf[at:], body.offset); err != nil {
-		return err
+	w.buf = append(w.buf, make([]byte, d.body.size)...)
+	_, err := r.j.files.readAt(d.body.file, w.buf[at:], d.body.offset)
+	if err != nil || crc32.Update(d.body.file.salt, castagnoli, w.buf[at:]) != d.crc {
+		w.buf = w.buf[:w.head]
+		return false
 	}
 	w.end()
-	return nil
+	return true
 }
 
 // moved notes where a record is now.
 func (r *recovery) moved(d doubtful, to *file, end int64) {
+	r.j.moved = append(r.j.moved, extent{to, end - d.body.size - recordHeadSize, d.body.size + recordHeadSize})
 	now := extent{to, end - d.payload, d.payload}
 	switch d.kind {
 	case recordStage:
@@ -240,7 +343,9 @@ func (r *recovery) moved(d doubtful, to *file, end int64) {
 		need(r.j.files.blocks, d.block, to)
 	case recordFrame:
 		s := r.segments[d.segment]
-		s.frames[d.index] = oldFrame{s.frames[d.index].frame, now}
+		f := s.frames[d.index]
+		f.at = now
+		s.frames[d.index] = f
 		need(r.j.files.segments, d.segment, to)
 	case recordSeal:
 		need(r.j.files.segments, d.segment, to)
@@ -257,17 +362,19 @@ func (r *recovery) collect() {
 		}
 		return tails[id]
 	}
-	for _, s := range r.segments {
+	for _, id := range slices.SortedFunc(maps.Keys(r.segments), compareSegments) {
+		s := r.segments[id]
 		s.join()
 		switch {
 		case s.delivered:
-		case s.seal == nil && s.seg.Events > 0:
+		case r.moving(s):
+			r.salvage(s, tail)
+		case s.seal == nil && s.seg.Events > 0 && r.open(s) && tail(s.partition, s.seg.Source, s.seg.Day).Segment == nil:
 			tail(s.partition, s.seg.Source, s.seg.Day).Segment = s.seg
 		case s.seal != nil && s.whole():
 			r.found.Sealed = append(r.found.Sealed, s.seg)
-		case s.seal != nil:
-			r.found.Quarantined += s.seal.events
-			r.j.Remove(s.seg)
+		default:
+			r.salvage(s, tail)
 		}
 	}
 	for id, b := range r.blocks {
@@ -290,6 +397,7 @@ func (r *recovery) collect() {
 	for _, id := range order {
 		t := tails[id]
 		slices.SortFunc(t.Blocks, func(a, b Leftover) int { return cmp.Compare(a.Block, b.Block) })
+		t.Ahead = r.ahead(t)
 		r.found.Tails = append(r.found.Tails, *t)
 	}
 	slices.SortFunc(r.found.Sealed, func(a, b *Segment) int {
@@ -317,63 +425,4 @@ func (s *oldSegment) whole() bool {
 	}
 	s.seg.seal()
 	return s.seg.Size() == s.seal.size && s.seg.CRC32() == s.seal.crc
-}
-
-var errHole = errors.New("spool: a block has a hole")
-
-// Leftover is a block of an earlier run without a frame.
-type Leftover struct {
-	Run              string
-	Partition, Block uint64
-	First, Last      time.Time // received
-
-	files  *files
-	pieces []piece // from offset 0 on, without holes
-}
-
-// piece is the lines of a stage.
-type piece struct {
-	at     extent
-	offset int64 // in the block
-}
-
-// leftover returns what there is of a block from its beginning, or nil.
-func (b *oldBlock) leftover(id blockID, fs *files) *Leftover {
-	slices.SortStableFunc(b.pieces, func(x, y piece) int { return cmp.Compare(x.offset, y.offset) })
-	l := &Leftover{
-		Run: id.run, Partition: id.partition, Block: id.block,
-		First: b.stage.first, Last: b.last, files: fs,
-	}
-	var have int64
-	for _, p := range b.pieces {
-		if p.offset == have && p.at.size > 0 { // else it is a copy of what is there, or behind a hole
-			l.pieces = append(l.pieces, p)
-			have += p.at.size
-		}
-	}
-	if have == 0 {
-		return nil
-	}
-	return l
-}
-
-// Lines reads the block's lines into memory: whole ones, because a crash may
-// have come within one that was too long for a record.
-func (l *Leftover) Lines() ([]byte, error) {
-	var lines []byte
-	for _, p := range l.pieces {
-		if p.offset != int64(len(lines)) {
-			return nil, errHole
-		}
-		lines = append(lines, make([]byte, p.at.size)...)
-		if _, err := l.files.readAt(p.at.file, lines[p.offset:], p.at.offset); err != nil {
-			return nil, err
-		}
-	}
-	for n := len(lines); n > 0; n-- {
-		if lines[n-1] == '\n' {
-			return lines[:n], nil
-		}
-	}
-	return nil, nil
 }

@@ -1,11 +1,10 @@
 package spool
 
 import (
-	"bufio"
 	"cmp"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
-	"hash/crc32"
-	"io"
 	"regexp"
 	"slices"
 	"strconv"
@@ -13,7 +12,7 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-var journalName = regexp.MustCompile(`^([0-9a-f]{16})-[0-9a-f]{8}\.journal$`)
+var journalName = regexp.MustCompile(`^([0-9a-f]{16})-([0-9a-f]{8})\.journal$`)
 
 // listFiles returns the journal files of a directory, oldest first. Whatever
 // else is in it is not ours to touch.
@@ -38,101 +37,42 @@ func listFiles(dir vfs.Dir) ([]*file, error) {
 	return all, nil
 }
 
-// maxPrefix is more than any body has before its lines or its payload: keys,
-// names and types are bounded.
-const maxPrefix = 16 << 10
-
-// record is one record as a scan sees it.
-type record struct {
-	recordHead
-	offset int64  // of its head
-	prefix []byte // of the body
-	body   extent
-}
-
-// records calls visit for each record of f, up to the first that is not whole,
-// and returns where that is. It reads in order and keeps little.
-func (fs *files) records(f *file, from int64, visit func(record) error) (int64, error) {
-	in := bufio.NewReaderSize(io.NewSectionReader(readerAt{fs, f}, from, f.size-from), 256<<10)
-	prefix := make([]byte, maxPrefix)
-	head := make([]byte, recordHeadSize)
-	for off := from; ; {
-		if _, err := io.ReadFull(in, head); err != nil {
-			return off, notWhole(err)
-		}
-		h, err := decodeRecordHead(head, f.salt)
-		if err != nil || h.length > f.size-off-recordHeadSize {
-			return off, nil
-		}
-		r := record{recordHead: h, offset: off, prefix: prefix[:min(h.length, maxPrefix)], body: extent{f, off + recordHeadSize, h.length}}
-		if _, err := io.ReadFull(in, r.prefix); err != nil {
-			return off, notWhole(err)
-		}
-		sum := &checksum{crc32.Update(f.salt, castagnoli, r.prefix)}
-		if _, err := io.CopyN(sum, in, h.length-int64(len(r.prefix))); err != nil {
-			return off, notWhole(err)
-		}
-		if sum.crc != h.bodyCRC {
-			return off, nil
-		}
-		if err := visit(r); errors.Is(err, errBad) {
-			return off, nil
-		} else if err != nil {
-			return off, err
-		}
-		off += recordHeadSize + h.length
-	}
-}
-
-// notWhole is nil for the end of a file, where a record may break off.
-func notWhole(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil
-	}
-	return err
-}
-
-type checksum struct{ crc uint32 }
-
-func (c *checksum) Write(p []byte) (int, error) {
-	c.crc = crc32.Update(c.crc, castagnoli, p)
-	return len(p), nil
-}
-
-type readerAt struct {
-	fs *files
-	f  *file
-}
-
-func (r readerAt) ReadAt(p []byte, off int64) (int, error) { return r.fs.readAt(r.f, p, off) }
-
 // readHeader reads what a file begins with. A file that has no whole header
-// holds nothing.
-func (fs *files) readHeader(f *file) error {
-	b := make([]byte, fileHeaderSize)
-	n, err := fs.readAt(f, b, 0)
-	if err := notWhole(err); err != nil {
+// holds nothing, unless damage took it.
+func (fs *files) readHeader(f *file, w *window) error {
+	b, err := w.from(0, fileHeaderSize)
+	if err != nil {
 		return err
 	}
-	h, err := decodeFileHeader(b[:n])
+	h, err := decodeFileHeader(b)
 	if err == nil && h.number != f.number {
-		return errBad // somebody has renamed it
+		err = errBad // somebody has renamed it
 	}
 	f.salt = h.salt
+	if errors.Is(err, errBad) {
+		f.salt = saltOf(f.name)
+	}
 	return err
+}
+
+// saltOf returns the salt of a file whose header is lost.
+func saltOf(name string) uint32 {
+	random, _ := hex.DecodeString(journalName.FindStringSubmatch(name)[2])
+	return binary.LittleEndian.Uint32(random)
 }
 
 // readDoubts reads what a file says of earlier ones, and reports whether that
 // is all that it had to say: a group follows.
-func (fs *files) readDoubts(f *file) (doubts []doubtRecord, whole bool, err error) {
-	err = fs.readHeader(f)
+func (fs *files) readDoubts(f *file, blind bool) (doubts []doubtRecord, whole bool, err error) {
+	w := fs.window(f, f.size, blind)
+	err = fs.readHeader(f, w)
 	if errors.As(err, new(errVersion)) || errors.Is(err, errBad) {
 		return nil, false, nil // scan says so
 	}
 	if err != nil {
 		return nil, false, err
 	}
-	_, err = fs.records(f, fileHeaderSize, func(rec record) error {
+	_, err = w.records(fileHeaderSize, func(rec record) error {
 		if rec.kind != recordDoubt {
 			whole = rec.kind == recordGroup
 			return errBad // they come first
@@ -150,7 +90,7 @@ func (fs *files) suspects(old []*file) ([]doubtRecord, error) {
 	var all []doubtRecord
 	for i := len(old) - 1; i >= 0; i-- {
 		all = append(all, doubtRecord{file: old[i].number})
-		_, whole, err := fs.readDoubts(old[i])
+		_, whole, err := fs.readDoubts(old[i], true) // what cannot be read is suspect
 		if err != nil {
 			return nil, err
 		}
@@ -162,69 +102,72 @@ func (fs *files) suspects(old []*file) ([]doubtRecord, error) {
 }
 
 // scan reads one file. In the last one, and in one whose sync has failed, only
-// what a commit is known to have covered is certain to be on disk.
+// what a commit is known to have covered is certain to be on disk. There a bad
+// record is damage, and what is behind it counts; elsewhere it is where a crash
+// came, and nothing behind it counts.
 func (r *recovery) scan(f *file) error {
-	err := r.j.files.readHeader(f)
-	last := r.suspect[f.number]
-	certain, inDoubt := r.doubts[f.number]
-	switch {
+	w := r.j.files.window(f, f.size, r.blind)
+	headless := false
+	switch err := r.j.files.readHeader(f, w); {
 	case errors.As(err, new(errVersion)):
 		r.found.Foreign = append(r.found.Foreign, f.name)
 		f.needs++ // for ever
 		return nil
-	case errors.Is(err, errBad) && (last || inDoubt):
-		r.found.Torn += f.size
-		return nil
 	case errors.Is(err, errBad):
-		r.damaged(f)
-		return nil
+		headless = true
 	case err != nil:
 		return err
 	}
-	end, err := r.j.files.records(f, fileHeaderSize, func(rec record) error {
-		if rec.kind == recordGroup && last && !inDoubt {
+	certain, open := r.doubts[f.number]
+	open = open || r.suspect[f.number] // its own groups say what is certain, too
+	if !open {
+		certain = f.size
+	}
+	visit := func(rec record) error {
+		if rec.kind == recordGroup && open {
 			durable, err := decodeGroup(rec.prefix)
 			certain = max(certain, durable)
 			return err
 		}
 		return r.apply(rec)
-	})
-	if err != nil {
-		return err
 	}
-	if !last && !inDoubt {
-		certain = f.size
+	var err error
+	end, next := int64(0), int64(fileHeaderSize)
+	for first := true; ; first = false {
+		if !first || !headless {
+			end, err = w.records(next, visit)
+		}
+		if err == nil && first && open {
+			var behind int64
+			behind, err = w.durable(end)
+			certain = max(certain, behind)
+		}
+		if err != nil {
+			return err
+		}
+		if end >= min(certain, f.size) {
+			break
+		}
+		if next, err = w.next(end + 1); err != nil {
+			return err
+		}
+		r.hole(f, end, min(next, certain))
+		if end = min(next, certain); next > certain {
+			break
+		}
+	}
+	if end < certain { // it was cut off
+		r.hole(f, end, end)
 	}
 	f.durable = certain
 	r.doubtful = slices.DeleteFunc(r.doubtful, func(d doubtful) bool { return d.body.file == f && d.body.offset+d.body.size <= certain })
-	switch {
-	case end < certain:
+	used, err := w.used(min(end, f.size))
+	r.found.Torn += max(0, used-end)
+	if w.unread {
 		r.damaged(f)
-	case end < f.size:
-		torn, err := r.j.files.used(f, end)
-		r.found.Torn += torn
-		return err
 	}
-	return nil
+	return err
 }
-
-// used returns how long a file is from an offset on, less the zeros at its end:
-// they were reserved and never needed.
-func (fs *files) used(f *file, from int64) (n int64, err error) {
-	in := bufio.NewReaderSize(io.NewSectionReader(readerAt{fs, f}, from, f.size-from), 256<<10)
-	for i := int64(1); ; i++ {
-		b, err := in.ReadByte()
-		if err != nil {
-			return n, notWhole(err)
-		}
-		if b != 0 {
-			n = i
-		}
-	}
-}
-
-// damaged notes a file that has lost what was on the disk.
-func (r *recovery) damaged(f *file) { r.found.Damaged = append(r.found.Damaged, f.name) }
 
 // apply takes one record into account. Records that are there twice are known
 // by what they are.
@@ -240,9 +183,9 @@ func (r *recovery) apply(rec record) error {
 			old := r.segment(s.segmentID)
 			old.seal = &s
 			if !old.delivered {
-				need(r.needSegments, s.segmentID, rec.body.file)
+				r.need(rec.body.file, s.segmentID)
 			}
-			r.doubtful = append(r.doubtful, doubtful{kind: rec.kind, body: rec.body, segment: s.segmentID})
+			r.doubtful = append(r.doubtful, doubtful{kind: rec.kind, body: rec.body, crc: rec.bodyCRC, segment: s.segmentID})
 		}
 		return err
 	case recordDelivered:
@@ -250,7 +193,7 @@ func (r *recovery) apply(rec record) error {
 		if err == nil {
 			r.segment(d.segmentID).delivered = true
 			done(r.needSegments, d.segmentID)
-			r.doubtful = append(r.doubtful, doubtful{kind: rec.kind, body: rec.body, segment: d.segmentID})
+			r.doubtful = append(r.doubtful, doubtful{kind: rec.kind, body: rec.body, crc: rec.bodyCRC, segment: d.segmentID})
 		}
 		return err
 	case recordGroup, recordDoubt:
@@ -266,6 +209,14 @@ func (r *recovery) segment(id segmentID) *oldSegment {
 		r.segments[id] = s
 	}
 	return s
+}
+
+// need notes that a file holds something of a segment; one of this run is known
+// to.
+func (r *recovery) need(f *file, id segmentID) {
+	if !r.again {
+		need(r.needSegments, id, f)
+	}
 }
 
 func (r *recovery) stage(rec record) error {
@@ -285,10 +236,10 @@ func (r *recovery) stage(rec record) error {
 		b.last = s.last
 	}
 	b.pieces = append(b.pieces, piece{at: extent{rec.body.file, rec.body.offset + rec.length - size, size}, offset: s.offset})
-	if !b.framed {
+	if !b.framed && !r.again {
 		need(r.needBlocks, s.blockID, rec.body.file)
 	}
-	r.doubtful = append(r.doubtful, doubtful{kind: rec.kind, body: rec.body, block: s.blockID, index: uint64(len(b.pieces) - 1), payload: size})
+	r.doubtful = append(r.doubtful, doubtful{kind: rec.kind, body: rec.body, crc: rec.bodyCRC, block: s.blockID, index: uint64(len(b.pieces) - 1), payload: size})
 	return nil
 }
 
@@ -310,12 +261,15 @@ func (r *recovery) frame(rec record) error {
 		s.seg.Header = *f.header
 		s.partition = blockID{run: f.block.run, partition: f.block.partition}
 	}
+	if _, known := s.frames[f.index]; !known {
+		b.segment = f.segmentID
+	}
 	// Of one that is written twice the later is on disk. They may come in any
 	// order: only what was in doubt is written again.
-	s.frames[f.index] = oldFrame{f.frame, extent{rec.body.file, rec.body.offset + rec.length - size, size}}
+	s.frames[f.index] = oldFrame{f.frame, extent{rec.body.file, rec.body.offset + rec.length - size, size}, f.block}
 	if !s.delivered {
-		need(r.needSegments, f.segmentID, rec.body.file)
+		r.need(rec.body.file, f.segmentID)
 	}
-	r.doubtful = append(r.doubtful, doubtful{kind: rec.kind, body: rec.body, segment: f.segmentID, block: f.block, index: f.index, payload: size})
+	r.doubtful = append(r.doubtful, doubtful{kind: rec.kind, body: rec.body, crc: rec.bodyCRC, segment: f.segmentID, block: f.block, index: f.index, payload: size})
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/s3sink/s3sink/internal/s3put"
+	"github.com/s3sink/s3sink/internal/spool"
 )
 
 const (
@@ -16,6 +17,11 @@ const (
 	// baseTimeout is what an attempt gets for everything but its bytes:
 	// credentials, connection, and the server's own time.
 	baseTimeout = 30 * time.Second
+
+	// minUnread is how many attempts a segment gets that the disk has lost, and
+	// unreadFor how long they go on: a disk may come back.
+	minUnread = 5
+	unreadFor = 5 * time.Minute
 )
 
 func attemptTimeout(size, minRate int64) time.Duration {
@@ -60,8 +66,16 @@ func (u *Uploader) settle(it *item, refusal *s3put.Error) *Refusal {
 	}
 	switch refusal.Class {
 	case s3put.Transient, s3put.Integrity:
-		u.failedLocked(it)
+		u.delayLocked(it)
+		u.slowLocked(it)
 		return nil
+	case s3put.Unreadable:
+		if !it.lost(refusal) {
+			u.delayLocked(it) // alone: S3 is not at fault
+			return nil
+		}
+		refusal.Class = s3put.Damaged
+		fallthrough
 	case s3put.Damaged:
 		if len(u.parked) == 0 { // it was what the bucket refused
 			u.refusals, u.why = [2]int{}, nil
@@ -101,15 +115,34 @@ func (u *Uploader) succeededLocked(it *item) {
 	}
 }
 
-// failedLocked backs off twice: the segment by its own failures, and
-// everything by the failures in a row, so that an outage costs one small probe
-// at a time and one odd segment does not hold up the others.
-func (u *Uploader) failedLocked(it *item) {
-	now := time.Now()
+// lost reports whether the disk has so often failed to read a segment that it
+// will not do so any more. An attempt that came before its time, because
+// somebody was in a hurry, is no further proof.
+func (it *item) lost(refusal *s3put.Error) bool {
+	var read *spool.ReadError
+	if !errors.As(refusal, &read) || !read.Lost() || it.started.Before(it.notBefore) {
+		return false
+	}
+	if it.unread == 0 {
+		it.unreadSince = time.Now()
+	}
+	it.unread++
+	return it.unread >= minUnread && time.Since(it.unreadSince) >= unreadFor
+}
+
+// delayLocked has a segment back off by its own failures. When S3 is at fault
+// slowLocked has everything back off by the failures in a row, so that an outage
+// costs one small probe at a time and one odd segment does not hold up the
+// others.
+func (u *Uploader) delayLocked(it *item) {
 	it.failures++
 	it.refreshed, it.reclocked, it.redirected = false, false, false
-	it.notBefore = now.Add(backoff(it.failures))
+	it.notBefore = time.Now().Add(backoff(it.failures))
 	heap.Push(&u.delayed, it)
+}
+
+func (u *Uploader) slowLocked(it *item) {
+	now := time.Now()
 	if it.started.Before(u.gate) {
 		return // one of several that failed together: counted already
 	}

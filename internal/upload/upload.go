@@ -36,7 +36,7 @@ type Settings struct {
 type Attempt struct {
 	Segment  *spool.Segment
 	Number   int // 1 for the first
-	Failures int // transient ones of this segment, this one included
+	Failures int // transient ones of this segment and of the disk, this one included
 	Duration time.Duration
 	Err      *s3put.Error // nil: stored
 }
@@ -93,10 +93,13 @@ type item struct {
 	notBefore time.Time
 	attempts  int
 	failures  int
-	round     int // when the attempt began
-	wasParked bool
-	old       bool // of an earlier run
-	apart     int  // 1 if it may be refused where others are not, else 0
+	unread    int // attempts for which the disk had lost it
+
+	unreadSince time.Time
+	round       int // when the attempt began
+	wasParked   bool
+	old         bool // of an earlier run
+	apart       int  // 1 if it may be refused where others are not, else 0
 
 	refreshed, reclocked, redirected bool // immediate retries already spent
 }
@@ -321,7 +324,7 @@ func (u *Uploader) attempt(it *item) {
 	result, err := u.set.Put(ctx, it.seg)
 	refusal := asError(err)
 	number, failures := it.attempts, it.failures // settle may start the next
-	if refusal != nil && refusal.Class == s3put.Transient {
+	if refusal != nil && (refusal.Class == s3put.Transient || refusal.Class == s3put.Unreadable) {
 		failures++
 	}
 	u.set.Attempted(Attempt{Segment: it.seg, Number: number, Failures: failures, Duration: time.Since(it.started), Err: refusal})
@@ -329,7 +332,7 @@ func (u *Uploader) attempt(it *item) {
 	switch {
 	case refusal == nil:
 		u.set.Delivered(Delivery{Segment: it.seg, Result: result, Attempts: number, Duration: time.Since(it.sealed)})
-	case refusal.Class == s3put.Damaged:
+	case refusal.Class == s3put.Damaged: // settle may have found that out
 		u.set.Damaged(Refusal{Segment: it.seg, Attempts: number, Err: refusal})
 	case parked != nil:
 		u.set.Parked(*parked)

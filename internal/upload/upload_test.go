@@ -26,6 +26,7 @@ type store struct {
 	most      int
 	delivered []uint64
 	parked    []uint64
+	damaged   []uint64
 }
 
 func (s *store) put(ctx context.Context, seg *spool.Segment) (s3put.Result, error) {
@@ -73,7 +74,11 @@ func (s *store) uploader(concurrency int) *upload.Uploader {
 		MinRate:     64 << 10,
 		RetryParked: 5 * time.Minute,
 		Attempted:   func(upload.Attempt) {},
-		Damaged:     func(upload.Refusal) {},
+		Damaged: func(r upload.Refusal) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.damaged = append(s.damaged, r.Segment.Sequence)
+		},
 		Delivered: func(d upload.Delivery) {
 			s.mu.Lock()
 			defer s.mu.Unlock()

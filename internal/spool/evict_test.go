@@ -1,0 +1,84 @@
+package spool_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/s3sink/s3sink/internal/spool"
+	"github.com/s3sink/s3sink/internal/vfs/crashfs"
+)
+
+// What a failed sync has left in the kernel's cache alone may go while recovery
+// writes it again: it starts over, with what it has written, and nothing that
+// was lost counts or stays.
+func TestRecoverStartsOver(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(300) {
+		disk := crashfs.New(seed)
+		j := openJournal(t, disk.Dir(), "run-1", new(feed))
+		first := segment("run-1", 1)
+		appendFrame(t, j, first, 1, "{\"n\":1}\n")
+		if err := j.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		disk.Inject(func(op crashfs.Op) error {
+			if op.Call == crashfs.CallSync || op.Call == crashfs.CallCreate {
+				return syscall.EIO
+			}
+			return nil
+		})
+		for n := range uint64(6) { // each in a sector of its own
+			f := frame(t, fmt.Sprintf("{\"n\":%d,\"noise\":%q}\n", 2+n, noise(seed*10+n, 1500)), day)
+			f.Partition, f.Block = 2+n, 2+n
+			if err := j.Append(segment("run-1", 2+n), f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := j.Commit(t.Context()); err == nil {
+			t.Fatal("a sync failed, and nobody said so")
+		}
+		disk = disk.Kill()
+		j.Close()
+
+		rng := rand.New(rand.NewPCG(seed, 1))
+		var creates, syncs atomic.Int32
+		disk.Inject(func(op crashfs.Op) error {
+			if op.Call == crashfs.CallCreate && creates.Add(1) == 1 || op.Call == crashfs.CallSync && syncs.Add(1) == 2 {
+				disk.Evict(rng)
+			}
+			return nil
+		})
+		j = openJournal(t, disk.Dir(), "run-2", new(feed))
+		found, err := j.Recover(t.Context())
+		if err != nil || len(found.Damaged) > 0 || found.Quarantined > 0 {
+			t.Fatalf("seed %d: %+v, %v", seed, found, err)
+		}
+		for _, tail := range found.Tails {
+			sealed := make(chan struct{})
+			j.Seal(tail.Segment, func() { close(sealed) })
+			<-sealed
+			if err := spool.Verify(j, tail.Segment); err != nil {
+				t.Errorf("seed %d: %v", seed, err)
+			}
+			j.Remove(tail.Segment)
+		}
+		closeJournal(t, j)
+		if left, err := disk.Dir().List(); err != nil || len(left) > 0 {
+			t.Errorf("seed %d: left behind %v, %v", seed, left, err)
+		}
+	}
+}
+
+// noise returns text that does not compress.
+func noise(seed uint64, n int) string {
+	rng := rand.New(rand.NewPCG(seed, 7))
+	var b strings.Builder
+	for range n {
+		b.WriteByte(byte('a' + rng.IntN(26)))
+	}
+	return b.String()
+}

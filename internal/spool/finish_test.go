@@ -1,0 +1,73 @@
+package spool_test
+
+import (
+	"bytes"
+	"context"
+	"testing"
+
+	"github.com/s3sink/s3sink/internal/spool"
+)
+
+// finish completes what is left of a partition.
+func (l *life) finish(t *testing.T, tail spool.Tail) error {
+	var seg *spool.Segment
+	for i, b := range tail.Blocks {
+		if i == tail.Ahead && tail.Segment != nil {
+			if seg != nil {
+				l.seal(seg)
+			}
+			seg, tail.Segment = tail.Segment, nil
+		}
+		f, err := l.frameOf(t, &b)
+		if err != nil {
+			return err
+		}
+		if f.Events == 0 {
+			l.j.Forget(&b)
+			continue
+		}
+		if seg != nil && l.w.rng.IntN(3) == 0 { // as if it did not fit
+			l.seal(seg)
+			seg = nil
+		}
+		if seg == nil {
+			seg = l.newSegment(tail.Source)
+		}
+		l.w.note("%s finish: frame block %s/%d of %d in %s", l.run, b.Run, b.Block, b.Partition, seg.Key)
+		l.j.Append(seg, f)
+		if len(tail.Broken) > 0 && l.w.rng.IntN(2) == 0 { // a crash may come between this and its end
+			if err := l.j.Commit(context.Background()); err != nil {
+				return err
+			}
+		}
+	}
+	for _, seg := range []*spool.Segment{seg, tail.Segment} {
+		if seg != nil {
+			l.w.note("%s finish: seal %s", l.run, seg.Key)
+			l.seal(seg)
+		}
+	}
+	for _, b := range tail.Broken {
+		l.w.note("%s finish: %s is broken", l.run, b.Segment.Key)
+		l.j.Remove(b.Segment)
+	}
+	return nil
+}
+
+// frameOf returns the frame of a block that an earlier life has left.
+func (l *life) frameOf(t *testing.T, b *spool.Leftover) (spool.Frame, error) {
+	f, framed, err := b.Frame()
+	if framed || err != nil {
+		return f, err
+	}
+	lines, err := b.Lines()
+	if err != nil || len(lines) == 0 {
+		return spool.Frame{}, err
+	}
+	if f.Frame, err = l.e.Frame([][]byte{lines}); err != nil {
+		t.Fatal(err)
+	}
+	f.Events = int64(bytes.Count(lines, []byte("\n")))
+	f.First, f.Last, f.Run, f.Partition, f.Block = b.First, b.Last, b.Run, b.Partition, b.Block
+	return f, nil
+}

@@ -1,0 +1,288 @@
+package spool_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/spool"
+	"github.com/s3sink/s3sink/internal/vfs/crashfs"
+)
+
+// filled returns a disk with what fill leaves, in a file that is not the last,
+// the name of that, and its bytes.
+func filled(t *testing.T) (disk *crashfs.FS, name string, data []byte) {
+	t.Helper()
+	disk = crashfs.New(1)
+	fill(t, disk.Dir())
+	entries, err := disk.Dir().List()
+	if err != nil || len(entries) != 1 {
+		t.Fatal(entries, err)
+	}
+	j := openJournal(t, disk.Dir(), "run-2", &feed{block: 9, lines: []byte("{}\n")})
+	if err := j.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	closeJournal(t, j)
+	data, _ = disk.ReadFile(entries[0].Name)
+	return disk, entries[0].Name, data
+}
+
+// recovered opens the disk's journal in another run.
+func recovered(t *testing.T, disk *crashfs.FS) (*spool.Journal, *spool.Recovered) {
+	t.Helper()
+	j := openJournal(t, disk.Dir(), "run-3", new(feed))
+	found, err := j.Recover(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j, found
+}
+
+// eventsOf returns how many lines can be delivered.
+func eventsOf(t *testing.T, found *spool.Recovered) (n int64) {
+	t.Helper()
+	for _, seg := range found.Sealed {
+		n += seg.Events
+	}
+	for _, tail := range found.Tails {
+		if tail.Segment != nil {
+			n += tail.Segment.Events
+		}
+		for _, b := range tail.Blocks {
+			f, framed, err := b.Frame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n += f.Events; framed {
+				continue
+			}
+			lines, err := b.Lines()
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += int64(bytes.Count(lines, []byte("\n")))
+		}
+	}
+	return n
+}
+
+// A header that is lost costs nothing: the name has the salt. A file that an
+// earlier version has named is kept as it is.
+func TestRecoverWithoutHeader(t *testing.T) {
+	t.Parallel()
+	disk, name, data := filled(t)
+	headless := bytes.Clone(data)
+	clear(headless[:36])
+	disk.Put(name, 0, headless)
+	j, found := recovered(t, disk.Kill())
+	if n := eventsOf(t, found); n != 8 || !slices.Equal(found.Damaged, []string{name}) || found.DamagedSize != 36 || found.Kept != 0 {
+		t.Errorf("%d events, want 8; %+v", n, found)
+	}
+	closeJournal(t, j)
+
+	golden, err := filepath.Glob("testdata/v1/*.journal")
+	if err != nil || len(golden) == 0 {
+		t.Fatal(golden, err)
+	}
+	old, err := os.ReadFile(golden[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(old[:36])
+	disk = disk.Kill()
+	disk.Put("0000000000000000-00112233.journal", 0, old)
+	disk.Put(name, 0, data)
+	disk = disk.Kill()
+	j, found = recovered(t, disk)
+	closeJournal(t, j)
+	kept, _ := disk.ReadFile("corrupt/0000000000000000-00112233.journal-0.bin")
+	if n := eventsOf(t, found); n != 8 || !bytes.Equal(kept, old) || found.Kept != int64(len(old)) {
+		t.Errorf("%d events, want 8; %d bytes kept of %d; %+v", n, len(kept), len(old), found)
+	}
+}
+
+// Space that is reserved behind the last record is neither torn nor damaged.
+func TestRecoverReservedSpace(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	fill(t, disk.Dir())
+	entries, _ := disk.Dir().List()
+	data, _ := disk.ReadFile(entries[0].Name)
+	for tail, torn := range map[string]int64{"": 0, "\x00\x00x": 3} {
+		padded := append(bytes.Clone(data), tail...)
+		disk = disk.Kill()
+		disk.Put(entries[0].Name, 0, append(padded, make([]byte, 1<<20)...))
+		for range 2 { // also when it is not the last one any more
+			disk = disk.Kill()
+			j, found := recovered(t, disk)
+			if n := eventsOf(t, found); n != 7 || found.Torn != torn || len(found.Damaged) > 0 {
+				t.Errorf("tail %q: %d events, %+v", tail, n, found)
+			}
+			closeJournal(t, j)
+		}
+	}
+}
+
+// Of a block with a hole, lines before it and behind it are delivered, whole
+// ones: a long stage is cut anywhere.
+func TestLinesAroundHole(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	f := &feed{block: 1}
+	j := openJournal(t, disk.Dir(), "run-1", f)
+	var want []string
+	for n := range 3001 { // 3 stages, and one more that says that they are on disk
+		want = append(want, fmt.Sprintf("{\"n\":%d,\"in\":{\"pad\":%q}}\n", n, strings.Repeat("}", n%2000)))
+		if f.add(want[n]); n < 2999 {
+			continue
+		}
+		if err := j.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeJournal(t, j)
+	closeJournal(t, openJournal(t, disk.Dir(), "run-2", &feed{block: 2, lines: []byte("{}\n")}))
+	entries, _ := disk.Dir().List()
+	data, _ := disk.ReadFile(entries[0].Name)
+	var stages []spool.Parsed
+	for _, r := range spool.ParseRecords(data) {
+		if r.Kind == "stage" {
+			stages = append(stages, r)
+		}
+	}
+	for i, r := range stages[:3] {
+		hurt := bytes.Clone(data)
+		hurt[r.To-1] ^= 1
+		disk := disk.Kill()
+		disk.Put(entries[0].Name, 0, hurt)
+		j, found := recovered(t, disk)
+		lines, err := found.Tails[0].Blocks[0].Lines()
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, lost := 0, 0
+		for l := range strings.Lines(string(lines)) {
+			for ; next < len(want) && want[next] != l; next++ {
+				lost += len(want[next])
+			}
+			next++
+		}
+		if next != len(want) || lost < len(r.Data) || lost > len(r.Data)+2*2100 {
+			t.Errorf("stage %d: %d lines of %d in order, %d bytes are lost of one of %d", i+1, next, len(want), lost, len(r.Data))
+		}
+		closeJournal(t, j)
+	}
+}
+
+// Frames of which nobody knows where they belong are kept, as a part of an
+// object, and counted.
+func TestRecoverHomelessFrames(t *testing.T) {
+	t.Parallel()
+	disk, name, data := filled(t)
+	for _, r := range spool.ParseRecords(data) {
+		if r.Kind == "frame" { // the first one, which names the source
+			data[r.To-1] ^= 1
+			break
+		}
+	}
+	cut := bytes.Index(data, []byte("{\"n\":4}"))
+	data[cut] ^= 1 // and the stages, which would
+	data[bytes.Index(data, []byte("{\"n\":6}"))] ^= 1
+	open := bytes.Index(data, []byte("key-2"))
+	data[open] ^= 1 // and another segment, which would
+	disk.Put(name, 0, data)
+	disk = disk.Kill()
+	j, found := recovered(t, disk)
+	if found.Quarantined != 3 || eventsOf(t, found) != 1 { // the line of run-2
+		t.Errorf("recovered %+v", found)
+	}
+	closeJournal(t, j)
+	part, ok := disk.ReadFile("corrupt/run-1-1.gz.part")
+	if got := inflate(part[min(10, len(part)):]); !ok || got != "{\"n\":1}\n{\"n\":2}\n" {
+		t.Errorf("the part holds %q", got)
+	}
+}
+
+// There are only so many copies; damage that is found again gives the same.
+func TestCopiesAreBounded(t *testing.T) {
+	t.Parallel()
+	disk, name, data := filled(t)
+	var wrong [][2]int64 // each other record
+	for i, r := range spool.ParseRecords(data) {
+		if i%2 == 1 {
+			data[r.To-1] ^= 1
+			wrong = append(wrong, [2]int64{r.From, r.To})
+		}
+	}
+	disk.Put(name, 0, data)
+	room := wrong[0][1] - wrong[0][0] + 20
+	var first []string
+	for run := range 3 {
+		disk = disk.Kill()
+		j, err := spool.NewJournal(spool.JournalSettings{Dir: disk.Dir(), RunID: fmt.Sprint("again-", run), Interval: time.Hour, Kept: room, Gather: new(feed).gather})
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := j.Recover(t.Context())
+		if err != nil || found.Unkept == nil || found.Kept != room {
+			t.Fatalf("%d bytes kept, want %d; %v, %v", found.Kept, room, found.Unkept, err)
+		}
+		disk.Stop() // nothing is removed
+		j.Close()
+		var copies []string
+		for i, w := range wrong {
+			c, ok := disk.ReadFile(fmt.Sprintf("corrupt/%s-%d.bin", name, w[0]))
+			if ok && !bytes.HasPrefix(data[w[0]:], c) || ok != (i < 2) {
+				t.Errorf("copy %d: %d bytes, %v", i, len(c), ok)
+			}
+			copies = append(copies, string(c))
+		}
+		if first == nil {
+			first = copies
+		}
+		if !slices.Equal(copies, first) {
+			t.Error("the copies have changed")
+		}
+	}
+}
+
+// What the disk cannot read, or what is gone, counts as damaged after some
+// tries, and what it can is delivered. Other errors pass.
+func TestRecoverUnreadable(t *testing.T) {
+	t.Parallel()
+	disk, name, data := filled(t)
+	for _, errno := range []error{syscall.EIO, syscall.ENOENT, syscall.EMFILE} {
+		disk := disk.Kill()
+		disk.Put(name, 0, append(data[:0:0], data...))
+		j := openJournal(t, disk.Dir(), "run-3", new(feed))
+		disk.Inject(func(op crashfs.Op) error {
+			if op.Name == name && (op.Call == crashfs.CallRead || op.Call == crashfs.CallOpen && errno != syscall.EIO) {
+				return errno
+			}
+			return nil
+		})
+		var found *spool.Recovered
+		var err error
+		tries := 0
+		for ; tries < 40; tries++ {
+			if found, err = j.Recover(t.Context()); err == nil {
+				break
+			}
+		}
+		switch {
+		case errno != syscall.EMFILE && (err != nil || tries != 30 || eventsOf(t, found) != 1 || !slices.Equal(found.Damaged, []string{name})):
+			t.Errorf("%v: after %d tries %+v, %v", errno, tries, found, err)
+		case errno == syscall.EMFILE && err == nil:
+			t.Errorf("%v: %+v", errno, found)
+		}
+		disk.Inject(nil)
+		closeJournal(t, j)
+	}
+}

@@ -1,0 +1,92 @@
+package upload_test
+
+import (
+	"slices"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/s3put"
+	"github.com/s3sink/s3sink/internal/spool"
+)
+
+// unreadable fails for odd segments.
+func unreadable(errno syscall.Errno) func(uint64) error {
+	return func(n uint64) error {
+		if n%2 == 0 {
+			return nil
+		}
+		return &s3put.Error{Class: s3put.Unreadable, Err: &spool.ReadError{Err: errno}}
+	}
+}
+
+// setAside returns which segments are not tried again.
+func (s *store) setAside() []uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(slices.Values(s.damaged))
+}
+
+// What the disk cannot read is tried a few times and set aside, and holds up
+// nothing else: it says nothing of S3.
+func TestUnreadable(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{answer: unreadable(syscall.EIO)}
+		u := s.uploader(1)
+		add(u, 1, 2, 3, 4, 5, 6)
+		synctest.Wait()
+		if _, delivered, _ := s.counts(); delivered != 3 {
+			t.Errorf("%d delivered at once, want 3", delivered)
+		}
+		for range 20 { // no further proof
+			u.Hurry()
+			synctest.Wait()
+		}
+		if got := s.setAside(); len(got) > 0 {
+			t.Errorf("%v are given up at once", got)
+		}
+		time.Sleep(10 * time.Minute)
+		left := u.Stop()
+		if got := s.setAside(); !slices.Equal(got, []uint64{1, 3, 5}) || len(left) > 0 {
+			t.Errorf("set aside %v, left %d", got, len(left))
+		}
+	})
+}
+
+// Five minutes are enough, with a backoff between the tries.
+func TestUnreadableTries(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{answer: unreadable(syscall.EIO)}
+		u := s.uploader(1)
+		add(u, 1)
+		time.Sleep(5*time.Minute - time.Second)
+		if tries, _, _ := s.counts(); tries < 5 || len(s.setAside()) != 0 {
+			t.Errorf("before: %d attempts, set aside %v; want some and none", tries, s.setAside())
+		}
+		time.Sleep(2 * time.Minute)
+		u.Stop()
+		if len(s.setAside()) != 1 {
+			t.Errorf("set aside %v, want one", s.setAside())
+		}
+	})
+}
+
+// What passes is waited for.
+func TestUnreadableForNow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{answer: unreadable(syscall.EMFILE)}
+		u := s.uploader(1)
+		add(u, 1)
+		time.Sleep(time.Hour)
+		s.answers(nil)
+		time.Sleep(2 * time.Minute)
+		if tries, delivered, _ := s.counts(); delivered != 1 || len(s.setAside()) > 0 || tries < 60 {
+			t.Errorf("%d delivered after %d attempts, set aside %v", delivered, tries, s.setAside())
+		}
+		u.Stop()
+	})
+}
