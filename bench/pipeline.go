@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/s3sink/s3sink"
+)
+
+// pipelineJob is events at full speed.
+type pipelineJob struct {
+	Dir    string // "": memory mode
+	Bytes  int64  // of NDJSON
+	Unpack bool
+}
+
+type pipelined struct {
+	Idle                        int64
+	Took                        time.Duration // from the first Track until all was delivered
+	RawBytes, Objects, ObjBytes int64
+}
+
+func pipeline(ctx context.Context, job pipelineJob) (found pipelined, err error) {
+	store := &nullStore{unpack: job.Unpack}
+	cfg := config(job.Dir, store)
+	lines := calls(4000)
+	if found.Idle, err = idle(ctx, cfg); err != nil {
+		return found, err
+	}
+	sink, err := s3sink.New(ctx, cfg)
+	if err != nil {
+		return found, err
+	}
+	var length int64
+	for _, line := range lines {
+		length += int64(len(line)) + 1
+	}
+	events := max(1, job.Bytes*int64(len(lines))/length)
+	began := time.Now()
+	if err := trackAll(ctx, sink, lines, events); err != nil {
+		return found, err
+	}
+	if err := sink.Close(ctx); err != nil {
+		return found, err
+	}
+	found.Took = time.Since(began)
+	st := sink.Stats()
+	found.RawBytes, found.Objects, found.ObjBytes = st.RawBytes, st.Objects, st.ObjectBytes
+	return found, errors.Join(books(st), store.checkFirst(events), emptied(job.Dir))
+}
+
+// trackAll tracks numbered lines on all cores.
+func trackAll(ctx context.Context, sink *s3sink.Sink, lines [][]byte, events int64) error {
+	producers := int64(runtime.GOMAXPROCS(0))
+	errs := make([]error, producers)
+	var wg sync.WaitGroup
+	for p := range producers {
+		wg.Go(func() {
+			var own []byte
+			for n := p; n < events && errs[p] == nil; n += producers {
+				own = append(own[:0], lines[n%int64(len(lines))]...)
+				setNumber(own, n)
+				errs[p] = sink.TrackLineContext(ctx, own)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// measureSpool is what the disk costs an event that does not wait for it.
+func measureSpool(f *flags) func(context.Context, *bench) ([]table, error) {
+	raw := f.size("raw", "2GB", "of NDJSON in each round")
+	unpack := f.Bool("unpack", false, "look into every object that is delivered: slow")
+	return func(ctx context.Context, b *bench) ([]table, error) {
+		names := []string{"memory mode", "`SyncInterval`"}
+		var rate, size, objects, peaks, above [2][]float64
+		for n := range b.rounds {
+			for k := range names {
+				i := (k + n) % 2
+				job := pipelineJob{Bytes: int64(*raw), Unpack: *unpack}
+				if i == 1 {
+					job.Dir = filepath.Join(b.dir, fmt.Sprint("spool-", n))
+				}
+				got, peak, err := ask[pipelined](ctx, "pipeline", job)
+				if err != nil {
+					return nil, err
+				}
+				b.say("%s: %v, %d objects of %s MB in all, peak %s MB", names[i], got.Took, got.Objects, mega(got.ObjBytes), mega(peak))
+				rate[i], size[i] = append(rate[i], float64(got.RawBytes)/got.Took.Seconds()), append(size[i], float64(got.ObjBytes))
+				objects[i] = append(objects[i], float64(got.Objects))
+				peaks[i], above[i] = append(peaks[i], float64(peak)), append(above[i], float64(peak-got.Idle))
+			}
+		}
+		t := table{head: []string{"", "MB/s of NDJSON", "of memory mode", "bytes of objects, of memory mode", "objects", "peak RSS MB", "above idle MB"}}
+		for i, name := range names {
+			t.add(name, mega(median(rate[i])), ratio(median(rate[i])/median(rate[0])), fmt.Sprintf("%.3f", median(size[i])/median(size[0])),
+				fmt.Sprintf("%.0f", median(objects[i])), mega(median(peaks[i])), mega(median(above[i])))
+		}
+		return []table{t}, nil
+	}
+}
