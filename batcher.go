@@ -46,7 +46,9 @@ type batcher struct {
 
 	partitions uint64    // opened so far
 	dirty      []*Source // with lines that the journal does not have
-	recovering bool      // segments of this run wait for what earlier ones have left
+
+	spooledBlocks int64 // pending, with frames on disk
+	recovering    bool  // segments of this run wait for what earlier ones have left
 
 	recoveredEvents          int64
 	accepted                 int64 // events of blocks that were cut
@@ -358,6 +360,9 @@ func (b *batcher) settleLocked(blk *block, as fate) {
 	events := blk.events.Load()
 	b.settledEvents[as] += events
 	delete(b.pending, blk)
+	if blk.spooled {
+		b.spooledBlocks--
+	}
 	b.budget.Give(blk.held)
 	blk.held = 0
 	for w := range b.waiters {

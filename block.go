@@ -48,6 +48,7 @@ type block struct {
 	since      time.Time // when they were, or the block was opened
 	payload    int64     // bytes of its frame in memory, when it is in a segment
 	views      int       // stages that read chunks
+	spooled    bool      // its frame is on disk
 	sealed     bool      // its segment is
 	opensNew   bool      // the block before it must not be in the same object
 	sealsAfter SealReason

@@ -85,7 +85,12 @@ func (b *batcher) durable(blk *block) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	blk.payload = 0
-	if _, alive := b.pending[blk]; alive && blk.chunks == nil {
+	if _, alive := b.pending[blk]; !alive {
+		return
+	}
+	blk.spooled = true
+	b.spooledBlocks++
+	if blk.chunks == nil {
 		b.giveLocked(blk, max(0, blk.held-spooledBytes))
 	}
 }

@@ -73,11 +73,12 @@ func (b *batcher) sealLargest() {
 // is what no open partition holds, unless it is parked while other uploads go
 // through; and what a partition has cut but not in its segment yet: that gets
 // smaller and may fill the segment, which is seen when it is there, and then
-// this is asked again.
+// this is asked again. What remembers a block on disk stays until its object is
+// delivered, which may be a matter of hours.
 func (b *batcher) short() (short int64, open []candidate) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	short = max(b.budget.Size()/8, b.budget.Wanted()) - b.budget.Size()
+	short = max(b.budget.Size()/8, b.budget.Wanted()) - b.budget.Size() + b.spooledBlocks*spooledBytes
 	for e := b.open.Front(); e != nil; e = e.Next() {
 		p := e.Value.(*partition)
 		bytes := p.held.Load() - p.underWay
@@ -92,7 +93,9 @@ func (b *batcher) short() (short int64, open []candidate) {
 	}
 	for _, seg := range b.stuck() {
 		for _, blk := range b.inFlight[seg] {
-			short += blk.held
+			if !blk.spooled {
+				short += blk.held
+			}
 		}
 	}
 	return short, open

@@ -137,3 +137,37 @@ func TestFullSpoolEmpties(t *testing.T) {
 		mustClose(t, sink)
 	})
 }
+
+// What remembers the blocks on disk does not come free while S3 is down, so it is not
+// waited for: with more of it than is kept free, open blocks still go to the disk.
+func TestReliefWithManyBlocksOnDisk(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+		const sources, each = 150, 40
+		cfg.SpoolDir, cfg.MaxMemory, cfg.MaxEventBytes = t.TempDir()+"/spool", 1<<20, 16<<10
+		cfg.MaxObjectAge = 24 * time.Hour
+		sink := open(t, cfg)
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503})
+		line := fmt.Appendf(nil, `{"text":"%s"}`, strings.Repeat("x", 1000))
+		for n := range sources * each {
+			source, err := sink.Source(fmt.Sprint("source-", n%sources))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			err = source.TrackLineContext(ctx, line)
+			cancel()
+			if err != nil {
+				t.Fatalf("event %d: %v, %+v", n, err, sink.Stats())
+			}
+		}
+		if st := sink.Stats(); int64(st.PendingBlocks-sources)*256 < cfg.MaxMemory/8 {
+			t.Errorf("only %d blocks are pending: that shows nothing", st.PendingBlocks)
+		}
+		server.ClearFaults()
+		mustClose(t, sink)
+		if got := len(lines(t, server, s3sinktest.Bucket)); got != sources*each {
+			t.Errorf("%d stored of %d", got, sources*each)
+		}
+	})
+}
