@@ -19,6 +19,7 @@ type sourcesJob struct {
 	Sources int
 	Rate    int // events a second, of all
 	For     time.Duration
+	Memory  int64 // MaxMemory; 0 is the default
 	Unpack  bool
 }
 
@@ -41,6 +42,7 @@ const lookEvery = 25 * time.Millisecond
 func trackSources(ctx context.Context, job sourcesJob) (found sourcesFound, err error) {
 	store := &nullStore{unpack: job.Unpack}
 	cfg := config(job.Dir, store)
+	cfg.MaxMemory = job.Memory
 	if found.Idle, err = idle(ctx, cfg); err != nil {
 		return found, err
 	}
@@ -133,12 +135,13 @@ func (f *sourcesFound) look(sink *s3sink.Sink, began time.Time, ended <-chan str
 func measureSources(f *flags) func(context.Context, *bench) ([]table, error) {
 	n := f.Int("n", 10_000, "sources, of one event a second each")
 	d := f.Duration("for", time.Minute, "how long")
+	memory := f.Int64("memory", 0, "MaxMemory in `MiB`; 0 is the default")
 	unpack := f.Bool("unpack", false, "look into every object that is delivered: slow")
 	return func(ctx context.Context, b *bench) ([]table, error) {
 		t := table{head: []string{"sources", "events/s", "events", "lag median ms", "lag max ms", "commits", "written MB", "cores", "open files", "Track late by ms", "peak RSS MB", "above idle MB"}}
 		for range b.rounds {
 			for i, sources := range []int{*n, 1} {
-				job := sourcesJob{Dir: filepath.Join(b.dir, fmt.Sprint("spool-", i)), Sources: sources, Rate: *n, For: *d, Unpack: *unpack}
+				job := sourcesJob{Dir: filepath.Join(b.dir, fmt.Sprint("spool-", i)), Sources: sources, Rate: *n, For: *d, Memory: *memory << 20, Unpack: *unpack}
 				got, peak, err := ask[sourcesFound](ctx, "sources", job)
 				if err != nil {
 					return nil, err
