@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -60,6 +61,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 		return usage(log)
 	}
 	known := false
+	var failed error // of all, the others go on
 	for _, m := range measurements {
 		if args[0] != m.name && args[0] != "all" {
 			continue
@@ -71,13 +73,13 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 			return err
 		}
 		if err := f.measure(ctx, measure, out, log); err != nil {
-			return fmt.Errorf("%s: %w", m.name, err)
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", m.name, err))
 		}
 	}
 	if !known {
 		return usage(log)
 	}
-	return nil
+	return failed
 }
 
 // flags are those of one measurement, and those of all.
