@@ -6,6 +6,9 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
+// ErrUnread is in what Close returns before everything was recovered.
+var ErrUnread = errUnread
+
 // NewOnDisk is New with a directory that the test has made in place of
 // Config.SpoolDir.
 func NewOnDisk(ctx context.Context, cfg Config, dir vfs.Dir) (*Sink, error) {

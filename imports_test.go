@@ -44,6 +44,8 @@ var arrows = []struct {
 	{"session.go", []string{"github.com/aws/..."}},
 	{"validate.go", []string{"github.com/aws/..."}},
 	{"spool_*_test.go", []string{"internal/vfs/crashfs"}},
+	{"day_test.go", []string{"internal/vfs/crashfs"}},
+	{"metamorphic_test.go", []string{"internal/vfs/crashfs"}},
 	{"day_*_test.go", []string{"internal/vfs/crashfs"}},
 	{"*_test.go", []string{"s3sinktest", "github.com/aws/..."}},
 	{"bench_test.go", []string{"github.com/klauspost/compress/gzip"}}, // what we are measured against

@@ -56,7 +56,7 @@ func TestSpoolReadErrorAtUpload(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
 			defer cancel()
 			return sink.Flush(ctx)
 		}
@@ -64,7 +64,7 @@ func TestSpoolReadErrorAtUpload(t *testing.T) {
 			t.Error(err)
 		}
 		var late atomic.Int32
-		until := time.Now().Add(5 * time.Minute)
+		until := time.Now().Add(time.Hour)
 		disk.Inject(func(op crashfs.Op) error { // the last attempt fails, and then the copy is made
 			if op.Call == crashfs.CallRead && (time.Now().Before(until) || late.Add(1) == 1) {
 				return syscall.EIO

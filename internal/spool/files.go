@@ -23,8 +23,9 @@ import (
 // record ends outlives the record.
 type files struct {
 	dir     vfs.Dir
-	full    int64 // bytes, of a file
-	ahead   int64 // bytes to reserve for small groups, or 0
+	full    int64   // bytes, of a file
+	ahead   int64   // bytes to reserve for small groups, or 0
+	old     []*file // of earlier runs
 	all     []*file
 	current *file  // that is appended to; the last one, or nil
 	last    uint64 // number
@@ -284,6 +285,21 @@ func (fs *files) readAt(f *file, p []byte, off int64) (int, error) {
 	}
 	defer fs.release(h)
 	return h.file.ReadAt(p, off)
+}
+
+// answers reports whether the disk can be read anywhere but on one page.
+func (fs *files) answers(but *file, page int64) bool {
+	for _, f := range fs.old {
+		for _, off := range []int64{0, f.size / 2, f.size - 1} {
+			if f == but && off/pageSize == page/pageSize {
+				continue
+			}
+			if n, _ := fs.readAt(f, make([]byte, 1), off); n > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (fs *files) acquire(f *file) (*handle, error) {

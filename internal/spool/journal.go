@@ -129,7 +129,7 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 	j.timer = time.AfterFunc(time.Hour, j.tick)
 	j.timer.Stop()
 	if len(old) > 0 {
-		j.files.last = old[len(old)-1].number
+		j.files.old, j.files.last = old, old[len(old)-1].number
 		j.suspects, err = j.files.suspects(old)
 		j.files.doubts = slices.Clone(j.suspects)
 	}

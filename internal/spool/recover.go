@@ -114,6 +114,10 @@ type doubtful struct {
 // damaged, and before it goes on without copies of that.
 const patience = 30
 
+// errNoReads is a disk that gives nothing at all. It may come back, and then has
+// everything.
+var errNoReads = errors.New("spool: nothing can be read")
+
 var errChanging = errors.New("spool: its files read differently each time")
 
 // Recover reads what earlier runs have left in the directory. It is called

@@ -90,8 +90,8 @@ func (fs *files) suspects(old []*file) ([]doubtRecord, error) {
 	var all []doubtRecord
 	for i := len(old) - 1; i >= 0; i-- {
 		all = append(all, doubtRecord{file: old[i].number})
-		_, whole, err := fs.readDoubts(old[i], true) // what cannot be read is suspect
-		if err != nil {
+		_, whole, err := fs.readDoubts(old[i], true)
+		if err != nil && !errors.Is(err, errNoReads) { // what cannot be read is suspect
 			return nil, err
 		}
 		if whole {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"syscall"
 )
 
 // maxPrefix is more than any body has before its lines or its payload: keys,
@@ -37,7 +38,7 @@ type window struct {
 func (fs *files) window(f *file, size int64, blind bool) *window {
 	w := &window{f: f, size: size, in: readerAt{fs, f}, buf: make([]byte, 256<<10), prefix: make([]byte, maxPrefix)}
 	if blind {
-		w.in = blindReader{w.in, &w.unread}
+		w.in = blindReader{readerAt{fs, f}, &w.unread}
 	}
 	return w
 }
@@ -208,30 +209,42 @@ type readerAt struct {
 
 func (r readerAt) ReadAt(p []byte, off int64) (int, error) { return r.fs.readAt(r.f, p, off) }
 
-// blindReader has zeroes where the disk cannot read.
+// blindReader has zeroes where the disk cannot read, if it can elsewhere: when it
+// gives nothing at all it may come back, and have everything.
 type blindReader struct {
-	in    io.ReaderAt
+	readerAt
 	blind *bool
 }
 
-const page = 4096
+const pageSize = 4096
 
 func (r blindReader) ReadAt(p []byte, off int64) (n int, err error) {
-	if n, err = r.in.ReadAt(p, off); !isLost(err) {
+	if n, err = r.readerAt.ReadAt(p, off); !isLost(err) {
 		return n, err
 	}
 	for n = 0; n < len(p); {
-		part := p[n:min(len(p), n+page-int((off+int64(n))%page))]
-		read, err := r.in.ReadAt(part, off+int64(n))
-		if isLost(err) {
-			*r.blind = true
-			clear(part)
-			read, err = len(part), nil
-		}
+		at := off + int64(n)
+		read, err := r.page(p[n:min(len(p), n+pageSize-int(at%pageSize))], at)
 		n += read
 		if err != nil {
 			return n, err
 		}
 	}
 	return n, nil
+}
+
+// page reads within one page. It asks again when the disk has answered
+// elsewhere, because it may have come back meanwhile.
+func (r blindReader) page(p []byte, off int64) (n int, err error) {
+	for range 5 {
+		if n, err = r.readerAt.ReadAt(p, off); !isLost(err) {
+			return n, err
+		}
+		if errors.Is(err, syscall.EIO) && !r.fs.answers(r.f, off) {
+			return 0, errNoReads
+		}
+	}
+	*r.blind = true
+	clear(p)
+	return len(p), nil
 }

@@ -19,9 +19,9 @@ const (
 	baseTimeout = 30 * time.Second
 
 	// minUnread is how many attempts a segment gets that the disk has lost, and
-	// unreadFor how long they go on: a disk may come back.
+	// unreadFor how long they go on at least: a disk may come back.
 	minUnread = 5
-	unreadFor = 5 * time.Minute
+	unreadFor = time.Hour
 )
 
 func attemptTimeout(size, minRate int64) time.Duration {

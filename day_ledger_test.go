@@ -1,0 +1,204 @@
+package s3sink_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+// ledger knows every event of a day, what Track said about it, and what may
+// therefore be in the bucket.
+type ledger struct {
+	durability s3sink.Durability
+
+	mu     sync.Mutex
+	all    [sourcesOfDay][]*dayEvent
+	life   []*dayEvent          // of the process that runs
+	bodies map[string][2]string // by key, what was sent
+}
+
+type dayEvent struct {
+	source, n int
+	line      string
+	at        time.Time // when Track returned
+	fate      dayFate
+	promised  bool // it must be in the bucket
+}
+
+// dayFate is what Track said.
+type dayFate int
+
+const (
+	calling dayFate = iota
+	refused         // it must not be in the bucket
+	unknown         // it may be
+	taken
+)
+
+func newLedger(durability s3sink.Durability) *ledger {
+	return &ledger{durability: durability, bodies: map[string][2]string{}}
+}
+
+// event makes the next one of a source.
+func (l *ledger) event(source int, text string) *dayEvent {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := &dayEvent{source: source, n: len(l.all[source])}
+	e.line = fmt.Sprintf(`{"source":%d,"n":%d,"text":"%s"}`, source, e.n, text)
+	l.all[source] = append(l.all[source], e)
+	l.life = append(l.life, e)
+	return e
+}
+
+// told notes what Track said, which must be something that it may say. It
+// reports whether the sink goes on.
+func (l *ledger) told(t *testing.T, e *dayEvent, err error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e.at = time.Now()
+	var spool *s3sink.SpoolError
+	switch {
+	case err == nil:
+		e.fate, e.promised = taken, l.durability == s3sink.SyncEach
+	case errors.Is(err, s3sink.ErrOutcomeUnknown) && l.durability == s3sink.SyncEach:
+		e.fate = unknown
+	case errors.Is(err, s3sink.ErrClosed):
+		e.fate = refused
+		return false
+	case errors.Is(err, s3sink.ErrBufferFull), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled),
+		errors.As(err, &spool) && l.durability == s3sink.SyncEach:
+		e.fate = refused
+	default:
+		t.Errorf("Track: %v", err)
+	}
+	return true
+}
+
+// closed says that a process has left all in order.
+func (l *ledger) closed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.life {
+		e.promised = e.fate == taken
+	}
+	l.life = nil
+}
+
+// crashed says that a process has ended at a time, when synced was its last
+// commit, and trouble the last time that the disk failed or was slow.
+func (l *ledger) crashed(at, synced, trouble time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.life {
+		if e.fate != taken || l.durability == s3sink.SyncEach {
+			continue
+		}
+		covered := e.at.Add(s3sink.DefaultCommitInterval)
+		// The commit that ended then was begun before; a slow one has up to 8
+		// syncs, two for each of two files for two tries.
+		e.promised = covered.Before(at) && trouble.Before(e.at) || covered.Add(8*slowestSync).Before(synced)
+	}
+	l.life = nil
+}
+
+// flows checks that the sink takes events.
+func (l *ledger) flows(t *testing.T) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.life {
+		if e.fate == refused && time.Since(e.at) < time.Minute {
+			t.Errorf("all is well, but an event was refused %v ago", time.Since(e.at))
+			break
+		}
+	}
+}
+
+// active reports whether an event that Track did not refuse came after a commit.
+func (l *ledger) active(synced time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.life {
+		if e.fate > refused && e.at.After(synced) && time.Since(e.at) > 2*s3sink.DefaultCommitInterval {
+			return true
+		}
+	}
+	return false
+}
+
+// sent notes what is put, which is the same for a key each time.
+func (l *ledger) sent(t *testing.T, r *http.Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key, body := r.URL.Path, [2]string{r.Header.Get("X-Amz-Checksum-Crc32"), fmt.Sprint(r.ContentLength)}
+	if before, ok := l.bodies[key]; ok && before != body || body[0] == "" {
+		t.Errorf("%s was sent as %v, now it is %v", key, before, body)
+	}
+	l.bodies[key] = body
+}
+
+func (l *ledger) count() (refusals, unknowns, takens, promises int) {
+	for _, all := range l.all {
+		for _, e := range all {
+			switch e.fate {
+			case refused:
+				refusals++
+			case unknown:
+				unknowns++
+			case taken:
+				takens++
+			}
+			if e.promised {
+				promises++
+			}
+		}
+	}
+	return refusals, unknowns, takens, promises
+}
+
+// check holds the bucket against the ledger.
+func (l *ledger) check(t *testing.T, server *s3sinktest.Server) {
+	var seen [sourcesOfDay]map[int]bool
+	var last [sourcesOfDay]int
+	for i := range seen {
+		seen[i], last[i] = map[int]bool{}, -1
+	}
+	for _, o := range server.Objects(s3sinktest.Bucket) { // in the order of their keys
+		o.Writes = 1 // without CreateOnly perhaps more
+		for _, line := range unpack(t, o).lines {
+			var source, n int
+			if _, err := fmt.Sscanf(line, `{"source":%d,"n":%d,`, &source, &n); err != nil || n >= len(l.all[source]) {
+				t.Fatalf("%s: nobody made %s", o.Key, line)
+			}
+			e := l.all[source][n]
+			switch {
+			case e.line != line || !strings.Contains(o.Key, fmt.Sprintf("/%c/", 'a'+source)):
+				t.Errorf("%s: nobody made %s", o.Key, line)
+			case e.fate == refused:
+				t.Errorf("%d/%d was refused and is there", source, n)
+			case seen[source][n]:
+				t.Errorf("%d/%d is there twice", source, n)
+			case n < last[source]:
+				t.Errorf("%d/%d is behind %d", source, n, last[source])
+			}
+			seen[source][n], last[source] = true, n
+		}
+	}
+	for source, all := range l.all {
+		for _, e := range all {
+			if t.Failed() {
+				return
+			}
+			if e.promised && !seen[source][e.n] {
+				t.Errorf("%d/%d is lost", source, e.n)
+			}
+		}
+	}
+}

@@ -1,0 +1,409 @@
+package s3sink_test
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/internal/vfs"
+	"github.com/s3sink/s3sink/internal/vfs/crashfs"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+var (
+	days    = flag.Int("days", 0, "how many days TestDayWithRestarts lives through; 0: two, and of less than 24 hours where that takes long")
+	daySeed = flag.Uint64("seed", 1, "of the first of these days; each next one has the next")
+)
+
+// A day of a service whose world is bad: S3 and STS fail in every way, for
+// minutes or for hours, and so does the disk; and the process is stopped, killed,
+// and has its power cut, some dozens of times, also within an operation of the
+// disk and while it recovers. Then all is well again, and a last process
+// delivers what is left. What was promised is in the bucket once and in order,
+// nothing else is, and in every life the books balance.
+func TestDayWithRestarts(t *testing.T) {
+	t.Parallel()
+	long := 24 * time.Hour
+	if *days == 0 && raceEnabled { // which takes ten times as long
+		long /= 4
+	}
+	for n := range uint64(cmp.Or(*days, 2)) {
+		t.Run(fmt.Sprint("seed=", *daySeed+n), func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+				d := newDay(t, server, cfg, *daySeed+n)
+				d.pass(long)
+				d.last()
+				d.ledger.check(t, server)
+				t.Log(d)
+			})
+		})
+	}
+}
+
+// day is what outlives the process, and the process that runs now.
+type day struct {
+	t      *testing.T
+	rng    *rand.Rand
+	cfg    s3sink.Config
+	server *s3sinktest.Server
+	disk   *crashfs.FS
+	faults *diskFaults
+	sky    *sky
+	ledger *ledger
+	counts map[string]int // of restarts, by kind
+
+	sink      *s3sink.Sink // nil while no process runs
+	wire      *wire
+	born      time.Time
+	died      chan struct{} // closed when the process ends within an operation
+	callers   sync.WaitGroup
+	hangUp    context.CancelFunc // of callers
+	found     int64              // bytes on the disk when it began
+	looked    time.Time          // when the sink was looked at last
+	recovered int64              // what the last process has left, if it is known; or -1
+}
+
+func newDay(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config, seed uint64) *day {
+	rng := rand.New(rand.NewPCG(seed, 24))
+	cfg.Durability = s3sink.Durability(seed % 2)
+	cfg.CreateOnly = []s3sink.CreateOnly{s3sink.CreateOnlyOn, s3sink.CreateOnlyOff}[rng.IntN(2)]
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	cfg.MaxMemory, cfg.MaxSpoolBytes, cfg.MaxEventBytes = 1<<20, 1<<20, 1<<10
+	cfg.MaxObjectEvents = int64(rng.IntN(3) * 100)
+	cfg.MaxObjectBytes = int64(5000 + rng.IntN(100_000))
+	if rng.IntN(3) == 0 {
+		cfg.Credentials = s3sink.AccessKeys("AKIADAY0000000000000", "secret", "")
+		server.AddUser(s3sinktest.User{ARN: "arn:aws:iam::111122223333:user/day", AccessKeyID: "AKIADAY0000000000000", SecretAccessKey: "secret"})
+	}
+	d := &day{
+		t: t, rng: rng, cfg: cfg, server: server, disk: crashfs.New(seed),
+		faults: newDiskFaults(seed, seed/2%2 == 0),
+		sky:    newSky(server, seed),
+		ledger: newLedger(cfg.Durability), counts: map[string]int{}, recovered: -1,
+	}
+	time.Sleep(upTo(rng, 24*time.Hour)) // midnight comes at any time
+	return d
+}
+
+func (d *day) String() string {
+	refused, unknown, taken, promised := d.ledger.count()
+	lives, how := 0, ""
+	for _, kind := range slices.Sorted(maps.Keys(d.counts)) {
+		lives += d.counts[kind]
+		how += fmt.Sprintf(" %s %d,", kind, d.counts[kind])
+	}
+	return fmt.Sprintf("durability %d: %d events taken, %d of them promised, %d unknown, %d refused; %d lives:%s; disk: %v; S3 and STS: %v; %d PUTs",
+		d.cfg.Durability, taken, promised, unknown, refused, lives, strings.TrimSuffix(how, ","), d.faults.counts, d.sky.counts, d.sky.attempts.Load())
+}
+
+// pass lets a day pass.
+func (d *day) pass(long time.Duration) {
+	for end := time.Now().Add(long); time.Now().Before(end) && !d.t.Failed(); {
+		if !d.start() {
+			d.wait(5 * time.Second) // whoever runs the service tries again
+			continue
+		}
+		short := d.rng.IntN(3) == 0
+		if short || d.rng.IntN(4) == 0 {
+			d.faults.stopIn(d.rng.IntN(100))
+		}
+		if short { // it dies while it recovers, or soon after
+			d.wait(upTo(d.rng, 5*time.Second))
+		} else {
+			d.wait(upTo(d.rng, 80*time.Minute))
+		}
+		d.end()
+		d.wait(upTo(d.rng, 20*time.Second))
+	}
+}
+
+// start begins a process. New may refuse a disk that fails.
+func (d *day) start() bool {
+	d.died = make(chan struct{})
+	d.found = 0
+	for _, f := range d.files() {
+		d.found += f.Size
+	}
+	d.faults.begin(d.disk, d.died)
+	d.wire = newWire(d.server, d.sky, d.ledger, d.t)
+	cfg := d.cfg
+	cfg.HTTPClient = d.wire.client()
+	sink, err := s3sink.NewOnDisk(d.t.Context(), cfg, d.disk.Dir())
+	if err != nil {
+		d.counts["refused to start"]++
+		var spool *s3sink.SpoolError
+		if !errors.As(err, &spool) || !d.faults.since(0) {
+			d.t.Errorf("New: %v, but the disk is well", err)
+		}
+		if open := d.disk.Handles(); len(open) > 0 {
+			d.t.Errorf("New: %v, and these are still open: %v", err, open)
+		}
+		return false
+	}
+	d.sink, d.born = sink, time.Now()
+	ctx, cancel := context.WithCancel(d.t.Context())
+	d.hangUp = cancel
+	for source := range sourcesOfDay {
+		c := &caller{day: d, sink: sink, source: source, rng: rand.New(rand.NewPCG(d.rng.Uint64(), 1))}
+		d.callers.Go(func() { c.run(ctx) })
+	}
+	return true
+}
+
+// wait lets time pass, until the process dies by itself, if it does.
+func (d *day) wait(span time.Duration) {
+	for until := time.Now().Add(span); ; {
+		next := until
+		for _, t := range []time.Time{d.sky.change, d.faults.change, d.looked.Add(7 * time.Minute)} {
+			if t.Before(next) {
+				next = t
+			}
+		}
+		select {
+		case <-time.After(time.Until(next)):
+		case <-d.died:
+			return
+		}
+		synctest.Wait()
+		d.look()
+		d.sky.turn(d.t)
+		d.faults.turn()
+		if !time.Now().Before(until) {
+			return
+		}
+	}
+}
+
+// isDead reports whether the process has ended within an operation.
+func (d *day) isDead() bool {
+	select {
+	case <-d.died:
+		return true
+	default:
+		return false
+	}
+}
+
+// end ends the process in one way or another.
+func (d *day) end() {
+	switch kind := d.rng.IntN(3); {
+	case kind == 0 && !d.isDead():
+		d.counts["closed"]++
+		d.close()
+		d.disk = d.disk.Kill()
+	case kind == 1:
+		d.counts["killed"]++
+		d.die()
+		d.disk = d.disk.Kill()
+	default:
+		d.counts["cut"]++
+		d.die()
+		d.disk = d.disk.Crash(d.rng)
+	}
+	d.wire.hangUp()
+	if d.rng.IntN(3) == 0 {
+		d.disk.Evict(d.rng)
+	}
+	d.sink = nil
+}
+
+// close ends the process as a service should.
+func (d *day) close() {
+	if d.rng.IntN(2) == 0 {
+		d.hangUp()
+		d.callers.Wait()
+	}
+	ctx, cancel := context.WithTimeout(d.t.Context(), upTo(d.rng, 10*time.Second))
+	defer cancel()
+	err := d.sink.Close(ctx)
+	d.hangUp()
+	d.callers.Wait()
+	checkBooks(d.t, d.sink)
+	st := d.sink.Stats()
+	var left *s3sink.CloseError
+	if errors.As(err, &left); err == nil && st.Pending > 0 || err != nil && (left == nil || left.Left != st.Pending || left.Dropped > 0) {
+		d.t.Errorf("close: %v, %+v", err, st)
+	}
+	died := d.isDead()
+	d.recovered = -1
+	if st.SpoolError == nil && !died {
+		d.ledger.closed()
+		if files := d.files(); err == nil && len(files) != 1 && !d.faults.since(time.Minute) {
+			d.t.Errorf("all is in S3, and this is left: %v", files)
+		}
+		if !errors.Is(err, s3sink.ErrUnread) {
+			d.recovered = st.Pending
+		}
+	} else {
+		d.ledger.crashed(d.faults.ended(), st.Synced, d.faults.troubled())
+	}
+	var spool *s3sink.SpoolError
+	if st.SpoolError != nil && err != nil && !errors.As(err, &spool) {
+		d.t.Errorf("close: %v, but the last commit failed: %v", err, st.SpoolError)
+	}
+	if open := d.disk.Handles(); len(open) > 0 && !died {
+		d.t.Errorf("open after Close: %v", open)
+	}
+}
+
+// files lists what is on the disk, while no process runs.
+func (d *day) files() []vfs.Entry {
+	d.faults.stopIn(-1)
+	dir := d.disk.Dir()
+	defer dir.Close()
+	all, err := dir.List()
+	if err != nil && !d.faults.since(0) {
+		d.t.Error(err)
+	}
+	return all
+}
+
+// die ends the process by force.
+func (d *day) die() {
+	at, synced := d.faults.ended(), d.sink.Stats().Synced
+	d.disk.Stop()
+	d.hangUp()
+	d.callers.Wait()
+	d.ledger.crashed(at, synced, d.faults.troubled())
+	d.recovered = -1
+	dead, cancel := context.WithCancel(d.t.Context())
+	cancel()
+	d.sink.Close(dead)
+	checkBooks(d.t, d.sink)
+}
+
+// last heals the world and delivers what is left.
+func (d *day) last() {
+	d.sky.clear(d.t)
+	d.faults.clear()
+	if !d.start() {
+		return
+	}
+	time.Sleep(time.Minute)
+	d.hangUp()
+	d.callers.Wait()
+	ctx, cancel := context.WithTimeout(d.t.Context(), time.Hour)
+	defer cancel()
+	if err := d.sink.Close(ctx); err != nil {
+		d.t.Errorf("the last one: %v", err)
+	}
+	checkBooks(d.t, d.sink)
+	d.ledger.closed()
+	d.wire.hangUp()
+	left := d.files()
+	if len(left) != 1 || left[0].Name != vfs.LockName {
+		d.t.Errorf("left behind: %v", left)
+	}
+}
+
+// look holds what the sink says of itself against the world.
+func (d *day) look() {
+	d.looked = time.Now()
+	if d.sink == nil {
+		return
+	}
+	st := d.sink.Stats()
+	checkBooks(d.t, d.sink)
+	// What callers say in the longest time without a commit is far less than a
+	// quarter of the memory. What was there when the process began may be more:
+	// a power cut may bring back files of failed commits.
+	full := d.found < d.cfg.MaxSpoolBytes && st.SpoolBytes > d.cfg.MaxSpoolBytes+d.cfg.MaxMemory/4
+	if full || st.MemoryPeak > d.cfg.MaxMemory || st.Quarantined+st.Dropped > 0 {
+		d.t.Errorf("after %v: %+v", time.Since(d.born), st)
+	}
+	d.lookAtErrors(st)
+	if d.recovered >= 0 && st.Recovered != d.recovered && d.sink.Err() == nil && time.Since(d.born) > time.Minute && !d.faults.since(time.Minute) {
+		d.t.Errorf("recovered %d events, the one before had left %d", st.Recovered, d.recovered)
+	}
+	if well := 10 * time.Minute; time.Since(d.born) > well && d.sky.calm(well) && !d.faults.since(well) {
+		if err := d.sink.Err(); err != nil || st.SpoolError != nil {
+			d.t.Errorf("all is well, but Err is %v and SpoolError %v", err, st.SpoolError)
+		}
+		if st.Pending > 0 && time.Since(st.Oldest) > s3sink.DefaultMaxObjectAge+time.Second {
+			d.t.Errorf("all is well, but an event has waited for %v: %+v", time.Since(st.Oldest), st)
+		}
+		d.ledger.flows(d.t)
+	}
+}
+
+// lookAtErrors checks that the sink says what is wrong, while it is.
+func (d *day) lookAtErrors(st s3sink.Stats) {
+	if d.faults.dead(10*time.Second) && time.Since(d.born) > 10*time.Second && d.ledger.active(st.Synced) {
+		if err := d.sink.Err(); st.SpoolError == nil || err == nil {
+			d.t.Errorf("nothing comes to the disk, but Err is %v and SpoolError %v", err, st.SpoolError)
+		}
+	}
+	var refused *s3sink.UploadError
+	if d.wire.refused() && !errors.As(d.sink.Err(), &refused) {
+		d.t.Errorf("S3 refuses, but Err is %v", d.sink.Err())
+	}
+}
+
+const sourcesOfDay = 3
+
+// caller tracks events of one source as long as the process lives.
+type caller struct {
+	day    *day
+	sink   *s3sink.Sink
+	source int
+	rng    *rand.Rand
+}
+
+func (c *caller) run(ctx context.Context) {
+	src, err := c.sink.Source(string(rune('a' + c.source)))
+	if err != nil {
+		c.day.t.Error(err)
+		return
+	}
+	for {
+		gap := time.Duration(c.rng.ExpFloat64() * float64(8*time.Second))
+		select {
+		case <-time.After(gap):
+		case <-ctx.Done():
+			return
+		}
+		events := 1
+		if c.rng.IntN(100) == 0 {
+			events = c.rng.IntN(150)
+		}
+		for ; events > 0 && ctx.Err() == nil; events-- {
+			e := c.day.ledger.event(c.source, hex(c.rng, c.rng.IntN(300)))
+			if !c.day.ledger.told(c.day.t, e, c.track(ctx, src, e.line)) {
+				return
+			}
+		}
+	}
+}
+
+// track calls one of the ways into the sink.
+func (c *caller) track(ctx context.Context, src *s3sink.Source, line string) error {
+	way := c.rng.IntN(4)
+	if c.day.faults.slow {
+		way %= 2 // those with a context that ends
+	}
+	switch way {
+	case 0:
+		return src.TrackContext(ctx, json.RawMessage(line))
+	case 1:
+		ctx, cancel := context.WithTimeout(ctx, upTo(c.rng, 20*time.Second))
+		defer cancel()
+		return src.TrackLineContext(ctx, []byte(line))
+	case 2:
+		return src.TrackLine([]byte(line))
+	}
+	return src.Track([]byte(line))
+}

@@ -1,0 +1,335 @@
+package s3sink_test
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/internal/vfs/crashfs"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+// sky is the state of S3 and STS: calm, or one of the storms.
+type sky struct {
+	server *s3sinktest.Server
+	rng    *rand.Rand
+	change time.Time
+	began  time.Time
+	storm  *storm // nil: calm
+	counts map[string]int
+
+	attempts atomic.Int64
+	starts   atomic.Int64 // of processes
+	before   [2]int64     // attempts and starts when the storm began
+}
+
+// storm is a way for S3 or STS to fail.
+type storm struct {
+	name  string
+	total bool // nothing is delivered
+	begin func(*sky)
+}
+
+// inject is a storm of one fault.
+func inject(operation string, f s3sinktest.Fault) func(*sky) {
+	f.Operation = operation
+	return func(s *sky) { s.server.Inject(f) }
+}
+
+var storms = []storm{
+	{"503", true, inject("PutObject", s3sinktest.Fault{Status: 503, Code: "SlowDown"})},
+	{"refused connections", true, func(s *sky) { s.server.Refuse(true) }},
+	{"reset connections", true, inject("PutObject", s3sinktest.Fault{CutAfter: 100})},
+	{"no answer", true, inject("PutObject", s3sinktest.Fault{Stall: true})},
+	{"late answers", true, inject("PutObject", s3sinktest.Fault{Delay: 35 * time.Second})}, // an attempt waits for 30 and little more
+	{"lost answers", true, inject("PutObject", s3sinktest.Fault{LoseResponse: true})},      // stored
+	{"frozen", true, func(s *sky) { s.server.Freeze(true) }},
+	{"broken proxy", true, inject("", s3sinktest.Fault{Status: 502, Body: []byte(page)})},
+	{"403", true, inject("PutObject", s3sinktest.Fault{Status: 403, Code: "AccessDenied", Message: "no"})},
+	{"slow", false, inject("PutObject", s3sinktest.Fault{Delay: 8 * time.Second})},
+	{"STS down", false, inject("AssumeRole", s3sinktest.Fault{Status: 503})},
+	{"STS hangs", false, inject("AssumeRole", s3sinktest.Fault{Stall: true})},
+	{"STS refuses", false, inject("AssumeRole", s3sinktest.Fault{Status: 403, Code: "AccessDenied"})},
+	{"flaky", false, func(s *sky) { disturb(s.server, s.rng) }},
+}
+
+// oneIn matches some requests.
+func oneIn(n int, seed uint64) func(*http.Request) bool {
+	var mu sync.Mutex
+	rng := rand.New(rand.NewPCG(seed, 8))
+	return func(*http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return rng.IntN(n) == 0
+	}
+}
+
+func newSky(server *s3sinktest.Server, seed uint64) *sky {
+	return &sky{server: server, rng: rand.New(rand.NewPCG(seed, 3)), counts: map[string]int{}}
+}
+
+// turn changes what is due.
+func (s *sky) turn(t *testing.T) {
+	if time.Now().Before(s.change) {
+		return
+	}
+	was := s.storm
+	s.clear(t)
+	if was != nil || s.began.IsZero() {
+		s.change = time.Now().Add(upTo(s.rng, 80*time.Minute))
+		s.began = time.Now()
+		return
+	}
+	s.storm = &storms[s.rng.IntN(len(storms))]
+	s.counts[s.storm.name]++
+	s.began = time.Now()
+	s.change = s.began.Add(2*time.Minute + upTo(s.rng, 30*time.Minute))
+	if s.rng.IntN(3) == 0 {
+		s.change = s.began.Add(time.Hour + upTo(s.rng, 3*time.Hour))
+	}
+	s.before = [2]int64{s.attempts.Load(), s.starts.Load()}
+	s.storm.begin(s)
+}
+
+// clear ends a storm, in which there was a probe at a time: two a minute, or
+// ten in the first, and some more as often as a process began or ended.
+func (s *sky) clear(t *testing.T) {
+	s.server.ClearFaults()
+	s.server.Refuse(false)
+	s.server.Freeze(false)
+	if s.storm == nil {
+		return
+	}
+	attempts, starts := s.attempts.Load()-s.before[0], s.starts.Load()-s.before[1]
+	if most := 20 + 20*starts + 3*int64(time.Since(s.began).Minutes()); s.storm.total && attempts > most {
+		t.Errorf("%s for %v with %d starts: %d attempts, want %d at most", s.storm.name, time.Since(s.began), starts, attempts, most)
+	}
+	s.storm, s.began = nil, time.Now()
+}
+
+// calm reports whether it has been, for so long.
+func (s *sky) calm(long time.Duration) bool {
+	return s.storm == nil && time.Since(s.began) > long
+}
+
+// wire is the network of one process.
+type wire struct {
+	t      *testing.T
+	sky    *sky
+	ledger *ledger
+	base   *http.Client
+	began  time.Time
+
+	running  atomic.Int64
+	refusals atomic.Int64 // 403 since the last 2xx
+}
+
+func newWire(server *s3sinktest.Server, sky *sky, ledger *ledger, t *testing.T) *wire {
+	sky.starts.Add(1)
+	return &wire{t: t, sky: sky, ledger: ledger, base: server.HTTPClient(), began: time.Now()}
+}
+
+func (w *wire) client() *http.Client {
+	return &http.Client{Transport: w, CheckRedirect: w.base.CheckRedirect}
+}
+
+func (w *wire) hangUp() { w.base.CloseIdleConnections() }
+
+func (w *wire) refused() bool { return w.refusals.Load() > 0 }
+
+func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method != http.MethodPut {
+		return w.base.Transport.RoundTrip(r)
+	}
+	w.sky.attempts.Add(1)
+	w.ledger.sent(w.t, r)
+	defer w.running.Add(-1)
+	if n := w.running.Add(1); n > s3sink.DefaultUploadConcurrency {
+		w.t.Errorf("%d PUTs at once", n)
+	}
+	res, err := w.base.Transport.RoundTrip(r)
+	switch {
+	case err != nil:
+	case res.StatusCode == http.StatusForbidden:
+		w.refusals.Add(1)
+	case res.StatusCode < 300 || res.StatusCode == http.StatusPreconditionFailed:
+		w.refusals.Store(0)
+	}
+	return res, err
+}
+
+// diskFaults has a disk fail and be slow now and then, and end the process.
+type diskFaults struct {
+	// slow allows that. Who waits for a slow disk in Track, without a context,
+	// holds a lock, and while others wait for it a bubble's clock stands still.
+	slow   bool
+	change time.Time
+	counts map[string]int
+	waits  atomic.Int32 // slow operations that go on
+
+	mu      sync.Mutex
+	rng     *rand.Rand
+	kind    string // "": none
+	began   time.Time
+	trouble time.Time // when an operation failed or was slow last
+	left    int       // operations until the process ends; < 0: it does not
+	died    chan struct{}
+	stopped time.Time
+}
+
+func newDiskFaults(seed uint64, slow bool) *diskFaults {
+	return &diskFaults{slow: slow, rng: rand.New(rand.NewPCG(seed, 4)), left: -1, counts: map[string]int{}}
+}
+
+// begin is told of a new process.
+func (f *diskFaults) begin(disk *crashfs.FS, died chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.died, f.left, f.stopped = died, -1, time.Time{}
+	disk.Inject(f.fault)
+}
+
+// stopIn has the process end in the n-th operation from now.
+func (f *diskFaults) stopIn(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left = n
+}
+
+// ended returns when the process has ended by itself, or now.
+func (f *diskFaults) ended() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stopped.IsZero() {
+		return time.Now()
+	}
+	return f.stopped
+}
+
+// turn changes what is due.
+func (f *diskFaults) turn() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	if now.Before(f.change) {
+		return
+	}
+	f.began = now
+	if f.kind != "" || f.change.IsZero() {
+		f.kind, f.change = "", now.Add(upTo(f.rng, 80*time.Minute))
+		return
+	}
+	kinds := []string{"full", "no sync", "some syncs fail", "no reads", "anything fails", "slow"}
+	if !f.slow {
+		kinds = kinds[:5]
+	}
+	f.kind = kinds[f.rng.IntN(len(kinds))]
+	f.change = now.Add(upTo(f.rng, 15*time.Minute))
+}
+
+func (f *diskFaults) clear() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.kind, f.left = "", -1
+}
+
+// since reports whether something was wrong in the last so long.
+func (f *diskFaults) since(long time.Duration) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.kind != "" || time.Since(f.trouble) <= long
+}
+
+// dead reports whether nothing could be committed for so long.
+func (f *diskFaults) dead(long time.Duration) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return (f.kind == "full" || f.kind == "no sync") && time.Since(f.began) > long
+}
+
+// troubled returns when an operation failed or was slow last.
+func (f *diskFaults) troubled() time.Time {
+	if f.waits.Load() > 0 {
+		return time.Now()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.trouble
+}
+
+func (f *diskFaults) fault(op crashfs.Op) error {
+	wait, err := f.decide(op)
+	if wait > 0 {
+		f.waits.Add(1)
+		time.Sleep(wait)
+		f.waits.Add(-1)
+		f.mu.Lock()
+		f.trouble = time.Now()
+		f.mu.Unlock()
+	}
+	return err
+}
+
+// decide says what becomes of an operation.
+func (f *diskFaults) decide(op crashfs.Op) (wait time.Duration, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.left == 0 {
+		f.left, f.stopped = -1, time.Now()
+		close(f.died)
+		return 0, crashfs.Partly(f.rng.IntN(op.Len+1), crashfs.ErrStopped)
+	}
+	f.left = max(f.left-1, -1)
+	wait, err = f.weather(op)
+	if wait > 0 || err != nil {
+		f.trouble = time.Now()
+		f.counts[f.kind]++
+	}
+	return wait, err
+}
+
+func (f *diskFaults) weather(op crashfs.Op) (wait time.Duration, err error) {
+	write := op.Call == crashfs.CallAppend || op.Call == crashfs.CallCreate
+	sync := op.Call == crashfs.CallSync || op.Call == crashfs.CallSyncDir
+	done := f.rng.IntN(op.Len + 2) // in spite of the error
+	switch f.kind {
+	case "full":
+		if write {
+			return 0, crashfs.Partly(min(done, op.Len/2), syscall.ENOSPC)
+		}
+	case "no sync":
+		if sync {
+			return 0, crashfs.Partly(done, syscall.EIO)
+		}
+	case "some syncs fail":
+		if sync && f.rng.IntN(3) == 0 {
+			return 0, crashfs.Partly(done, syscall.EIO)
+		}
+	case "no reads":
+		if op.Call == crashfs.CallRead && f.rng.IntN(4) > 0 {
+			return 0, syscall.EIO
+		}
+	case "anything fails":
+		if f.rng.IntN(6) == 0 {
+			return 0, crashfs.Partly(done, []error{syscall.EIO, syscall.EINTR, syscall.EROFS, syscall.EMFILE}[f.rng.IntN(4)])
+		}
+	case "slow":
+		if sync && f.rng.IntN(3) == 0 {
+			return upTo(f.rng, slowestSync), nil
+		}
+	}
+	return 0, nil
+}
+
+// slowestSync is more than it takes.
+const slowestSync = 8 * time.Second
+
+// upTo returns a random span.
+func upTo(rng *rand.Rand, most time.Duration) time.Duration {
+	return time.Duration(rng.Int64N(int64(most)))
+}
