@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,11 +82,11 @@ type Journal struct {
 	synced time.Time
 	timer  *time.Timer
 
-	run      string        // sorts behind those of earlier runs
-	old      []*file       // of earlier runs, for Recover
-	suspects []doubtRecord // which of them may not be on disk
-	tries    int           // calls of Recover
-	moved    []extent      // records that Recover has written again
+	run      string          // sorts behind those of earlier runs
+	old      []*file         // of earlier runs, for Recover
+	suspects map[uint64]bool // of them, by number: they may not be on disk
+	tries    int             // calls of Recover
+	moved    []extent        // records that Recover has written again
 
 	keeping sync.Mutex // of who writes copies of what is damaged
 
@@ -131,7 +130,6 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 	if len(old) > 0 {
 		j.files.old, j.files.last = old, old[len(old)-1].number
 		j.suspects, err = j.files.suspects(old)
-		j.files.doubts = slices.Clone(j.suspects)
 	}
 	if err != nil {
 		j.files.close()

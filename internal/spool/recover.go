@@ -64,7 +64,6 @@ type recovery struct {
 	segments map[segmentID]*oldSegment
 	blocks   map[blockID]*oldBlock
 	doubts   map[uint64]int64 // what is certain of a file whose sync failed
-	suspect  map[uint64]bool  // files of which nobody knows
 	doubtful []doubtful       // in order
 	holes    []hole           // in order
 	again    bool             // what is applied was written by this run
@@ -129,7 +128,6 @@ func (j *Journal) Recover(ctx context.Context) (*Recovered, error) {
 	for range patience {
 		r := &recovery{
 			j: j, old: j.old, blind: j.tries > patience,
-			suspect:  map[uint64]bool{},
 			segments: map[segmentID]*oldSegment{}, blocks: map[blockID]*oldBlock{}, doubts: map[uint64]int64{},
 			needSegments: map[segmentID][]*file{}, needBlocks: map[blockID][]*file{},
 		}
@@ -145,9 +143,7 @@ func (j *Journal) Recover(ctx context.Context) (*Recovered, error) {
 }
 
 func (r *recovery) run(ctx context.Context) error {
-	for _, d := range r.j.suspects {
-		r.suspect[d.file] = true
-	}
+	var said []doubtRecord
 	for _, f := range r.old {
 		f.needs = 0 // an earlier try has counted
 		doubts, _, err := r.j.files.readDoubts(f, r.blind)
@@ -155,9 +151,15 @@ func (r *recovery) run(ctx context.Context) error {
 			return err
 		}
 		for _, d := range doubts {
-			r.doubts[d.file] = d.durable
+			r.doubts[d.file] = max(r.doubts[d.file], d.durable)
 		}
+		said = append(said, doubts...)
 	}
+	r.j.turn.Lock()
+	if r.j.files.inherit(said) {
+		r.j.files.end() // the next one says so
+	}
+	r.j.turn.Unlock()
 	for _, f := range r.old {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -85,20 +85,43 @@ func (fs *files) readDoubts(f *file, blind bool) (doubts []doubtRecord, whole bo
 }
 
 // suspects returns the files that may not be on disk as they can be read: the
-// last one, and the one before a file that could have said so but is torn.
-func (fs *files) suspects(old []*file) ([]doubtRecord, error) {
-	var all []doubtRecord
+// last one, and the one before a file that could have said so but is torn. What
+// they say of others may be gone with them, so the next file says it too.
+func (fs *files) suspects(old []*file) (all map[uint64]bool, err error) {
+	all = map[uint64]bool{}
 	for i := len(old) - 1; i >= 0; i-- {
-		all = append(all, doubtRecord{file: old[i].number})
-		_, whole, err := fs.readDoubts(old[i], true)
+		doubts, whole, err := fs.readDoubts(old[i], true)
 		if err != nil && !errors.Is(err, errNoReads) { // what cannot be read is suspect
 			return nil, err
 		}
+		all[old[i].number] = true
+		fs.inherit(append(doubts, doubtRecord{file: old[i].number}))
 		if whole {
 			break
 		}
 	}
 	return all, nil
+}
+
+// inherit has the next file say what earlier ones have said. It reports whether
+// that is news.
+func (fs *files) inherit(said []doubtRecord) (news bool) {
+	for _, d := range said {
+		if !slices.ContainsFunc(fs.old, func(f *file) bool { return f.number == d.file }) {
+			continue
+		}
+		known := slices.IndexFunc(fs.doubts, func(k doubtRecord) bool { return k.file == d.file })
+		switch {
+		case known < 0:
+			fs.doubts = append(fs.doubts, d)
+		case fs.doubts[known].durable < d.durable:
+			fs.doubts[known].durable = d.durable
+		default:
+			continue
+		}
+		news = true
+	}
+	return news
 }
 
 // scan reads one file. In the last one, and in one whose sync has failed, only
@@ -119,7 +142,7 @@ func (r *recovery) scan(f *file) error {
 		return err
 	}
 	certain, open := r.doubts[f.number]
-	open = open || r.suspect[f.number] // its own groups say what is certain, too
+	open = open || r.j.suspects[f.number] // its own groups say what is certain, too
 	if !open {
 		certain = f.size
 	}
