@@ -319,9 +319,10 @@ func (d *day) look() {
 	st := d.sink.Stats()
 	checkBooks(d.t, d.sink)
 	// What callers say in the longest time without a commit is far less than a
-	// quarter of the memory. What was there when the process began may be more:
-	// a power cut may bring back files of failed commits.
-	full := d.found < d.cfg.MaxSpoolBytes && st.SpoolBytes > d.cfg.MaxSpoolBytes+d.cfg.MaxMemory/4
+	// quarter of the memory; and recovery writes again what may not be on disk. A
+	// spool that was too full when the process began holds files of failed commits
+	// that a power cut has brought back.
+	full := d.found < d.cfg.MaxSpoolBytes && st.SpoolBytes > d.cfg.MaxSpoolBytes+d.cfg.MaxMemory/4+d.found
 	if full || st.MemoryPeak > d.cfg.MaxMemory || st.Quarantined+st.Dropped > 0 {
 		d.t.Errorf("after %v: %+v", time.Since(d.born), st)
 	}
@@ -382,12 +383,19 @@ func (c *caller) run(ctx context.Context) {
 		}
 		for ; events > 0 && ctx.Err() == nil; events-- {
 			e := c.day.ledger.event(c.source, hex(c.rng, c.rng.IntN(300)))
-			if !c.day.ledger.told(c.day.t, e, c.track(ctx, src, e.line)) {
+			full := c.isFull()
+			err := c.track(ctx, src, e.line)
+			if err == nil && full && c.isFull() {
+				c.day.t.Error("the spool is full, but an event was taken")
+			}
+			if !c.day.ledger.told(c.day.t, e, err) {
 				return
 			}
 		}
 	}
 }
+
+func (c *caller) isFull() bool { return c.sink.Stats().SpoolBytes > c.day.cfg.MaxSpoolBytes }
 
 // track calls one of the ways into the sink.
 func (c *caller) track(ctx context.Context, src *s3sink.Source, line string) error {
