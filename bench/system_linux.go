@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -113,7 +114,11 @@ func processor() string {
 // load is how many processes wanted to run, on average over a minute.
 func load() string { return field("/proc/loadavg", 0) }
 
-func kernel() string { return "Linux " + field("/proc/sys/kernel/osrelease", 0) }
+// kernel leaves out what a distribution or a host appends to the version.
+func kernel() string {
+	version, _, _ := strings.Cut(field("/proc/sys/kernel/osrelease", 0), "-")
+	return "Linux " + version
+}
 
 // field returns one of the words of a file.
 func field(file string, n int) string {

@@ -111,7 +111,7 @@ type doubtful struct {
 
 // patience is how often recovery is tried before what cannot be read counts as
 // damaged, and before it goes on without copies of that.
-const patience = 30
+const patience = 360
 
 // errNoReads is a disk that gives nothing at all. It may come back, and then has
 // everything.

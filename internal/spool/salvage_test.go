@@ -275,7 +275,7 @@ func TestRecoverUnreadable(t *testing.T) {
 		var found *spool.Recovered
 		var err error
 		tries := 0
-		for ; tries < 40; tries++ {
+		for ; tries < 400; tries++ {
 			if found, err = j.Recover(t.Context()); err == nil {
 				break
 			}
@@ -284,7 +284,7 @@ func TestRecoverUnreadable(t *testing.T) {
 		case everything && err == nil: // the disk may come back
 			t.Errorf("nothing can be read: %+v", found)
 		case everything:
-		case errno != syscall.EMFILE && (err != nil || tries != 30 || eventsOf(t, found) != 1 || !slices.Equal(found.Damaged, []string{name})):
+		case errno != syscall.EMFILE && (err != nil || tries != 360 || eventsOf(t, found) != 1 || !slices.Equal(found.Damaged, []string{name})):
 			t.Errorf("%v: after %d tries %+v, %v", errno, tries, found, err)
 		case errno == syscall.EMFILE && err == nil:
 			t.Errorf("%v: %+v", errno, found)
