@@ -11,9 +11,11 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +27,7 @@ import (
 var (
 	crashes = flag.Int("crashes", 1000, "how many crashes TestCrashes makes")
 	seed    = flag.Uint64("seed", 0, "the only history that TestCrashes runs; 0: all")
+	first   = flag.Uint64("first", 1, "the first history that TestCrashes runs")
 )
 
 const partitions = 3
@@ -407,7 +410,7 @@ func (w *world) check(t *testing.T) {
 }
 
 // history runs lives that end badly, and a last one that ends well.
-func history(t *testing.T, seed uint64) (deaths int) {
+func history(t *testing.T, seed uint64) (deaths int64) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	w := newWorld(rng, seed)
 	w.fileSize = [...]int64{1, 300, 1500, 6000, 0}[rng.IntN(5)]
@@ -491,9 +494,14 @@ func TestCrashes(t *testing.T) {
 		history(t, *seed)
 		return
 	}
-	deaths := 0
-	defer func() { t.Logf("%d crashes", deaths) }()
-	for n := uint64(1); deaths < *crashes && !t.Failed(); n++ {
-		deaths += history(t, n)
+	var deaths, histories atomic.Int64
+	t.Cleanup(func() { t.Logf("%d crashes in %d histories", deaths.Load(), histories.Load()) })
+	for worker := range runtime.GOMAXPROCS(0) {
+		t.Run(fmt.Sprint(worker), func(own *testing.T) {
+			own.Parallel()
+			for deaths.Load() < int64(*crashes) && !t.Failed() {
+				deaths.Add(history(own, *first-1+uint64(histories.Add(1))))
+			}
+		})
 	}
 }

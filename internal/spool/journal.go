@@ -82,11 +82,10 @@ type Journal struct {
 	synced time.Time
 	timer  *time.Timer
 
-	run      string          // sorts behind those of earlier runs
-	old      []*file         // of earlier runs, for Recover
-	suspects map[uint64]bool // of them, by number: they may not be on disk
-	tries    int             // calls of Recover
-	moved    []extent        // records that Recover has written again
+	run   string   // sorts behind those of earlier runs
+	old   []*file  // of earlier runs, for Recover
+	tries int      // calls of Recover
+	moved []extent // records that Recover has written again
 
 	keeping sync.Mutex // of who writes copies of what is damaged
 
@@ -129,7 +128,7 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 	j.timer.Stop()
 	if len(old) > 0 {
 		j.files.old, j.files.last = old, old[len(old)-1].number
-		j.suspects, err = j.files.suspects(old)
+		err = j.files.suspect(old)
 	}
 	if err != nil {
 		j.files.close()

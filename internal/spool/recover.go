@@ -63,7 +63,7 @@ type recovery struct {
 	found    Recovered
 	segments map[segmentID]*oldSegment
 	blocks   map[blockID]*oldBlock
-	doubts   map[uint64]int64 // what is certain of a file whose sync failed
+	doubts   map[uint64]int64 // what is certain of a file that is not as a whole, by number
 	doubtful []doubtful       // in order
 	holes    []hole           // in order
 	again    bool             // what is applied was written by this run
@@ -150,14 +150,14 @@ func (r *recovery) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		for _, d := range doubts {
-			r.doubts[d.file] = max(r.doubts[d.file], d.durable)
-		}
 		said = append(said, doubts...)
 	}
 	r.j.turn.Lock()
 	if r.j.files.inherit(said) {
 		r.j.files.end() // the next one says so
+	}
+	for _, d := range r.j.files.doubts { // also what an earlier try has read, and what is gone since
+		r.doubts[d.file] = d.durable
 	}
 	r.j.turn.Unlock()
 	for _, f := range r.old {

@@ -84,23 +84,21 @@ func (fs *files) readDoubts(f *file, blind bool) (doubts []doubtRecord, whole bo
 	return doubts, whole, err
 }
 
-// suspects returns the files that may not be on disk as they can be read: the
-// last one, and the one before a file that could have said so but is torn. What
-// they say of others may be gone with them, so the next file says it too.
-func (fs *files) suspects(old []*file) (all map[uint64]bool, err error) {
-	all = map[uint64]bool{}
+// suspect doubts the files that may not be on disk as they can be read: the last
+// one, and the one before a file that could have said so but is torn. What they
+// say of others may be gone with them, so the next file says it too.
+func (fs *files) suspect(old []*file) error {
 	for i := len(old) - 1; i >= 0; i-- {
 		doubts, whole, err := fs.readDoubts(old[i], true)
 		if err != nil && !errors.Is(err, errNoReads) { // what cannot be read is suspect
-			return nil, err
+			return err
 		}
-		all[old[i].number] = true
 		fs.inherit(append(doubts, doubtRecord{file: old[i].number}))
 		if whole {
 			break
 		}
 	}
-	return all, nil
+	return nil
 }
 
 // inherit has the next file say what earlier ones have said. It reports whether
@@ -141,8 +139,7 @@ func (r *recovery) scan(f *file) error {
 	case err != nil:
 		return err
 	}
-	certain, open := r.doubts[f.number]
-	open = open || r.j.suspects[f.number] // its own groups say what is certain, too
+	certain, open := r.doubts[f.number] // its own groups say what is certain, too
 	if !open {
 		certain = f.size
 	}
