@@ -29,8 +29,9 @@ type injury struct {
 	how      string
 }
 
-// injure damages a file in up to three places.
-func injure(rng *rand.Rand, data []byte) (after []byte, done []injury) {
+// injure damages a file in up to three places. What is cut off or out may be
+// whole records.
+func injure(rng *rand.Rand, data []byte, records []spool.Parsed) (after []byte, done []injury) {
 	after = bytes.Clone(data)
 	for range 1 + rng.IntN(3) {
 		from := rng.Int64N(int64(len(data)))
@@ -49,22 +50,18 @@ func injure(rng *rand.Rand, data []byte) (after []byte, done []injury) {
 		}
 		done = append(done, injury{from, to, how})
 		if how == "end" || how == "gap" { // offsets are others now: it is the last one
+			if n := len(records); n > 0 && rng.IntN(2) == 0 {
+				i := rng.IntN(n)
+				from, to = records[i].From, records[i+rng.IntN(n-i)].To
+			}
 			if how == "end" {
 				to = int64(len(data))
-				done[len(done)-1].to = to
 			}
+			done[len(done)-1] = injury{from, to, how}
 			return slices.Delete(after, int(from), int(to)), done
 		}
 	}
 	return after, done
-}
-
-// seamless reports whether whole records were taken out, which leaves no trace.
-func seamless(done []injury, records []spool.Parsed) bool {
-	last := done[len(done)-1]
-	from := slices.ContainsFunc(records, func(r spool.Parsed) bool { return r.From == last.from })
-	to := slices.ContainsFunc(records, func(r spool.Parsed) bool { return r.To == last.to })
-	return from && to && (last.how == "end" || last.how == "gap")
 }
 
 // eventsIn returns the events of whole lines.
@@ -105,9 +102,7 @@ func (w *world) maim(t *testing.T, seed uint64) (whole map[event]bool) {
 		var done []injury
 		if rng.IntN(len(entries)) <= 1 && (w.shut || i < len(entries)-1 && !injured) { // else a seal may be gone as if it had never been
 			var after []byte
-			if after, done = injure(rng, data); !w.shut && seamless(done, records) {
-				after, done = data, nil
-			}
+			after, done = injure(rng, data, records)
 			w.disk.Put(e.Name, 0, after)
 			w.note("damage to %s of %d: %v", e.Name, len(data), done)
 		}

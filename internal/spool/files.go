@@ -195,16 +195,14 @@ func (fs *files) roll() {
 	}
 }
 
-// end ends the current file. Where something is reserved behind its last record,
-// the next file says where that is.
+// end ends the current file. The next one says where that is: something may be
+// reserved behind, and somebody may cut it off.
 func (fs *files) end() {
 	f := fs.current
 	if f == nil {
 		return
 	}
-	if f.end > f.size {
-		fs.doubt(f)
-	}
+	fs.doubt(f)
 	fs.release(f.append)
 	f.append, fs.current = nil, nil
 }
