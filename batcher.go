@@ -38,7 +38,7 @@ type batcher struct {
 	pending  map[*block]struct{}
 	waiters  map[*waiter]struct{}
 	sequence uint64
-	inFlight map[*spool.Segment][]*block // sealed and not delivered
+	contents map[*spool.Segment][]*block // of those that are not delivered
 
 	relief    sync.WaitGroup
 	relieving bool // a goroutine of relief runs
@@ -47,8 +47,8 @@ type batcher struct {
 	partitions uint64    // opened so far
 	dirty      []*Source // with lines that the journal does not have
 
-	spooledBlocks int64 // pending, with frames on disk
-	recovering    bool  // segments of this run wait for what earlier ones have left
+	spooled    int64 // bytes of the budget for pending blocks with frames on disk
+	recovering bool  // segments of this run wait for what earlier ones have left
 
 	recoveredEvents          int64
 	accepted                 int64 // events of blocks that were cut
@@ -104,7 +104,6 @@ type partition struct {
 	last   *block // cut last
 	newest *block // opened last
 	seg    *spool.Segment
-	blocks []*block  // of seg
 	since  time.Time // first event of the object that is gathering
 	place  *list.Element
 	age    *time.Timer
@@ -268,7 +267,7 @@ func (b *batcher) addToSegmentLocked(p *partition, blk *block) {
 	if b.journal != nil {
 		blk.payload = int64(len(frame.Payload))
 		frame.Partition, frame.Block = p.number, blk.number
-		frame.Durable = func() { b.durable(blk) }
+		frame.Durable = func() { b.durable(seg, blk) }
 	}
 	if err := b.spool.Append(seg, frame); err != nil {
 		b.giveLocked(blk, blk.held)
@@ -278,18 +277,17 @@ func (b *batcher) addToSegmentLocked(p *partition, blk *block) {
 	if p.seg == nil {
 		p.seg, p.since = seg, blk.opened
 	}
-	p.blocks = append(p.blocks, blk)
+	b.contents[seg] = append(b.contents[seg], blk)
 }
 
 func (b *batcher) sealSegmentLocked(p *partition, why SealReason) {
-	seg, blocks := p.seg, p.blocks
-	p.seg, p.blocks = nil, nil
+	seg := p.seg
+	p.seg = nil
 	p.events.Add(-seg.Events)
-	for _, blk := range blocks {
+	for _, blk := range b.contents[seg] {
 		p.held.Add(-blk.held)
 		blk.sealed = true
 	}
-	b.inFlight[seg] = blocks
 	b.sealed(seg, why) // before it is ready, so that hooks hear of it first
 	b.spool.Seal(seg, func() { b.ready(seg) })
 }
@@ -329,10 +327,10 @@ func (b *batcher) settled(seg *spool.Segment, as fate) {
 	defer b.relieveIfShort()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, blk := range b.inFlight[seg] {
+	for _, blk := range b.contents[seg] {
 		b.settleLocked(blk, as)
 	}
-	delete(b.inFlight, seg)
+	delete(b.contents, seg)
 	if as == delivered {
 		b.objects++
 		b.bytes += seg.Size()
@@ -361,7 +359,7 @@ func (b *batcher) settleLocked(blk *block, as fate) {
 	b.settledEvents[as] += events
 	delete(b.pending, blk)
 	if blk.spooled {
-		b.spooledBlocks--
+		b.spooled -= blk.held
 	}
 	b.budget.Give(blk.held)
 	blk.held = 0

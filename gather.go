@@ -1,13 +1,21 @@
 package s3sink
 
 import (
+	"slices"
 	"time"
 
 	"github.com/s3sink/s3sink/internal/spool"
 )
 
-// spooledBytes is charged for a block whose frame is on disk.
-const spooledBytes = 256
+const (
+	// spooledBytes is charged for a block whose frame is on disk, and what is
+	// remembered of it.
+	spooledBytes = 256
+
+	// extentBytes is charged for where a frame is on disk, if that is all that is
+	// remembered of its block.
+	extentBytes = 32
+)
 
 // gather returns the lines that the journal does not have, of blocks that have
 // no frame in it either, if they may be from before a time; and whether there
@@ -79,8 +87,9 @@ func (b *batcher) release(blk *block) {
 	}
 }
 
-// durable takes note that a frame is on disk, so that its memory comes free.
-func (b *batcher) durable(blk *block) {
+// durable takes note that a frame of seg is on disk, so that its memory comes
+// free.
+func (b *batcher) durable(seg *spool.Segment, blk *block) {
 	defer b.relieveIfShort()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -88,11 +97,39 @@ func (b *batcher) durable(blk *block) {
 	if _, alive := b.pending[blk]; !alive {
 		return
 	}
+	b.giveLocked(blk, max(0, blk.held-spooledBytes))
 	blk.spooled = true
-	b.spooledBlocks++
-	if blk.chunks == nil {
-		b.giveLocked(blk, max(0, blk.held-spooledBytes))
+	b.spooled += blk.held
+	b.foldLocked(seg, blk)
+}
+
+// foldLocked has the block before blk in seg stand for both: they end together.
+// Blocks are numbered, opened and brought to the disk in the order of their
+// segment, so it is the older one, and on disk too. They stay two while somebody
+// waits for it alone, who must not hear of the other's events.
+func (b *batcher) foldLocked(seg *spool.Segment, blk *block) {
+	all := b.contents[seg]
+	i := slices.Index(all, blk)
+	if i < 1 {
+		return
 	}
+	into := all[i-1]
+	for w := range b.waiters {
+		if w.wants(into) != w.wants(blk) {
+			return
+		}
+	}
+	for w := range b.waiters {
+		if w.wants(blk) {
+			w.blocks-- // it is not 0: into is wanted too
+		}
+	}
+	into.events.Add(blk.events.Swap(0))
+	b.spooled -= blk.held - extentBytes
+	b.giveLocked(blk, blk.held-extentBytes)
+	into.held, blk.held = into.held+extentBytes, 0
+	delete(b.pending, blk)
+	b.contents[seg] = slices.Delete(all, i, i+1)
 }
 
 // recovered takes a segment of an earlier run into the books.
@@ -102,7 +139,7 @@ func (b *batcher) recovered(seg *spool.Segment) {
 	blk := &block{number: unasked, cut: true, appended: true, sealed: true, opened: seg.First}
 	blk.events.Store(seg.Events)
 	b.pending[blk] = struct{}{}
-	b.inFlight[seg] = []*block{blk}
+	b.contents[seg] = []*block{blk}
 	b.recoveredEvents += seg.Events
 }
 

@@ -78,7 +78,7 @@ func (b *batcher) sealLargest() {
 func (b *batcher) short() (short int64, open []candidate) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	short = max(b.budget.Size()/8, b.budget.Wanted()) - b.budget.Size() + b.spooledBlocks*spooledBytes
+	short = max(b.budget.Size()/8, b.budget.Wanted()) - b.budget.Size() + b.spooled
 	for e := b.open.Front(); e != nil; e = e.Next() {
 		p := e.Value.(*partition)
 		bytes := p.held.Load() - p.underWay
@@ -92,7 +92,7 @@ func (b *batcher) short() (short int64, open []candidate) {
 		open = append(open, candidate{p, bytes})
 	}
 	for _, seg := range b.stuck() {
-		for _, blk := range b.inFlight[seg] {
+		for _, blk := range b.contents[seg] {
 			if !blk.spooled {
 				short += blk.held
 			}

@@ -140,7 +140,7 @@ func (s *Sink) newBatcher() (*batcher, error) {
 		stuck:     s.uploader.Stuck,
 		pending:   map[*block]struct{}{},
 		waiters:   map[*waiter]struct{}{},
-		inFlight:  map[*spool.Segment][]*block{},
+		contents:  map[*spool.Segment][]*block{},
 	}
 	b.budget = budget.New(s.cfg.MaxMemory, b.relieve)
 	return b, nil

@@ -143,7 +143,7 @@ func TestFullSpoolEmpties(t *testing.T) {
 func TestReliefWithManyBlocksOnDisk(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
-		const sources, each = 150, 40
+		const sources, each = 900, 3
 		cfg.SpoolDir, cfg.MaxMemory, cfg.MaxEventBytes = t.TempDir()+"/spool", 1<<20, 16<<10
 		cfg.MaxObjectAge = 24 * time.Hour
 		sink := open(t, cfg)
@@ -161,8 +161,9 @@ func TestReliefWithManyBlocksOnDisk(t *testing.T) {
 				t.Fatalf("event %d: %v, %+v", n, err, sink.Stats())
 			}
 		}
-		if st := sink.Stats(); int64(st.PendingBlocks-sources)*256 < cfg.MaxMemory/8 {
-			t.Errorf("only %d blocks are pending: that shows nothing", st.PendingBlocks)
+		onDisk := int64(sink.Stats().PendingBlocks) - cfg.MaxMemory/(4<<10) // at least: more cannot be open
+		if onDisk*256 < cfg.MaxMemory/8 {
+			t.Errorf("perhaps only %d blocks are on disk: that shows nothing", onDisk)
 		}
 		server.ClearFaults()
 		mustClose(t, sink)

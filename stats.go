@@ -30,7 +30,7 @@ type Stats struct {
 	OpenPartitions int   // partitions that gather events now
 	Memory         int64 // bytes of MaxMemory in use now
 	MemoryPeak     int64 // the most that ever were
-	PendingBlocks  int   // pending blocks: open, being compressed, or in objects not in S3
+	PendingBlocks  int   // pending blocks: open, being compressed, or in objects not in S3; those of one that are on disk are one
 
 	Oldest time.Time // when the oldest pending event was tracked; zero if there is none
 

@@ -1,0 +1,301 @@
+package s3sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/spool"
+	"github.com/s3sink/s3sink/internal/vfs/crashfs"
+)
+
+// inSpool runs a test in a bubble, with a sink whose objects stay open.
+func inSpool(t *testing.T, f func(*testing.T, *Sink, *shelf, *crashfs.FS)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		bucket := &shelf{t: t, rng: rand.New(rand.NewPCG(1, 1)), objects: map[string][]byte{}, kind: true}
+		disk := crashfs.New(1)
+		sink := openOn(t, disk, bucket, func(c *Config) { c.MaxObjectAge, c.MaxObjectEvents = 24*time.Hour, 0 })
+		defer func() { // of those that fail, too
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			sink.Close(ctx)
+			checkHeld(t, sink.batcher)
+		}()
+		f(t, sink, bucket, disk)
+	})
+}
+
+// trackBlock tracks so many events as a block of their own, which is on disk when
+// it returns.
+func trackBlock(t *testing.T, sink *Sink, events int) {
+	t.Helper()
+	for range events {
+		if err := sink.TrackLine(fmt.Appendf(nil, `{"src":"a","n":%d}`, sink.Stats().Accepted)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sink.own.cutOpen(sink.own.current)
+	time.Sleep(DefaultCommitInterval)
+	checkHeld(t, sink.batcher)
+}
+
+// failReads has every read of disk fail for d.
+func failReads(disk *crashfs.FS, d time.Duration) {
+	until := time.Now().Add(d)
+	disk.Inject(func(op crashfs.Op) error {
+		if op.Call == crashfs.CallRead && time.Now().Before(until) {
+			return syscall.EIO
+		}
+		return nil
+	})
+}
+
+// checkHeld checks that the budget, the partitions, the waiters and what is on disk
+// are what the pending blocks say.
+func checkHeld(t *testing.T, b *batcher) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var held, spooled int64
+	of := map[*partition]int64{}
+	wanted := map[*waiter]int{}
+	for blk := range b.pending {
+		held += blk.held
+		if blk.spooled {
+			spooled += blk.held
+		}
+		if blk.spooled && blk.chunks != nil {
+			t.Error("a block on disk keeps its lines, too")
+		}
+		if !blk.sealed {
+			of[blk.part] += blk.held
+		}
+		for w := range b.waiters {
+			if w.wants(blk) {
+				wanted[w]++
+			}
+		}
+	}
+	if used, _ := b.budget.Used(); used != held || spooled != b.spooled {
+		t.Errorf("%d bytes are used and %d remember what is on disk, but blocks hold %d and %d", used, b.spooled, held, spooled)
+	}
+	for e := b.open.Front(); e != nil; e = e.Next() {
+		if p := e.Value.(*partition); p.held.Load() != of[p] {
+			t.Errorf("a partition holds %d bytes, its blocks %d", p.held.Load(), of[p])
+		}
+	}
+	for w := range b.waiters {
+		if w.blocks != wanted[w] || w.blocks == 0 {
+			t.Errorf("a waiter waits for %d blocks, but %d are there", w.blocks, wanted[w])
+		}
+	}
+}
+
+// Blocks of one object that are on disk cost next to nothing but the first, and the
+// counts are what they would be.
+func TestBlocksOnDiskAreOne(t *testing.T) {
+	t.Parallel()
+	inSpool(t, func(t *testing.T, sink *Sink, bucket *shelf, _ *crashfs.FS) {
+		const blocks = 500
+		began := time.Now()
+		for n := range int64(blocks) {
+			trackBlock(t, sink, 2)
+			st := sink.Stats()
+			if want := spooledBytes + n*extentBytes; st.Memory != want || st.PendingBlocks != 1 {
+				t.Fatalf("%d blocks on disk hold %d bytes and are %d, want %d and 1", n+1, st.Memory, st.PendingBlocks, want)
+			}
+			if st.Pending != 2*n+2 || st.Accepted != 2*n+2 || !st.Oldest.Equal(began) {
+				t.Fatalf("%d events, and the first %v after it was tracked: %+v", 2*n+2, st.Oldest.Sub(began), st)
+			}
+		}
+		if err := sink.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if st := sink.Stats(); st.Delivered != 2*blocks || st.Pending != 0 || st.Objects != 1 || st.Memory != 0 {
+			t.Errorf("%+v", st)
+		}
+		bucket.check(t, 0, nil)
+		if got := len(bucket.lines(t)); got != 2*blocks {
+			t.Errorf("%d lines, want %d", got, 2*blocks)
+		}
+	})
+}
+
+// Whatever becomes of the object, it becomes of all events of its blocks.
+func TestBlocksThatAreOneEndTogether(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		until time.Duration // the disk cannot be read
+		shut  bool          // S3 is busy
+		drop  bool
+		want  Stats
+	}{
+		"delivered":   {want: Stats{Delivered: 9}},
+		"quarantined": {until: 2 * time.Hour, want: Stats{Quarantined: 9}},
+		"left":        {shut: true, want: Stats{Pending: 9}},
+		"dropped":     {shut: true, drop: true, want: Stats{Dropped: 9}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inSpool(t, func(t *testing.T, sink *Sink, bucket *shelf, disk *crashfs.FS) {
+				for n := range 3 {
+					trackBlock(t, sink, 2+n)
+				}
+				bucket.shut = c.shut
+				failReads(disk, c.until)
+				var sealed []*spool.Segment
+				for seg := range sink.batcher.contents {
+					sealed = append(sealed, seg)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Hour)
+				defer cancel()
+				err := sink.Flush(ctx)
+				if c.shut != errors.Is(err, context.DeadlineExceeded) || (c.until > 0) != errors.Is(err, ErrDamaged) {
+					t.Errorf("Flush: %v", err)
+				}
+				if c.drop {
+					sink.batcher.settled(sealed[0], dropped)
+				}
+				st := sink.Stats()
+				got := Stats{Delivered: st.Delivered, Quarantined: st.Quarantined, Pending: st.Pending, Dropped: st.Dropped}
+				if got != c.want || st.Accepted != 9 || len(sealed) != 1 {
+					t.Errorf("%+v of %d objects, want %+v", st, len(sealed), c.want)
+				}
+			})
+		})
+	}
+}
+
+// Who waits for some of an object's events hears of those, however the blocks are
+// kept: all before the call, none behind it, and once.
+func TestWaitersOfBlocksThatAreOne(t *testing.T) {
+	t.Parallel()
+	inSpool(t, func(t *testing.T, sink *Sink, _ *shelf, disk *crashfs.FS) {
+		b := sink.batcher
+		other, err := sink.Source("b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pending := func(want int) {
+			t.Helper()
+			if got := sink.Stats().PendingBlocks; got != want {
+				t.Errorf("%d blocks are pending, want %d", got, want)
+			}
+		}
+		trackBlock(t, sink, 1)
+		trackBlock(t, sink, 2)
+		pending(1)
+		first := b.await(nil) // of 3 events
+		none := b.await(other)
+		trackBlock(t, sink, 4)
+		pending(2) // first waits for one of them alone
+		trackBlock(t, sink, 8)
+		pending(2)
+		if err := sink.TrackLine([]byte(`{}`)); err != nil {
+			t.Fatal(err)
+		}
+		second := b.await(sink.own) // of 16, of which 1 is in an open block
+		if first.blocks != 1 || second.blocks != 3 {
+			t.Errorf("they wait for %d and %d blocks, want 1 and 3", first.blocks, second.blocks)
+		}
+		trackBlock(t, sink, 15) // the same block
+		pending(2)
+		if second.blocks != 2 {
+			t.Errorf("two of three blocks are one, but %d are waited for", second.blocks)
+		}
+		trackBlock(t, sink, 32)
+		pending(3)
+		b.abandon(second)
+		third := b.await(sink.own) // of 63
+		trackBlock(t, sink, 64)
+		pending(4)
+
+		failReads(disk, 2*time.Hour)
+		if !none.wait(t.Context()) || first.damaged+third.damaged != 0 {
+			t.Error("they were told before the object was sealed")
+		}
+		if err := sink.Flush(t.Context()); !errors.Is(err, ErrDamaged) {
+			t.Errorf("Flush: %v", err)
+		}
+		if !first.wait(t.Context()) || !third.wait(t.Context()) || first.damaged != 3 || third.damaged != 63 {
+			t.Errorf("%d and %d events that were waited for are damaged, want 3 and 63", first.damaged, third.damaged)
+		}
+		if st := sink.Stats(); st.Quarantined != 127 || st.Pending != 0 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// Whoever flushes whenever, with a bucket and a disk that fail: each Flush returns,
+// what it waited for is in S3 then, and what is held is what the blocks say.
+func TestFlushesOfBlocksThatAreOne(t *testing.T) {
+	t.Parallel()
+	var folded atomic.Int64
+	for seed := range uint64(20) {
+		inSpool(t, func(t *testing.T, sink *Sink, bucket *shelf, disk *crashfs.FS) {
+			rng := rand.New(rand.NewPCG(seed, 7))
+			var wg sync.WaitGroup
+			defer wg.Wait()
+			cuts := 0
+			for n := range 150 {
+				src, err := sink.Source(string(rune('a' + rng.IntN(2))))
+				if err != nil {
+					t.Fatal(err)
+				}
+				line := fmt.Sprintf(`{"src":"%s","n":%d}`, src.id, n)
+				if err := src.TrackLine([]byte(line)); err != nil {
+					t.Fatal(err)
+				}
+				switch rng.IntN(10) {
+				case 0, 1, 2, 3:
+					cuts++
+					src.cutOpen(src.current)
+				case 4, 5:
+					time.Sleep(time.Duration(rng.IntN(1500)) * time.Millisecond)
+				case 6:
+					bucket.mu.Lock()
+					bucket.shut = !bucket.shut
+					bucket.mu.Unlock()
+				case 7:
+					if kinds := crashfs.Kinds(); rng.IntN(3) == 0 {
+						disk.FailAt(rng.IntN(9), kinds[rng.IntN(len(kinds))])
+					}
+				case 8:
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rng.IntN(20))*time.Second)
+					wg.Go(func() {
+						defer cancel()
+						err := src.Flush(ctx)
+						bucket.mu.Lock()
+						defer bucket.mu.Unlock()
+						if err == nil && !slices.Contains(bucket.lines(t), line) {
+							t.Errorf("seed %d: flushed, and %s is not in S3", seed, line)
+						}
+					})
+				}
+				checkHeld(t, sink.batcher)
+			}
+			folded.Add(int64(cuts - sink.Stats().PendingBlocks))
+			bucket.mu.Lock()
+			bucket.shut = false
+			bucket.mu.Unlock()
+			if err := sink.Close(t.Context()); err != nil {
+				t.Errorf("seed %d: %v", seed, err)
+			}
+			bucket.check(t, seed, nil)
+			if st := sink.Stats(); st.Delivered != 150 || len(bucket.lines(t)) != 150 {
+				t.Errorf("seed %d: %+v", seed, st)
+			}
+		})
+	}
+	if folded.Load() == 0 {
+		t.Error("no block was one with another: that shows nothing")
+	}
+}
