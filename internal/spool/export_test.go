@@ -33,10 +33,10 @@ func ParseRecords(b []byte) (all []Parsed) {
 			p.Kind = "group"
 		case recordStage:
 			p.Kind = "stage"
-			_, size, err = decodeStage(body, r.length)
+			_, size, err = decodeStage(body, r.length, nil)
 		case recordFrame:
 			p.Kind = "frame"
-			_, size, err = decodeFrame(body, r.length)
+			_, size, err = decodeFrame(body, r.length, nil)
 		}
 		p.Data = body[r.length-size:]
 		all = append(all, p)

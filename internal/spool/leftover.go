@@ -93,8 +93,7 @@ func (l *Leftover) Frame() (f Frame, framed bool, err error) {
 	if l.framed == nil {
 		return f, false, nil
 	}
-	f = l.framed.frame
-	f.Run, f.Partition, f.Block = l.Run, l.Partition, l.Block
+	f = l.framed.frame()
 	f.Payload = make([]byte, l.framed.at.size)
 	if _, err := l.files.readAt(l.framed.at.file, f.Payload, l.framed.at.offset); err != nil {
 		return f, true, err

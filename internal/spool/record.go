@@ -258,8 +258,24 @@ func (w *writer) doubt(d doubtRecord) {
 
 // reader takes the body of a record apart. After an error it returns zeroes.
 type reader struct {
-	b   []byte
-	bad bool
+	b     []byte
+	bad   bool
+	names names
+}
+
+// names are texts that many records have. There is one string for each of them,
+// however often it is read.
+type names map[string]string
+
+func (n names) get(text []byte) string {
+	if known, ok := n[string(text)]; ok {
+		return known
+	}
+	name := string(text)
+	if n != nil {
+		n[name] = name
+	}
+	return name
 }
 
 func (r *reader) fail() { r.b, r.bad = nil, true }
@@ -303,19 +319,21 @@ func (r *reader) time() time.Time {
 	return time.UnixMilli(n).UTC()
 }
 
-func (r *reader) text() string {
+func (r *reader) bytes() []byte {
 	n := r.uint()
 	if n > uint64(len(r.b)) {
 		r.fail()
-		return ""
+		return nil
 	}
-	s := string(r.b[:n])
+	b := r.b[:n]
 	r.b = r.b[n:]
-	return s
+	return b
 }
 
-func (r *reader) block() blockID     { return blockID{r.text(), r.uint(), r.uint()} }
-func (r *reader) segment() segmentID { return segmentID{r.text(), r.uint()} }
+func (r *reader) text() string       { return string(r.bytes()) }
+func (r *reader) name() string       { return r.names.get(r.bytes()) }
+func (r *reader) block() blockID     { return blockID{r.name(), r.uint(), r.uint()} }
+func (r *reader) segment() segmentID { return segmentID{r.name(), r.uint()} }
 
 func (r *reader) err() error {
 	if r.bad {
@@ -326,10 +344,10 @@ func (r *reader) err() error {
 
 // decodeStage returns a stage without its lines, and how long they are: they are
 // the end of the body, of which the beginning is enough.
-func decodeStage(body []byte, length int64) (s stageRecord, lines int64, err error) {
-	r := &reader{b: body}
+func decodeStage(body []byte, length int64, known names) (s stageRecord, lines int64, err error) {
+	r := &reader{b: body, names: known}
 	s.blockID = r.block()
-	s.source = r.text()
+	s.source = r.name()
 	s.day = r.time()
 	s.offset = r.int()
 	s.first = r.time()
@@ -338,8 +356,8 @@ func decodeStage(body []byte, length int64) (s stageRecord, lines int64, err err
 }
 
 // decodeFrame returns a frame without its payload, and how long that is.
-func decodeFrame(body []byte, length int64) (f frameRecord, payload int64, err error) {
-	r := &reader{b: body}
+func decodeFrame(body []byte, length int64, known names) (f frameRecord, payload int64, err error) {
+	r := &reader{b: body, names: known}
 	f.segmentID = r.segment()
 	f.index = r.uint()
 	f.block = r.block()
@@ -352,15 +370,15 @@ func decodeFrame(body []byte, length int64) (f frameRecord, payload int64, err e
 	if f.index == 0 && !r.bad {
 		f.header = &Header{
 			RunID: f.run, Sequence: f.sequence,
-			Bucket: r.text(), Key: r.text(), Source: r.text(), Day: r.time(), Opened: r.time(),
-			ContentType: r.text(), ContentEncoding: r.text(),
+			Bucket: r.name(), Key: r.text(), Source: r.name(), Day: r.time(), Opened: r.time(),
+			ContentType: r.name(), ContentEncoding: r.name(),
 		}
 	}
 	return f, length - int64(len(body)-len(r.b)), r.err()
 }
 
-func decodeSeal(body []byte) (s sealRecord, err error) {
-	r := &reader{b: body}
+func decodeSeal(body []byte, known names) (s sealRecord, err error) {
+	r := &reader{b: body, names: known}
 	s.segmentID = r.segment()
 	s.frames = r.uint()
 	s.events = r.int()
@@ -369,8 +387,8 @@ func decodeSeal(body []byte) (s sealRecord, err error) {
 	return s, r.err()
 }
 
-func decodeDelivered(body []byte) (d deliveredRecord, err error) {
-	r := &reader{b: body}
+func decodeDelivered(body []byte, known names) (d deliveredRecord, err error) {
+	r := &reader{b: body, names: known}
 	d.segmentID = r.segment()
 	return d, r.err()
 }

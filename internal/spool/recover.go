@@ -62,9 +62,13 @@ type recovery struct {
 	old      []*file
 	found    Recovered
 	segments map[segmentID]*oldSegment
-	blocks   map[blockID]*oldBlock
+	blocks   map[blockID]*oldBlock     // that have no frame
+	parts    map[blockID]*oldPartition // by their id
+	names    names
+	each     bool             // what is known of each frame is kept, whatever that takes
 	doubts   map[uint64]int64 // what is certain of a file that is not as a whole, by number
 	doubtful []doubtful       // in order
+	certain  int64            // how much of the file that is scanned is on disk
 	holes    []hole           // in order
 	again    bool             // what is applied was written by this run
 	blind    bool             // what cannot be read is damaged
@@ -72,30 +76,12 @@ type recovery struct {
 
 	needSegments map[segmentID][]*file
 	needBlocks   map[blockID][]*file
-	homes        map[blockID]home // by partition; made when a frame needs one
-}
-
-type oldSegment struct {
-	seg       *Segment
-	partition blockID // less the block
-	seal      *sealRecord
-	frames    map[uint64]oldFrame
-	delivered bool
-}
-
-type oldFrame struct {
-	frame Frame // less its payload
-	at    extent
-	block blockID
 }
 
 type oldBlock struct {
 	stage  stageRecord // the first that was found
 	last   time.Time
 	pieces []piece
-	framed bool
-
-	segment segmentID // that has its frame; the last one, if damage has it in two
 }
 
 // doubtful is a record that can be read, but may not be on disk.
@@ -104,9 +90,9 @@ type doubtful struct {
 	body    extent
 	crc     uint32 // of the body, with the salt of its file
 	segment segmentID
-	block   blockID
-	index   uint64 // of a frame in its segment, or of a stage's piece in its block
-	payload int64  // bytes at the end of the body
+	block   blockID // of a stage
+	index   uint64  // of a frame in its segment, or of a stage's piece in its block
+	payload int64   // bytes at the end of the body
 }
 
 // patience is how often recovery is tried before what cannot be read counts as
@@ -117,6 +103,10 @@ const patience = 360
 // everything.
 var errNoReads = errors.New("spool: nothing can be read")
 
+// errTwice is a block that is in two segments: a recovery was about to take it
+// from one that is damaged to another.
+var errTwice = errors.New("spool: a block has two frames")
+
 var errChanging = errors.New("spool: its files read differently each time")
 
 // Recover reads what earlier runs have left in the directory. It is called
@@ -125,13 +115,20 @@ var errChanging = errors.New("spool: its files read differently each time")
 // by a crash, and be made again. Nothing is inflated.
 func (j *Journal) Recover(ctx context.Context) (*Recovered, error) {
 	j.tries++
+	each := false
 	for range patience {
 		r := &recovery{
-			j: j, old: j.old, blind: j.tries > patience,
-			segments: map[segmentID]*oldSegment{}, blocks: map[blockID]*oldBlock{}, doubts: map[uint64]int64{},
+			j: j, old: j.old, blind: j.tries > patience, each: each,
+			segments: map[segmentID]*oldSegment{}, blocks: map[blockID]*oldBlock{}, parts: map[blockID]*oldPartition{},
+			names: names{}, doubts: map[uint64]int64{},
 			needSegments: map[segmentID][]*file{}, needBlocks: map[blockID][]*file{},
 		}
-		if err := r.run(ctx); err != nil {
+		err := r.run(ctx)
+		if errors.Is(err, errTwice) {
+			each = true
+			continue
+		}
+		if err != nil {
 			return nil, err
 		}
 		if !r.changed.Load() {
@@ -184,7 +181,6 @@ func (r *recovery) run(ctx context.Context) error {
 // may not be there any more where it was.
 func (r *recovery) rescan() error {
 	r.again = true
-	certain := len(r.doubtful)
 	for _, at := range r.j.moved {
 		rec, err := r.j.files.window(at.file, at.offset+at.size, false).record(at.offset)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -197,7 +193,6 @@ func (r *recovery) rescan() error {
 			return fmt.Errorf("read what was written again: %w", err)
 		}
 	}
-	r.doubtful = r.doubtful[:certain]
 	return nil
 }
 
@@ -309,7 +304,7 @@ func leave[K comparable](owners map[K][]*file, f *file) {
 func (r *recovery) counts(d doubtful) bool {
 	switch d.kind {
 	case recordStage:
-		return !r.blocks[d.block].framed
+		return r.blocks[d.block] != nil
 	case recordFrame, recordSeal:
 		return !r.segments[d.segment].delivered
 	}
@@ -348,10 +343,7 @@ func (r *recovery) moved(d doubtful, to *file, end int64) {
 		r.blocks[d.block].pieces[d.index].at = now
 		need(r.j.files.blocks, d.block, to)
 	case recordFrame:
-		s := r.segments[d.segment]
-		f := s.frames[d.index]
-		f.at = now
-		s.frames[d.index] = f
+		r.segments[d.segment].move(d.index, now)
 		need(r.j.files.segments, d.segment, to)
 	case recordSeal:
 		need(r.j.files.segments, d.segment, to)
@@ -370,13 +362,15 @@ func (r *recovery) collect() {
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(r.segments), compareSegments) {
 		s := r.segments[id]
+		if s.delivered {
+			continue
+		}
 		s.join()
 		switch {
-		case s.delivered:
-		case r.moving(s):
+		case slices.ContainsFunc(s.frames, s.moving):
 			r.salvage(s, tail)
-		case s.seal == nil && s.seg.Events > 0 && r.open(s) && tail(s.partition, s.seg.Source, s.seg.Day).Segment == nil:
-			tail(s.partition, s.seg.Source, s.seg.Day).Segment = s.seg
+		case s.seal == nil && s.seg.Events > 0 && r.open(s) && tail(s.partition.id, s.seg.Source, s.seg.Day).Segment == nil:
+			tail(s.partition.id, s.seg.Source, s.seg.Day).Segment = s.seg
 		case s.seal != nil && s.whole():
 			r.found.Sealed = append(r.found.Sealed, s.seg)
 		default:
@@ -384,9 +378,6 @@ func (r *recovery) collect() {
 		}
 	}
 	for id, b := range r.blocks {
-		if b.framed {
-			continue
-		}
 		rest := b.leftover(id, r.j.files)
 		if rest == nil {
 			r.j.forget(id)
@@ -409,26 +400,4 @@ func (r *recovery) collect() {
 	slices.SortFunc(r.found.Sealed, func(a, b *Segment) int {
 		return cmp.Or(a.Opened.Compare(b.Opened), cmp.Compare(a.Sequence, b.Sequence))
 	})
-}
-
-// join puts the frames into the segment, up to the first that is missing.
-func (s *oldSegment) join() {
-	for {
-		f, ok := s.frames[s.seg.frames]
-		if !ok {
-			return
-		}
-		s.seg.addSize(&f.frame, f.at.size)
-		s.seg.disk = append(s.seg.disk, f.at)
-		s.seg.frames++
-	}
-}
-
-// whole completes the segment, and reports whether it is what was sealed.
-func (s *oldSegment) whole() bool {
-	if s.seg.frames != s.seal.frames || s.seg.Events != s.seal.events {
-		return false
-	}
-	s.seg.seal()
-	return s.seg.Size() == s.seal.size && s.seg.CRC32() == s.seal.crc
 }

@@ -38,37 +38,27 @@ func (r *recovery) open(s *oldSegment) bool {
 	return len(r.holes) == 0 && s.seg.frames == uint64(len(s.frames))
 }
 
-// moving reports whether blocks of a segment are in another one too, where a
-// recovery was about to take it.
-func (r *recovery) moving(s *oldSegment) bool {
-	for _, f := range s.frames {
-		if r.blocks[f.block].segment != s.seg.id() {
-			return true
-		}
-	}
-	return false
-}
-
 // salvage takes what is left of a segment to where it can be delivered. Its own
 // key may be taken, by an object that has what is missing here.
 func (r *recovery) salvage(s *oldSegment, tail func(blockID, string, time.Time) *Tail) {
 	var whole int64
 	var last *Tail
-	for _, i := range slices.Sorted(maps.Keys(s.frames)) {
-		f := s.frames[i]
-		whole += f.frame.Events
-		if r.blocks[f.block].segment != s.seg.id() {
+	for i := range s.frames {
+		f := &s.frames[i]
+		whole += f.events
+		if s.moving(*f) {
 			continue
 		}
-		home, ok := r.home(s, f.block)
-		if !ok {
-			r.found.Quarantined += f.frame.Events
+		home := s.home(f)
+		if home == nil {
+			r.found.Quarantined += f.events
 			continue
 		}
-		last = tail(f.block, home.source, home.day)
+		last = tail(f.partition.id, home.source, home.day)
+		frame := f.frame()
 		last.Blocks = append(last.Blocks, Leftover{
-			Run: f.block.run, Partition: f.block.partition, Block: f.block.block,
-			First: f.frame.First, Last: f.frame.Last, files: r.j.files, framed: &f,
+			Run: frame.Run, Partition: frame.Partition, Block: frame.Block,
+			First: frame.First, Last: frame.Last, files: r.j.files, framed: f,
 		})
 	}
 	var lost int64
@@ -83,46 +73,23 @@ func (r *recovery) salvage(s *oldSegment, tail func(blockID, string, time.Time) 
 	last.Broken = append(last.Broken, Broken{s.seg, lost})
 }
 
-// home is where events belong.
-type home struct {
-	source string
-	day    time.Time
-}
-
-// home returns where a frame belongs. Only the first frame of a segment says
-// so, and every stage: if there is neither, others of its partition know.
-func (r *recovery) home(s *oldSegment, block blockID) (home, bool) {
-	if _, ok := s.frames[0]; ok {
-		return home{s.seg.Source, s.seg.Day}, true
+// home returns where a frame belongs, or nil. Only the first frame of a segment
+// says so, and every stage: if there is neither, others of its partition know.
+func (s *oldSegment) home(f *oldFrame) *home {
+	if s.partition != nil {
+		return s.partition.home
 	}
-	if r.homes == nil {
-		r.homes = map[blockID]home{}
-		for id, b := range r.blocks {
-			if len(b.pieces) > 0 {
-				id.block = 0
-				r.homes[id] = home{b.stage.source, b.stage.day}
-			}
-		}
-		for _, s := range r.segments {
-			if _, ok := s.frames[0]; ok {
-				r.homes[s.partition] = home{s.seg.Source, s.seg.Day}
-			}
-		}
-	}
-	block.block = 0
-	h, ok := r.homes[block]
-	return h, ok
+	return f.partition.home
 }
 
 // homeless returns the frames of a segment of which nobody knows where they
 // belong.
-func (r *recovery) homeless(s *oldSegment) (frames []extent) {
-	if _, ok := s.frames[0]; ok || s.delivered {
+func (s *oldSegment) homeless() (frames []extent) {
+	if s.delivered {
 		return nil
 	}
-	for _, i := range slices.Sorted(maps.Keys(s.frames)) {
-		f := s.frames[i]
-		if _, ok := r.home(s, f.block); !ok && r.blocks[f.block].segment == s.seg.id() {
+	for i := range s.frames {
+		if f := &s.frames[i]; s.home(f) == nil && !s.moving(*f) {
 			frames = append(frames, f.at)
 		}
 	}
@@ -134,7 +101,7 @@ func (r *recovery) ahead(t *Tail) int {
 	if t.Segment == nil {
 		return 0
 	}
-	first := r.segments[t.Segment.id()].frames[0].block.block
+	first := r.segments[t.Segment.id()].frames[0].block
 	n, _ := slices.BinarySearchFunc(t.Blocks, first, func(l Leftover, first uint64) int { return cmp.Compare(l.Block, first) })
 	return n
 }
@@ -144,7 +111,7 @@ func (r *recovery) ahead(t *Tail) int {
 func (r *recovery) preserve() error {
 	parts := map[segmentID][]extent{}
 	for id, s := range r.segments {
-		if frames := r.homeless(s); len(frames) > 0 {
+		if frames := s.homeless(); len(frames) > 0 {
 			parts[id] = frames
 		}
 	}

@@ -293,3 +293,46 @@ func TestRecoverUnreadable(t *testing.T) {
 		closeJournal(t, j)
 	}
 }
+
+// A segment that could not be read, so that a recovery began to move its blocks,
+// can be read again: each of them counts once, wherever it is.
+func TestRecoverComesBack(t *testing.T) {
+	t.Parallel()
+	disk, name, data := filled(t)
+	for _, p := range spool.ParseRecords(data) {
+		if p.Kind != "frame" {
+			continue
+		}
+		gone := bytes.Clone(data)
+		gone[p.To-1] ^= 1
+		disk := disk.Kill()
+		disk.Put(name, 0, gone)
+		disk = disk.Kill()
+		j, found := recovered(t, disk)
+		if n := eventsOf(t, found); n != 7 {
+			t.Fatalf("%d events, want 7", n)
+		}
+		seg := segment("run-3", 1)
+		for _, tail := range found.Tails {
+			for _, b := range tail.Blocks {
+				if f, framed, err := b.Frame(); err != nil {
+					t.Fatal(err)
+				} else if framed {
+					j.Append(seg, f)
+				}
+			}
+		}
+		if err := j.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		disk = disk.Kill()
+		j.Close()
+		disk.Put(name, 0, data)
+		disk = disk.Kill()
+		j, found = recovered(t, disk)
+		if n := eventsOf(t, found); n != 8 {
+			t.Errorf("byte %d is back: %d events, want 8", p.To-1, n)
+		}
+		closeJournal(t, j)
+	}
+}

@@ -143,10 +143,13 @@ func (r *recovery) scan(f *file) error {
 	if !open {
 		certain = f.size
 	}
+	r.certain = certain
+	before := len(r.doubtful)
 	visit := func(rec record) error {
 		if rec.kind == recordGroup && open {
 			durable, err := decodeGroup(rec.prefix)
 			certain = max(certain, durable)
+			r.covered(before, certain)
 			return err
 		}
 		return r.apply(rec)
@@ -180,13 +183,21 @@ func (r *recovery) scan(f *file) error {
 		r.hole(f, end, end)
 	}
 	f.durable = certain
-	r.doubtful = slices.DeleteFunc(r.doubtful, func(d doubtful) bool { return d.body.file == f && d.body.offset+d.body.size <= certain })
+	r.covered(before, certain)
 	used, err := w.used(min(end, f.size))
 	r.found.Torn += max(0, used-end)
 	if w.unread {
 		r.damaged(f)
 	}
 	return err
+}
+
+// covered notes how much of the file that is scanned is on disk. Records of it
+// begin in doubtful at before.
+func (r *recovery) covered(before int, certain int64) {
+	r.certain = certain
+	rest := slices.DeleteFunc(r.doubtful[before:], func(d doubtful) bool { return d.body.offset+d.body.size <= certain })
+	r.doubtful = r.doubtful[:before+len(rest)]
 }
 
 // apply takes one record into account. Records that are there twice are known
@@ -198,22 +209,28 @@ func (r *recovery) apply(rec record) error {
 	case recordFrame:
 		return r.frame(rec)
 	case recordSeal:
-		s, err := decodeSeal(rec.prefix)
+		s, err := decodeSeal(rec.prefix, r.names)
 		if err == nil {
 			old := r.segment(s.segmentID)
-			old.seal = &s
+			if !old.forgotten() {
+				old.seal = &s
+				r.fold(old)
+			}
 			if !old.delivered {
 				r.need(rec.body.file, s.segmentID)
 			}
-			r.doubtful = append(r.doubtful, doubtful{kind: rec.kind, body: rec.body, crc: rec.bodyCRC, segment: s.segmentID})
+			r.doubt(rec, doubtful{segment: s.segmentID})
 		}
 		return err
 	case recordDelivered:
-		d, err := decodeDelivered(rec.prefix)
+		d, err := decodeDelivered(rec.prefix, r.names)
 		if err == nil {
-			r.segment(d.segmentID).delivered = true
+			old := r.segment(d.segmentID)
+			if old.delivered = true; !r.each {
+				old.forget()
+			}
 			done(r.needSegments, d.segmentID)
-			r.doubtful = append(r.doubtful, doubtful{kind: rec.kind, body: rec.body, crc: rec.bodyCRC, segment: d.segmentID})
+			r.doubt(rec, doubtful{segment: d.segmentID})
 		}
 		return err
 	case recordGroup, recordDoubt:
@@ -225,10 +242,28 @@ func (r *recovery) apply(rec record) error {
 func (r *recovery) segment(id segmentID) *oldSegment {
 	s := r.segments[id]
 	if s == nil {
-		s = &oldSegment{seg: NewSegment(Header{RunID: id.run, Sequence: id.sequence}), frames: map[uint64]oldFrame{}}
+		s = &oldSegment{seg: NewSegment(Header{RunID: id.run, Sequence: id.sequence})}
 		r.segments[id] = s
 	}
 	return s
+}
+
+// partition returns the partition of a block.
+func (r *recovery) partition(id blockID) *oldPartition {
+	id.block = 0
+	p := r.parts[id]
+	if p == nil {
+		p = &oldPartition{id: id}
+		r.parts[id] = p
+	}
+	return p
+}
+
+// fold forgets what the frames of a whole segment are, unless somebody may ask.
+func (r *recovery) fold(s *oldSegment) {
+	if !r.each {
+		s.fold()
+	}
 }
 
 // need notes that a file holds something of a segment; one of this run is known
@@ -239,10 +274,25 @@ func (r *recovery) need(f *file, id segmentID) {
 	}
 }
 
+// doubt notes that a record may not be on disk. What an earlier try has written
+// again is.
+func (r *recovery) doubt(rec record, d doubtful) {
+	if r.again || rec.end() <= r.certain {
+		return
+	}
+	d.kind, d.body, d.crc = rec.kind, rec.body, rec.bodyCRC
+	r.doubtful = append(r.doubtful, d)
+}
+
 func (r *recovery) stage(rec record) error {
-	s, size, err := decodeStage(rec.prefix, rec.length)
+	s, size, err := decodeStage(rec.prefix, rec.length, r.names)
 	if err != nil {
 		return err
+	}
+	p := r.partition(s.blockID)
+	p.is(s.source, s.day)
+	if p.in(s.block) != nil {
+		return nil
 	}
 	b := r.blocks[s.blockID]
 	if b == nil {
@@ -256,40 +306,42 @@ func (r *recovery) stage(rec record) error {
 		b.last = s.last
 	}
 	b.pieces = append(b.pieces, piece{at: extent{rec.body.file, rec.body.offset + rec.length - size, size}, offset: s.offset})
-	if !b.framed && !r.again {
+	if !r.again {
 		need(r.needBlocks, s.blockID, rec.body.file)
 	}
-	r.doubtful = append(r.doubtful, doubtful{kind: rec.kind, body: rec.body, crc: rec.bodyCRC, block: s.blockID, index: uint64(len(b.pieces) - 1), payload: size})
+	r.doubt(rec, doubtful{block: s.blockID, index: uint64(len(b.pieces) - 1), payload: size})
 	return nil
 }
 
 func (r *recovery) frame(rec record) error {
-	f, size, err := decodeFrame(rec.prefix, rec.length)
+	f, size, err := decodeFrame(rec.prefix, rec.length, r.names)
 	if err != nil {
 		return err
 	}
-	b := r.blocks[f.block]
-	if b == nil {
-		b = new(oldBlock)
-		r.blocks[f.block] = b
-	}
-	b.framed = true
+	delete(r.blocks, f.block)
 	done(r.needBlocks, f.block)
 
-	s := r.segment(f.segmentID)
+	p, s := r.partition(f.block), r.segment(f.segmentID)
 	if f.header != nil {
+		p.is(f.header.Source, f.header.Day)
+	}
+	if !s.has(f.index) {
+		if in := p.in(f.block.block); in != nil && in != s && !r.each {
+			return errTwice
+		}
+		p.put(f.block.block, s)
+	}
+	if f.header != nil && !s.forgotten() {
 		s.seg.Header = *f.header
-		s.partition = blockID{run: f.block.run, partition: f.block.partition}
+		s.partition = p
 	}
-	if _, known := s.frames[f.index]; !known {
-		b.segment = f.segmentID
+	if !s.forgotten() {
+		s.put(packed(&f, extent{rec.body.file, rec.body.offset + rec.length - size, size}, p))
+		r.fold(s)
 	}
-	// Of one that is written twice the later is on disk. They may come in any
-	// order: only what was in doubt is written again.
-	s.frames[f.index] = oldFrame{f.frame, extent{rec.body.file, rec.body.offset + rec.length - size, size}, f.block}
 	if !s.delivered {
 		r.need(rec.body.file, f.segmentID)
 	}
-	r.doubtful = append(r.doubtful, doubtful{kind: rec.kind, body: rec.body, crc: rec.bodyCRC, segment: f.segmentID, block: f.block, index: f.index, payload: size})
+	r.doubt(rec, doubtful{segment: f.segmentID, index: f.index, payload: size})
 	return nil
 }
