@@ -103,8 +103,8 @@ var mutants = []mutant{
 	}, "crashes", ""},
 	{"unlink ignoring who needs the file", "7", []patch{{files, "fs.all[0].needs == 0 && ", ""}}, "crashes", ""},
 	{"unlink ignoring stages", "7a", []patch{{journal, "		need(j.files.blocks, blockID{j.run, s.Partition, s.Block}, current)\n", ""}}, "crashes", ""},
-	{"unlink ignoring stages of earlier runs", "7a", []patch{{recover, "	adopt(files.blocks, r.needBlocks)\n", ""}}, "crashes", ""},
-	{"unlink ignoring segments of earlier runs", "7b", []patch{{recover, "	adopt(files.segments, r.needSegments)\n", ""}}, "crashes", ""},
+	{"unlink ignoring stages of earlier runs", "7a", []patch{{recover, "	files.blocks = united(files.blocks, r.needBlocks)\n", ""}}, "crashes", ""},
+	{"unlink ignoring segments of earlier runs", "7b", []patch{{recover, "	files.segments = united(files.segments, r.needSegments)\n", ""}}, "crashes", ""},
 	{"unlink in any order", "7c", []patch{
 		{files, "	for len(fs.all) > 0 && fs.all[0].needs == 0", `	for i := 0; i < len(fs.all); i++ {
 		if f := fs.all[i]; i > 0 && f.needs == 0 && f != fs.current && fs.remove(f) == nil {

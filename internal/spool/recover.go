@@ -216,45 +216,34 @@ func (r *recovery) sync() error {
 	return r.j.set.Dir.Sync()
 }
 
+// maxRewrite is how many bytes of records are written again at once. Who commits
+// meanwhile waits for as much.
+const maxRewrite = 1 << 20
+
+// rewriteEach is what a record costs besides its bytes, in such bytes.
+const rewriteEach = 1 << 10
+
 // rewrite brings records that may not be on disk into a file of this run, as
 // they are, and then takes the old files over. That a sync returns nil proves
 // nothing for what an earlier one has failed to write.
 func (r *recovery) rewrite(ctx context.Context) error {
+	queued := int64(0)
 	for _, d := range r.doubtful {
 		if !r.counts(d) {
 			continue
 		}
-		whole := false
-		r.j.enqueue(entry{
-			bytes: d.body.size,
-			write: func(w *writer) error {
-				if whole = !r.changed.Load() && r.copy(w, d); !whole {
-					r.changed.Store(true)
-				}
-				return nil
-			},
-			wrote: func(to *file, end int64) {
-				if whole {
-					r.moved(d, to, end)
-				}
-			},
-		})
-	}
-	done := make(chan struct{})
-	r.j.enqueue(entry{
-		write: func(*writer) error { return nil },
-		then: func() {
-			if !r.changed.Load() {
-				r.adopt()
+		cost := d.body.size + rewriteEach
+		if queued += cost; queued > maxRewrite {
+			queued = cost
+			if err := r.commit(ctx, func() {}); err != nil || r.changed.Load() {
+				return err
 			}
-			close(done)
-		},
-	})
-	r.j.nudge()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+		}
+		r.repeat(d)
+	}
+	r.leave()
+	if err := r.commit(ctx, r.adopt); err != nil {
+		return err
 	}
 	if len(r.old) > 0 && !r.changed.Load() { // the next file says what is certain of the old ones
 		r.j.enqueue(entry{write: func(*writer) error { return nil }})
@@ -263,26 +252,93 @@ func (r *recovery) rewrite(ctx context.Context) error {
 	return nil
 }
 
+// repeat writes a record into a file of this run.
+func (r *recovery) repeat(d doubtful) {
+	whole := false
+	r.j.enqueue(entry{
+		bytes: d.body.size,
+		write: func(w *writer) error {
+			if whole = !r.changed.Load() && r.copy(w, d); !whole {
+				r.changed.Store(true)
+			}
+			return nil
+		},
+		wrote: func(to *file, end int64) {
+			if whole {
+				r.moved(d, to, end)
+			}
+		},
+	})
+}
+
+// commit waits until what is written again is on disk, and then has the journal
+// do something, unless it does not read as it did.
+func (r *recovery) commit(ctx context.Context, then func()) error {
+	done := make(chan struct{})
+	r.j.enqueue(entry{
+		write: func(*writer) error { return nil },
+		then: func() {
+			if !r.changed.Load() {
+				then()
+			}
+			close(done)
+		},
+	})
+	r.j.nudge()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// leave lets go of files of which nothing was certain: all that counts in them
+// is written again. There may be very many owners, so the journal does not wait
+// for this.
+func (r *recovery) leave() {
+	left := map[*file]bool{}
+	for _, f := range r.old {
+		if f.durable <= fileHeaderSize && f.needs > 0 && !slices.Contains(r.found.Foreign, f.name) {
+			left[f], f.needs = true, 0
+		}
+	}
+	if len(left) > 0 {
+		leave(r.needSegments, left)
+		leave(r.needBlocks, left)
+	}
+}
+
+func leave[K comparable](owners map[K][]*file, left map[*file]bool) {
+	for id, held := range owners {
+		owners[id] = slices.DeleteFunc(held, func(f *file) bool { return left[f] })
+	}
+}
+
 // adopt takes the old files over, and who needs them. They are counted already.
 func (r *recovery) adopt() {
 	files := r.j.files
 	files.all, files.adopted = append(r.old, files.all...), true
-	adopt(files.segments, r.needSegments)
-	adopt(files.blocks, r.needBlocks)
+	files.segments = united(files.segments, r.needSegments)
+	files.blocks = united(files.blocks, r.needBlocks)
 	r.settle()
 }
 
-// settle notes what is certain now. A file of which nothing was certain is not
-// needed any more, because all that counts in it was written again.
+// united returns the owners of both, as those of whom there are more: of earlier
+// runs there may be very many, and Track may wait for this.
+func united[K comparable](a, b map[K][]*file) map[K][]*file {
+	if len(a) < len(b) {
+		a, b = b, a
+	}
+	for id, files := range b {
+		a[id] = append(a[id], files...)
+	}
+	return a
+}
+
+// settle has the next file say what is certain now.
 func (r *recovery) settle() {
 	files := r.j.files
-	for _, f := range r.old {
-		if f.durable <= fileHeaderSize && f.needs > 0 && !slices.Contains(r.found.Foreign, f.name) {
-			leave(files.segments, f)
-			leave(files.blocks, f)
-			f.needs = 0
-		}
-	}
 	for i := range files.doubts {
 		for _, f := range r.old {
 			if d := &files.doubts[i]; d.file == f.number {
@@ -291,12 +347,6 @@ func (r *recovery) settle() {
 		}
 	}
 	files.end() // the next one says so
-}
-
-func leave[K comparable](owners map[K][]*file, f *file) {
-	for id, held := range owners {
-		owners[id] = slices.DeleteFunc(held, func(g *file) bool { return g == f })
-	}
 }
 
 // counts reports whether a record still means something: lines that are in no
@@ -309,12 +359,6 @@ func (r *recovery) counts(d doubtful) bool {
 		return !r.segments[d.segment].delivered
 	}
 	return true
-}
-
-func adopt[K comparable](owners, old map[K][]*file) {
-	for id, files := range old {
-		owners[id] = append(owners[id], files...)
-	}
 }
 
 // copy writes a record again, unless it is not any more what it was: the kernel

@@ -2,6 +2,7 @@ package spool_test
 
 import (
 	"errors"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -170,4 +171,45 @@ func TestJournalKeepsNoFailedFiles(t *testing.T) {
 		}
 		closeJournal(t, j)
 	})
+}
+
+// What recovery writes again comes in small commits, because Track may wait for
+// one.
+func TestRecoverWritesInSmallCommits(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	j, err := spool.NewJournal(spool.JournalSettings{Dir: disk.Dir(), RunID: "run-1", Interval: time.Hour, Gather: new(feed).gather})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const frames = 30 // of some 100 KB, in one commit
+	for n := range uint64(frames) {
+		appendFrame(t, j, segment("run-1", n), n, noise(n, 100<<10)+"\n")
+	}
+	if err := j.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	closeJournal(t, j)
+
+	disk = disk.Kill()
+	var group, most, all atomic.Int64
+	disk.Inject(func(op crashfs.Op) error {
+		switch op.Call {
+		case crashfs.CallAppend:
+			all.Add(int64(op.Len))
+			most.Store(max(most.Load(), group.Add(int64(op.Len))))
+		case crashfs.CallSync:
+			group.Store(0)
+		}
+		return nil
+	})
+	j = openJournal(t, disk.Dir(), "run-2", new(feed))
+	found, err := j.Recover(t.Context())
+	if err != nil || len(found.Tails) != 1 {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	if all.Load() < 2<<20 || most.Load() > 1<<20+4<<10 {
+		t.Errorf("%d bytes were written again, at most %d at once; want 1 MiB", all.Load(), most.Load())
+	}
+	closeJournal(t, j)
 }

@@ -1,0 +1,34 @@
+package spool
+
+import (
+	"reflect"
+	"testing"
+)
+
+// What is needed of earlier runs, by very many, is taken over and not copied:
+// Track may wait for it.
+func TestUnitedTakesOverTheLarger(t *testing.T) {
+	t.Parallel()
+	f, g := &file{number: 1}, &file{number: 2}
+	owners := func(of *file, ids ...uint64) map[uint64][]*file {
+		all := map[uint64][]*file{}
+		for _, id := range ids {
+			all[id] = []*file{of}
+		}
+		return all
+	}
+	for _, swap := range []bool{false, true} {
+		many, few := owners(f, 1, 2, 3, 4, 5), owners(g, 5, 6)
+		a, b := few, many
+		if swap {
+			a, b = many, few
+		}
+		got := united(a, b)
+		if reflect.ValueOf(got).Pointer() != reflect.ValueOf(many).Pointer() {
+			t.Error("the larger map was copied")
+		}
+		if len(got) != 6 || len(got[5]) != 2 || len(got[1]) != 1 || got[1][0] != f || got[6][0] != g {
+			t.Errorf("owners %v", got)
+		}
+	}
+}
