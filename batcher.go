@@ -185,7 +185,7 @@ func (b *batcher) cutLocked(blk *block) {
 // compress makes the frame of a block, on a worker, without a lock.
 func (b *batcher) compress(e *deflate.Encoder, blk *block) {
 	compressed, err := e.Frame(blk.chunks)
-	frame := spool.Frame{Frame: compressed, Events: blk.events.Load(), First: blk.first, Last: blk.last}
+	frame := &spool.Frame{Frame: compressed, Events: blk.events.Load(), First: blk.first, Last: blk.last}
 	defer b.relieveIfShort() // what is left of the block may be less than was hoped
 
 	b.mu.Lock()
@@ -229,7 +229,7 @@ func (b *batcher) appendLocked(blk *block) {
 	case p.seg == nil:
 	case blk.opensNew:
 		b.sealSegmentLocked(p, SealedByClock)
-	case !p.seg.Fits(&blk.frame, b.lim.object):
+	case !p.seg.Fits(blk.frame, b.lim.object):
 		b.sealSegmentLocked(p, SealedBySize)
 	}
 	if _, alive := b.pending[blk]; alive {
@@ -262,8 +262,8 @@ func (b *batcher) addToSegmentLocked(p *partition, blk *block) {
 		b.sequence++
 		seg = spool.NewSegment(b.newHeader(p, b.sequence, time.Now()))
 	}
-	frame := blk.frame
-	blk.frame = spool.Frame{}
+	frame := *blk.frame
+	blk.frame = nil
 	if b.journal != nil {
 		blk.payload = int64(len(frame.Payload))
 		frame.Partition, frame.Block = p.number, blk.number
@@ -396,8 +396,11 @@ func (b *batcher) freeLocked(blk *block) {
 		return
 	}
 	blk.free()
-	keep := min(blk.held, max(blk.payload, int64(len(blk.frame.Payload)))+recordBytes)
-	b.giveLocked(blk, blk.held-keep)
+	payload := blk.payload
+	if blk.frame != nil {
+		payload = int64(len(blk.frame.Payload))
+	}
+	b.giveLocked(blk, blk.held-min(blk.held, payload+recordBytes))
 }
 
 // ended returns how many events have met a fate.

@@ -13,11 +13,21 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/s3sink/s3sink/internal/deflate"
 )
+
+// What remembers a block on disk is as small as is charged for it: there may be
+// very many, of earlier runs too.
+func TestBlockIsSmall(t *testing.T) {
+	t.Parallel()
+	if size := unsafe.Sizeof(block{}); size > spooledBytes {
+		t.Errorf("a block takes %d bytes, want at most %d", size, spooledBytes)
+	}
+}
 
 // keyStore takes every PUT, or all but those of one source, and keeps what it
 // says of the object.

@@ -42,7 +42,7 @@ type block struct {
 	cut        bool
 	framed     bool
 	appended   bool
-	frame      spool.Frame
+	frame      *spool.Frame
 	held       int64     // of the budget
 	staged     int       // raw bytes that the journal has, or is about to
 	since      time.Time // when they were, or the block was opened
