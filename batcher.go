@@ -50,6 +50,8 @@ type batcher struct {
 	spooled    int64 // bytes of the budget for pending blocks with frames on disk
 	recovering bool  // segments of this run wait for what earlier ones have left
 
+	waiting map[*Source]struct{} // for that, with blocks that have frames
+
 	recoveredEvents          int64
 	accepted                 int64 // events of blocks that were cut
 	settledEvents            [fates]int64
@@ -205,6 +207,7 @@ func (b *batcher) compress(e *deflate.Encoder, blk *block) {
 // order they were cut, up to the first one that is not finished.
 func (b *batcher) appendFramedLocked(s *Source) {
 	if b.recovering {
+		b.waiting[s] = struct{}{}
 		return
 	}
 	for len(s.queue) > 0 && s.queue[0].framed {

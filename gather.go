@@ -167,17 +167,21 @@ func (b *batcher) sealRecovered(seg *spool.Segment, ready func(*spool.Segment)) 
 	b.spool.Seal(seg, func() { ready(seg) })
 }
 
-// endRecovery lets the segments of this run begin.
+// endRecovery lets the segments of this run begin. What is pending of earlier
+// ones may be very much, and is not looked at: Track waits for the lock.
 func (b *batcher) endRecovery() {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.recovering = false
-	seen := map[*Source]bool{}
-	for blk := range b.pending {
-		if blk.part == nil || seen[blk.part.source] {
-			continue
-		}
-		seen[blk.part.source] = true
-		b.appendFramedLocked(blk.part.source)
+	waiting := b.waiting
+	b.waiting = nil
+	b.mu.Unlock()
+	for s := range waiting {
+		b.appendFramed(s)
 	}
+}
+
+func (b *batcher) appendFramed(s *Source) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.appendFramedLocked(s)
 }
