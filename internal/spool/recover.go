@@ -133,7 +133,8 @@ func (j *Journal) Recover(ctx context.Context) (*Recovered, error) {
 		}
 		if !r.changed.Load() {
 			r.collect()
-			return &r.found, nil
+			found := r.found // alone: what else is remembered goes
+			return &found, nil
 		}
 	}
 	return nil, errChanging
