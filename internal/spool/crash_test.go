@@ -44,6 +44,7 @@ type world struct {
 
 	fileSize int64                  // of the journal's files
 	ahead    int64                  // bytes reserved in them
+	rewrite  int64                  // bytes of them that recovery writes again at once
 	dieAt    int                    // the life ends within this sync of a file; 0: not so
 	fault    func(crashfs.Op) error // of its operations, or nil
 
@@ -130,7 +131,7 @@ func (w *world) start(t *testing.T) (*life, error) {
 		t.Fatal(err)
 	}
 	dir := w.disk.Dir()
-	l.j, err = spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: l.run, Interval: time.Hour, FileSize: w.fileSize, Ahead: w.ahead, Gather: l.gather})
+	l.j, err = spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: l.run, Interval: time.Hour, FileSize: w.fileSize, Ahead: w.ahead, Rewrite: w.rewrite, Gather: l.gather})
 	if err != nil {
 		return nil, err
 	}
@@ -415,7 +416,8 @@ func history(t *testing.T, seed uint64) (deaths int64) {
 	w := newWorld(rng, seed)
 	w.fileSize = [...]int64{1, 300, 1500, 6000, 0}[rng.IntN(5)]
 	w.ahead = [...]int64{0, 100, 2000, 20_000}[rng.IntN(4)]
-	w.note("history -seed %d, files of %d, %d reserved", seed, w.fileSize, w.ahead)
+	w.rewrite = [...]int64{0, 1, 5000}[rng.IntN(3)]
+	w.note("history -seed %d, files of %d, %d reserved, %d written again at once", seed, w.fileSize, w.ahead, w.rewrite)
 	for range 1 + rng.IntN(4) {
 		if rng.IntN(2) == 0 { // readers see what is on the disk
 			w.disk.Evict(rng)

@@ -33,6 +33,7 @@ type JournalSettings struct {
 	FileSize int64         // when a file is full, at most 64 MiB; 0: that
 	Ahead    int64         // bytes that are reserved for commits that somebody waits for
 	Kept     int64         // bytes of copies of what is damaged; 0: 64 MiB
+	Rewrite  int64         // bytes that recovery writes again at once; 0: 1 MiB
 
 	// Gather returns what a crash would lose otherwise: the lines that were
 	// not in a stage yet of every block without a frame. It may leave out

@@ -219,7 +219,7 @@ func (r *recovery) sync() error {
 
 // maxRewrite is how many bytes of records are written again at once. Who commits
 // meanwhile waits for as much.
-const maxRewrite = 1 << 20
+const maxRewrite int64 = 1 << 20
 
 // rewriteEach is what a record costs besides its bytes, in such bytes.
 const rewriteEach = 1 << 10
@@ -228,13 +228,13 @@ const rewriteEach = 1 << 10
 // they are, and then takes the old files over. That a sync returns nil proves
 // nothing for what an earlier one has failed to write.
 func (r *recovery) rewrite(ctx context.Context) error {
-	queued := int64(0)
+	most, queued := cmp.Or(r.j.set.Rewrite, maxRewrite), int64(0)
 	for _, d := range r.doubtful {
 		if !r.counts(d) {
 			continue
 		}
 		cost := d.body.size + rewriteEach
-		if queued += cost; queued > maxRewrite {
+		if queued += cost; queued > most {
 			queued = cost
 			if err := r.commit(ctx, func() {}); err != nil || r.changed.Load() {
 				return err
