@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -28,7 +30,7 @@ type ledger struct {
 type dayEvent struct {
 	source, n int
 	line      string
-	at        time.Time // when Track returned
+	made, at  time.Time // when Track was called, and when it returned
 	fate      dayFate
 	promised  bool // it must be in the bucket
 }
@@ -51,7 +53,7 @@ func newLedger(durability s3sink.Durability) *ledger {
 func (l *ledger) event(source int, text string) *dayEvent {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e := &dayEvent{source: source, n: len(l.all[source])}
+	e := &dayEvent{source: source, n: len(l.all[source]), made: time.Now()}
 	e.line = fmt.Sprintf(`{"source":%d,"n":%d,"text":"%s"}`, source, e.n, text)
 	l.all[source] = append(l.all[source], e)
 	l.life = append(l.life, e)
@@ -172,6 +174,7 @@ func (l *ledger) check(t *testing.T, server *s3sinktest.Server) {
 	}
 	for _, o := range server.Objects(s3sinktest.Bucket) { // in the order of their keys
 		o.Writes = 1 // without CreateOnly perhaps more
+		day := dayOf(t, o.Key)
 		for _, line := range unpack(t, o).lines {
 			var source, n int
 			if _, err := fmt.Sscanf(line, `{"source":%d,"n":%d,`, &source, &n); err != nil || n >= len(l.all[source]) {
@@ -181,6 +184,8 @@ func (l *ledger) check(t *testing.T, server *s3sinktest.Server) {
 			switch {
 			case e.line != line || !strings.Contains(o.Key, fmt.Sprintf("/%c/", 'a'+source)):
 				t.Errorf("%s: nobody made %s", o.Key, line)
+			case day.After(e.at) || !day.Add(24*time.Hour).After(e.made):
+				t.Errorf("%s: %d/%d was tracked at %v", o.Key, source, n, e.made)
 			case e.fate == refused:
 				t.Errorf("%d/%d was refused and is there", source, n)
 			case seen[source][n]:
@@ -201,4 +206,14 @@ func (l *ledger) check(t *testing.T, server *s3sinktest.Server) {
 			}
 		}
 	}
+}
+
+// dayOf returns the received-day that a key names.
+func dayOf(t *testing.T, key string) time.Time {
+	t.Helper()
+	ms, err := strconv.ParseInt(path.Base(path.Dir(key)), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.UnixMilli(ms).UTC()
 }

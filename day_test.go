@@ -296,7 +296,7 @@ func (d *day) last() {
 	time.Sleep(time.Minute)
 	d.hangUp()
 	d.callers.Wait()
-	ctx, cancel := context.WithTimeout(d.t.Context(), time.Hour)
+	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute) // less than any object waits for its age
 	defer cancel()
 	if err := d.sink.Close(ctx); err != nil {
 		d.t.Errorf("the last one: %v", err)
