@@ -1,0 +1,330 @@
+package spool_test
+
+import (
+	"fmt"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// mutant is a way to break the library.
+type mutant struct {
+	name    string
+	rule    string // of the journal, see docs/durability-mutants.md
+	patches []patch
+	by      string // what notices it: one of askers, or a folder and a test there
+	why     string // nothing does
+}
+
+// patch replaces text that is once in a file.
+type patch struct{ file, old, new string }
+
+// removeNow is code that removes the oldest files for which nobody asks, at a
+// time when that is too early.
+const removeNow = `
+	for fs := j.files; len(fs.all) > 1 && fs.all[0].needs == 0 && fs.all[0] != fs.current; {
+		fs.remove(fs.all[0])
+		fs.dir.Sync()
+		fs.all = fs.all[1:]
+	}
+`
+
+const (
+	journalGo  = "internal/spool/journal.go"
+	filesGo    = "internal/spool/files.go"
+	scanGo     = "internal/spool/scan.go"
+	recoverGo  = "internal/spool/recover.go"
+	recordGo   = "internal/spool/record.go"
+	segmentGo  = "internal/spool/spool.go"
+	windowGo   = "internal/spool/window.go"
+	salvageGo  = "internal/spool/salvage.go"
+	leftoverGo = "internal/spool/leftover.go"
+	copiesGo   = "internal/spool/copies.go"
+	uploadGo   = "internal/upload/upload.go"
+	settleGo   = "internal/upload/settle.go"
+	clientGo   = "internal/s3put/client.go"
+	outcomeGo  = "internal/s3put/outcome.go"
+	encoderGo  = "internal/deflate/encoder.go"
+
+	batcherGo   = "batcher.go"
+	deliverGo   = "deliver.go"
+	gatherGo    = "gather.go"
+	hooksGo     = "hooks.go"
+	sessionGo   = "session.go"
+	sinkSpoolGo = "spool.go"
+	sourceGo    = "source.go"
+)
+
+var mutants = []mutant{
+	{"ack before write", "1: ack = written and synced", []patch{
+		{journalGo, "	stages, more := j.set.Gather(due)\n", "	close(c.done)\n	stages, more := j.set.Gather(due)\n"},
+		{journalGo, "	c.err = err\n	close(c.done)", "	c.err = err"},
+		{journalGo, "ctx.Done() == nil && j.turn.TryLock()", "false"}, // who makes the commit waits for all of it
+		{journalGo, "j.Commit(context.Background())", "j.commit()"},
+	}, byCrashes, ""},
+	{"no sync at all", "1", []patch{{filesGo, "		err = f.append.file.Sync()", "		err = nil"}}, byCrashes, ""},
+	{"a failed commit is acknowledged", "1", []patch{{journalGo, "	c.err = err\n", ""}}, byCrashes, ""},
+	{"ack before sync", "1", []patch{
+		{journalGo, "	err := j.write(stages, queue)\n", "	j.files.early = func() { close(c.done) }\n	err := j.write(stages, queue)\n"},
+		{filesGo, "	w       writer\n", "	w       writer\n	early   func()\n"},
+		{filesGo, "		err = f.append.file.Sync()\n", "		if fs.early != nil {\n			fs.early()\n		}\n		fs.early = nil\n		err = f.append.file.Sync()\n"},
+		{journalGo, "	close(c.done)\n", "	if j.files.early != nil {\n		close(c.done)\n	}\n"},
+		{journalGo, "ctx.Done() == nil && j.turn.TryLock()", "false"}, // who makes the commit waits for all of it
+		{journalGo, "j.Commit(context.Background())", "j.commit()"},
+	}, byCrashes, ""},
+	{"no directory sync after create", "1", []patch{{filesGo, "if err == nil && created {", "if false {"}}, byCrashes, ""},
+	{"directory sync after the first ack", "1", []patch{{filesGo, "if err == nil && created {", "if err == nil && !created {"}}, byCrashes, ""},
+	{"PUT before the seal is synced", "6", []patch{
+		{journalGo, "		return f.spill(w, 0)\n	}\n}\n\n// stage writes", `		if err := f.spill(w, 0); err != nil {
+			return err
+		}
+		for i := range queue {
+			if e := &queue[i]; e.wrote != nil {
+				e.wrote(f, e.end)
+			}
+		}
+		for i := range queue {
+			if e := &queue[i]; e.then != nil {
+				e.then()
+				e.then = nil
+			}
+		}
+		return nil
+	}
+}
+
+// stage writes`},
+	}, byCrashes, ""},
+	{"PUT before the seal is written", "6", []patch{
+		{journalGo, "		then:  sealed,\n	})\n	j.nudge()", "	})\n	sealed()\n	j.nudge()"},
+	}, byCrashes, ""},
+	{"stage dead when its frame is appended", "6, 7a", []patch{
+		{journalGo, "write: func(w *writer) error { w.frame(record); return nil }", "write: func(w *writer) error { w.frame(record); done(j.files.blocks, record.block); " + removeNow + " return nil }"},
+	}, byCrashes, ""},
+	{"unlink before delivered is durable", "7b", []patch{
+		{journalGo, "w.delivered(deliveredRecord{id}); return nil }", "w.delivered(deliveredRecord{id}); done(j.files.segments, id); " + removeNow + " return nil }"},
+	}, byCrashes, ""},
+	{"unlink at the delivery", "7b", []patch{
+		{journalGo, "write: func(w *writer) error { w.delivered(deliveredRecord{id}); return nil }", "write: func(w *writer) error { return nil }"},
+	}, byCrashes, ""},
+	{"unlink ignoring who needs the file", "7", []patch{{filesGo, "fs.all[0].needs == 0 && ", ""}}, byCrashes, ""},
+	{"unlink ignoring stages", "7a", []patch{{journalGo, "		need(j.files.blocks, blockID{j.run, s.Partition, s.Block}, current)\n", ""}}, byCrashes, ""},
+	{"unlink ignoring stages of earlier runs", "7a", []patch{{recoverGo, "	files.blocks = united(files.blocks, r.needBlocks)\n", ""}}, byCrashes, ""},
+	{"unlink ignoring segments of earlier runs", "7b", []patch{{recoverGo, "	files.segments = united(files.segments, r.needSegments)\n", ""}}, byCrashes, ""},
+	{"unlink in any order", "7c", []patch{
+		{filesGo, "	for len(fs.all) > 0 && fs.all[0].needs == 0", `	for i := 0; i < len(fs.all); i++ {
+		if f := fs.all[i]; i > 0 && f.needs == 0 && f != fs.current && fs.remove(f) == nil {
+			fs.dir.Sync()
+			fs.all = slices.Delete(fs.all, i, i+1)
+			i--
+		}
+	}
+	for len(fs.all) > 0 && fs.all[0].needs == 0`},
+	}, byCrashes, ""},
+	{"no directory sync between unlinks", "7c", []patch{{filesGo, "		if fs.dir.Sync() != nil {\n", "		if false {\n"}}, byCrashes, ""},
+	{"new key on recovery", "12", []patch{{scanGo, "		s.seg.Header = *f.header\n", "		s.seg.Header = *f.header\n		s.seg.Key = r.j.run + s.seg.Key\n"}}, byCrashes, ""},
+	{"new keys after a failed fsync", "10", []patch{
+		{journalGo, "	record := &frameRecord{", "	tries := 0\n	record := &frameRecord{"},
+		{journalGo, "write: func(w *writer) error { w.frame(record); return nil }", `write: func(w *writer) error {
+			if tries++; tries > 1 && record.index == 0 {
+				seg.Sequence += 1 << 20
+				seg.Key = "again-" + seg.Key
+			}
+			record.segmentID = seg.id()
+			w.frame(record)
+			return nil
+		}`},
+		{journalGo, "write: func(w *writer) error { w.seal(record); return nil }", "write: func(w *writer) error { record.segmentID = seg.id(); w.seal(record); return nil }"},
+	}, byCrashes, ""},
+	{"no run id in a block's identity", "1", []patch{
+		{journalGo, "	j.run = fmt.Sprintf(\"%016x-%s\", j.files.last+1, set.RunID) // the number of its first file", "	j.run = fmt.Sprint(\"run\")"},
+	}, byCrashes, ""},
+	{"no run id in a segment's identity", "1", []patch{
+		{segmentGo, "segmentID{s.RunID, s.Sequence}", "segmentID{\"\", s.Sequence}"},
+	}, byCrashes, ""},
+	{"no order of runs", "5", []patch{
+		{journalGo, "fmt.Sprintf(\"%016x-%s\", j.files.last+1, set.RunID)", "fmt.Sprint(set.RunID)"},
+	}, byCrashes, ""},
+	{"recovery does not sync what it read", "8", []patch{{recoverGo, "		err = h.file.Sync()\n", ""}}, "", "what may not be on disk is written again (rule 9), so nothing rests on this sync; it is kept as a second net"},
+	{"recovery does not sync the directory", "8", []patch{{recoverGo, "	return r.j.set.Dir.Sync()\n", "	return nil\n"}}, "", "recovery always begins a file before it acts, and with that it syncs the directory; kept as a second net"},
+	{"recovery writes nothing again", "9", []patch{{recoverGo, "range r.doubtful {\n", "range r.doubtful[:0] {\n"}}, byCrashes, ""},
+	{"recovery trusts a nil fsync", "9", []patch{{scanGo, "		certain = f.size\n	}\n", "		certain = f.size\n	}\n	certain = max(certain, f.size)\n"}}, byCrashes, ""},
+	{"no doubts in the next file", "9", []patch{{filesGo, "		fs.w.doubt(d)\n", "		_ = d\n"}}, byCrashes, ""},
+	{"only the last file is suspect", "9", []patch{{scanGo, "		if whole {\n			break\n		}", "		_ = whole\n		break"}}, byCrashes, ""},
+	{"doubts of earlier runs forgotten", "9", []patch{{scanGo, "		fs.inherit(append(doubts, doubtRecord{file: old[i].number}))\n", "		_ = doubts\n"}}, byCrashes, ""},
+	{"a doubtful file counts as known too far", "9", []patch{{filesGo, "doubtRecord{f.number, f.durable})", "doubtRecord{f.number, max(f.size, f.end)})"}}, byCrashes, ""},
+	{"what is reserved counts as records", "9", []patch{{filesGo, "	fs.doubt(f)\n	fs.release(f.append)\n", "	fs.release(f.append)\n"}}, byCrashes, ""},
+	{"a group says too much", "9", []patch{{journalGo, "		w.group(f.durable)\n", "		w.group(1 << 40)\n"}}, byCrashes, ""},
+	{"scan past a bad record", "4", []patch{{windowGo, "			return off, nil\n		}\n		if err != nil {", "			if n, _ := w.next(off + 1); n < w.size {\n				off = n\n				continue\n			}\n			return off, nil\n		}\n		if err != nil {"}}, byCrashes, ""},
+	{"no checksum of the body", "4", []patch{{windowGo, "sum != h.bodyCRC", "false"}}, byCrashes, ""},
+	{"no checksum of the head", "4", []patch{{recordGo, " || crc32.Update(salt, castagnoli, b[:12]) != binary.LittleEndian.Uint32(b[12:])", ""}}, "internal/spool TestJournalTakesNoOtherRecords", ""},
+	{"torn tail accepted", "4", []patch{
+		{windowGo, "if err != nil || h.length > w.size-off-recordHeadSize {", "h.length = min(h.length, w.size-off-recordHeadSize)\n	if err != nil {"},
+		{windowGo, "sum != h.bodyCRC", "false"},
+	}, byCrashes, ""},
+	{"no salt: another file's records accepted", "4", []patch{{filesGo, "binary.LittleEndian.Uint32(random[:])", "binary.LittleEndian.Uint32(random[:]) & 0"}}, "internal/spool TestJournalTakesNoOtherRecords", ""},
+	{"stop at the first torn file", "4", []patch{{recoverGo, "		if err := r.scan(f); err != nil {\n", "		if r.found.Torn > 0 {\n			break\n		}\n		if err := r.scan(f); err != nil {\n"}}, byCrashes, ""},
+	{"a file of another version is removed", "", []patch{{scanGo, "		f.needs++ // for ever\n", ""}}, "internal/spool TestJournalLeavesForeignFiles", ""},
+	{"roll without syncing the old file", "3", []patch{{filesGo, "		err = f.append.file.Sync()\n", "		if f.size < fs.full {\n			err = f.append.file.Sync()\n		}\n"}}, byCrashes, ""},
+	{"fsync retried on the same descriptor", "10", []patch{{filesGo, "		err = f.append.file.Sync()\n", "		if err = f.append.file.Sync(); err != nil {\n			err = f.append.file.Sync()\n		}\n"}}, byCrashes, ""},
+	{"appended to a file whose sync failed", "10", []patch{{filesGo, "		fs.freeze(f)\n", "		fs.current, fs.w.buf = f, fs.w.buf[:0]\n"}}, byCrashes, ""},
+	{"appended behind a short write", "10", []patch{{filesGo, "	err := group(f, &fs.w)\n", "	err := group(f, &fs.w)\n	if err != nil && !created {\n		fs.w.buf = fs.w.buf[:0]\n		return err\n	}\n"}}, byCrashes, ""},
+	{"a failed commit forgets its stages", "10", []patch{{journalGo, "		j.held = stages\n", ""}}, byCrashes, ""},
+	{"a failed commit forgets its queue", "10", []patch{{journalGo, "		j.queue = append(queue, j.queue...)\n", ""}}, byCrashes, ""},
+	{"seal before its last frame", "5", []patch{{journalGo, "		for i := range queue {\n			if err := queue[i].write(w); err != nil {", "		slices.SortStableFunc(queue, func(a, b entry) int { return cmp.Compare(min(a.bytes, 1), min(b.bytes, 1)) })\n		for i := range queue {\n			if err := queue[i].write(w); err != nil {"}}, byCrashes, ""},
+	{"a sealed segment grows", "12", []patch{{recoverGo, "			r.found.Sealed = append(r.found.Sealed, s.seg)", "			tail(s.partition.id, s.seg.Source, s.seg.Day).Segment = s.seg"}}, byCrashes, ""},
+	{"an unsealed segment is left out", "13", []patch{{recoverGo, "case s.seal == nil && s.seg.Events > 0 &&", "case s.seal == nil && s.seg.Events > 0:\n		case s.seal == nil && s.seg.Events > 0 &&"}}, byCrashes, ""},
+	{"event taken from stage and frame", "1", []patch{{scanGo, "	delete(r.blocks, f.block)\n", ""}}, byCrashes, ""},
+	{"stages that are there twice are joined", "1", []patch{{leftoverGo, "if p.offset >= have && p.at.size > 0 {", "if have >= 0 && p.at.size > 0 {"}}, byCrashes, ""},
+	{"a doubtful record is written again unchecked", "9", []patch{{recoverGo, "crc32.Update(d.body.file.salt, castagnoli, w.buf[at:]) != d.crc", "crc32.Checksum(nil, castagnoli) != 0"}}, byCrashes, ""},
+	{"what was written again is forgotten", "9", []patch{{recoverGo, "range r.j.moved {", "range r.j.moved[:0] {"}}, "internal/spool TestRecoverStartsOver", ""},
+	{"damage ends the scan of a file", "4", []patch{{scanGo, "if end = min(next, certain); next > certain {", "if end = min(next, certain); true {"}}, "internal/spool TestDamage", ""},
+	{"a file without header is not read", "4", []patch{{scanGo, "		f.salt = saltOf(f.name)\n", ""}}, "internal/spool TestDamage", ""},
+	{"damage is not kept", "", []patch{{salvageGo, "if len(holes)+len(parts) == 0 {", "if true {"}}, "internal/spool TestDamage", ""},
+	{"copies without bound", "", []patch{{copiesGo, "room: cmp.Or(j.set.Kept, maxCopiesSize)}", "room: maxCopiesSize}"}}, "internal/spool TestCopiesAreBounded", ""},
+	{"a segment that may have lost its seal grows", "6", []patch{{salvageGo, "return len(r.holes) == 0 && ", "return "}}, "internal/spool TestDamage", ""},
+	{"what is left of a segment is lost", "13", []patch{{salvageGo, "		last.Blocks = append(last.Blocks, Leftover{", "		_ = append(last.Blocks, Leftover{"}}, "internal/spool TestDamage", ""},
+	{"a broken segment is salvaged again", "1", []patch{{salvageGo, "		if s.moving(*f) {\n			continue\n		}\n", ""}}, "internal/spool TestDamage", ""},
+	{"frames of a segment that is salvaged are forgotten", "1", []patch{{scanGo, "in != s && !r.each {", "in == nil {"}}, "internal/spool TestRecoverComesBack", ""},
+	{"what an earlier try has read is forgotten", "9", []patch{{recoverGo, "range r.j.files.doubts { // also", "range said { // also"}}, "internal/spool TestRecoverKnowsWhatItHasRead", ""},
+	{"the end of a line behind a hole is taken", "4", []patch{{leftoverGo, "	if !torn {\n", "	if true {\n"}}, "internal/spool TestLinesAroundHole", ""},
+	{"lines behind a hole are left out", "4", []patch{{leftoverGo, "if p.offset >= have && p.at.size > 0 {", "if p.offset == have && p.at.size > 0 {"}}, "internal/spool TestDamage", ""},
+	{"a read error is an outage", "", []patch{{settleGo, "			u.delayLocked(it) // alone: S3 is not at fault\n", "			u.delayLocked(it)\n			u.slowLocked(it)\n"}}, "internal/upload TestUnreadable", ""},
+	{"a lost object is tried for ever", "", []patch{{settleGo, "	return it.unread >= minUnread && time.Since(it.unreadSince) >= unreadFor\n", "	return false\n"}}, "internal/upload TestUnreadable", ""},
+	{"a read error is what came of it", "", []patch{{clientGo, "case failed != nil:", "case failed != nil && false:"}}, "internal/s3put TestUnreadableBody", ""},
+	{"a lost object goes without a copy", "", []patch{{deliverGo, "s.journal.SetAside(r.Segment)", "\"\", error(nil)"}}, ". TestSpoolReadErrorAtUpload", ""},
+	{"recovered blocks not first", "5", []patch{{sinkSpoolGo, "b.recovering = j, j, true", "b.recovering = j, j, false"}}, bySinks, ""},
+	{"frames in completion order", "5", []patch{{batcherGo, "len(s.queue) > 0 && s.queue[0].framed {\n		blk := s.queue[0]\n		s.queue[0] = nil\n		s.queue = s.queue[1:]", "slices.ContainsFunc(s.queue, func(b *block) bool { return b.framed }) {\n		at := slices.IndexFunc(s.queue, func(b *block) bool { return b.framed })\n		blk := s.queue[at]\n		s.queue = slices.Delete(s.queue, at, at+1)"}, {batcherGo, "import (\n", "import (\n	\"slices\"\n"}}, ". TestOrder", ""},
+	{"the ack of SyncEach does not wait", "1", []patch{{sinkSpoolGo, "switch err := s.journal.Commit(ctx); {", "switch err := error(nil); {"}}, bySinks, ""},
+	{"delivered before 2xx", "6", []patch{{uploadGo, "	result, err := u.set.Put(ctx, it.seg)\n", "	u.set.Delivered(Delivery{Segment: it.seg})\n	result, err := u.set.Put(ctx, it.seg)\n"}}, bySinks, ""},
+	{"503 as success", "", []patch{{settleGo, "	if err == nil {\n		return nil\n	}\n	var e", "	if err == nil || strings.Contains(err.Error(), \"503\") {\n		return nil\n	}\n	var e"}, {settleGo, "	\"math/rand/v2\"\n", "	\"math/rand/v2\"\n	\"strings\"\n"}}, bySinks, ""},
+	{"412 as failure", "", []patch{{clientGo, "case conn.createOnly && !r.Replace && e.Status == http.StatusPreconditionFailed && e.named:", "case false:"}}, "internal/s3put TestTakenKeyIsStored", ""},
+	{"409 as terminal", "", []patch{{outcomeGo, "\"OperationAborted\", \"ConditionalRequestConflict\", ", "\"OperationAborted\", "}, {outcomeGo, "	return Transient // 5xx, 409,", "	if status == 409 {\n		return Parked\n	}\n	return Transient // 5xx, 409,"}}, "internal/s3put TestClassify", ""},
+	{"no lock", "", []patch{{sinkSpoolGo, "if err := dir.Lock(ctx); err != nil {", "if err := error(nil); err != nil {"}}, ". TestSpoolIsLocked", ""},
+	{"Close leaves the last commit out", "1", []patch{{journalGo, "		case <-j.stop:\n			j.Commit(context.Background())\n", "		case <-j.stop:\n"}}, "internal/spool TestJournalLeavesNothingBehind", ""},
+	{"Close leaves the open blocks out", "1", []patch{{batcherGo, "	b.sealAll(nil, SealedByClose)\n", ""}}, byDays, ""},
+	{"a block's number is used again", "1", []patch{{batcherGo, "number: b.blocks,", "number: 0,"}}, bySinks, ""},
+	{"framed bytes are compressed again", "12", []patch{
+		{deliverGo, "	result, err := s.client.Put(ctx, s3put.Request{\n", "	body, size, crc := again(s.batcher.spool.Object(seg))\n	result, err := s.client.Put(ctx, s3put.Request{\n"},
+		{deliverGo, "Body: s.batcher.spool.Object(seg), Size: seg.Size(), CRC32: seg.CRC32(),", "Body: body, Size: size, CRC32: crc,"},
+		{deliverGo, "import (\n", "import (\n	\"bytes\"\n	\"compress/gzip\"\n	\"hash/crc32\"\n	\"io\"\n	\"math/rand/v2\"\n"},
+		{deliverGo, "// longOutage is", `
+func again(object io.ReadSeeker) (io.ReadSeeker, int64, uint32) {
+	r, err := gzip.NewReader(object)
+	if err != nil {
+		return object, 0, 0
+	}
+	var b bytes.Buffer
+	w, _ := gzip.NewWriterLevel(&b, 1+rand.IntN(9))
+	io.Copy(w, r)
+	w.Close()
+	return bytes.NewReader(b.Bytes()), int64(b.Len()), crc32.ChecksumIEEE(b.Bytes())
+}
+
+// longOutage is`},
+	}, byDays, ""},
+	{"a gzip member for each block", "", []patch{
+		{encoderGo, "bytes.Clone(e.out.Bytes())", "append(append(bytes.Clone(e.out.Bytes()), Trailer(f.RawCRC, f.Raw)...), Header...)"},
+		{segmentGo, "deflate.Trailer(s.rawCRC, s.Raw)", "deflate.Trailer(0, 0)"},
+	}, "internal/deflate TestFramesAreOneGzipMember", ""},
+	{"date in the key from when the object begins", "", []patch{{deliverGo, "day: p.day, opened: opened", "day: opened.UTC().Truncate(24 * time.Hour), opened: opened"}}, byDays, ""},
+	{"date in the key from the upload", "", []patch{
+		{deliverGo, "Key: seg.Key,\n", "Key: today(seg),\n"},
+		{deliverGo, "import (\n", "import (\n	\"strings\"\n"},
+		{deliverGo, "// longOutage is", `
+func today(seg *spool.Segment) string {
+	date := func(t time.Time) string { return strconv.FormatInt(t.UTC().Truncate(24*time.Hour).UnixMilli(), 10) }
+	return strings.Replace(seg.Key, date(seg.Day), date(time.Now()), 1)
+}
+
+// longOutage is`},
+	}, ". TestReceivedDay", ""},
+	{"a dropped event is not counted", "", []patch{{batcherGo, "	b.settledEvents[as] += events\n", "	if as != dropped {\n		b.settledEvents[as] += events\n	}\n"}}, ". TestCloseCountsWhatIsLost", ""},
+	{"a refused event is not counted", "", []patch{{sourceGo, "		s.sink.rejected.Add(1)\n", ""}}, ". TestBadEvents", ""},
+	{"a hook is called under a lock", "", []patch{{hooksGo, "		h.safely(f)\n", "		h.mu.Lock()\n		h.safely(f)\n		h.mu.Unlock()\n"}}, ". TestReentrantHooks", ""},
+	{"sessions are not renewed early", "", []patch{{sessionGo, "refreshEarly = 5 * time.Minute", "refreshEarly = 0"}}, ". TestSessionsAreCached", ""},
+	{"no backoff in an outage", "", []patch{{settleGo, "u.gate = now.Add(backoff(u.failures))", "u.gate = now"}}, byDays, ""},
+	{"a full spool takes events", "", []patch{{sinkSpoolGo, "if s.journal.Bytes() > s.cfg.MaxSpoolBytes {", "if false {"}}, byDays, ""},
+	{"a segment of an earlier run is forgotten", "13", []patch{{sinkSpoolGo, "		s.addOld(seg)\n", ""}}, bySinks, ""},
+	{"lines are let go of when they are staged", "1", []patch{{gatherGo, "blk.views == 0 && blk.appended", "blk.views == 0"}}, bySinks, ""},
+}
+
+// leftOut are the mutants that others break their journals with, and why they
+// would break nothing here.
+var leftOut = [][2]string{
+	{"append to an old run's file", "a file that `vfs` opens takes no `Append`; its tests say so"},
+	{"a failed batch is written again without `supersedes`", "the journal has no such record and needs none, see rule 10: what would break it is *new keys after a failed fsync*"},
+	{"offsets reused after a drop", "nothing drops a block whose lines are in the journal: `Track` is refused before it adds a line or not at all, and `Close` leaves them there. What that would lead to, one identity of two contents, is *a block's number is used again*"},
+}
+
+// What notices mutants, as askers have it.
+const (
+	byCrashes = "TestCrashes"
+	bySinks   = "TestSinkSurvivesCrashes"
+	byDays    = "TestDayWithRestarts"
+)
+
+// Each mutant can be made of the library as it is, and what is to notice it is
+// there.
+func TestMutantsApply(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, m := range mutants {
+		if seen[m.name] || (m.by == "") != (m.why != "") {
+			t.Errorf("%s: there twice, or nothing notices it and it does not say why", m.name)
+		}
+		seen[m.name] = true
+		texts, err := m.texts()
+		if err != nil {
+			t.Error(err)
+		}
+		for file, text := range texts {
+			if _, err := parser.ParseFile(token.NewFileSet(), file, text, parser.SkipObjectResolution); err != nil {
+				t.Errorf("%s: %v", m.name, err)
+			}
+		}
+		if folder, test, named := strings.Cut(m.by, " "); named && !hasTest(t, folder, test) {
+			t.Errorf("%s: no %s in %s", m.name, test, folder)
+		}
+	}
+}
+
+// texts returns the mutant's files.
+func (m *mutant) texts() (map[string]string, error) {
+	all := map[string]string{}
+	for _, p := range m.patches {
+		if all[p.file] == "" {
+			text, err := os.ReadFile(filepath.Join("../..", p.file))
+			if err != nil {
+				return nil, err
+			}
+			all[p.file] = string(text)
+		}
+		if n := strings.Count(all[p.file], p.old); n != 1 {
+			return nil, fmt.Errorf("%s: %q is %d times in %s, want once", m.name, p.old, n, p.file)
+		}
+		all[p.file] = strings.Replace(all[p.file], p.old, p.new, 1)
+	}
+	return all, nil
+}
+
+func hasTest(t *testing.T, folder, test string) bool {
+	t.Helper()
+	sources, err := filepath.Glob(filepath.Join("../..", folder, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, source := range sources {
+		text, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), "\nfunc "+test+"(t *testing.T)") {
+			return true
+		}
+	}
+	return false
+}
