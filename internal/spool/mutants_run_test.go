@@ -189,6 +189,9 @@ func (a *asker) ask(t *testing.T, overlay string) (test, after string, noticed b
 		after = "it panics"
 	case a.after != "":
 		after = string(regexp.MustCompile(a.after).Find(out))
+		if after == "1 histories" {
+			after = "1 history"
+		}
 	}
 	return cmp.Or(test, a.folder), after, true
 }

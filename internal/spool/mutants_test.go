@@ -225,7 +225,7 @@ func again(object io.ReadSeeker) (io.ReadSeeker, int64, uint32) {
 }
 
 // longOutage is`},
-	}, byDays, ""},
+	}, bySinks, ""},
 	{"a gzip member for each block", "", []patch{
 		{encoderGo, "bytes.Clone(e.out.Bytes())", "append(append(bytes.Clone(e.out.Bytes()), Trailer(f.RawCRC, f.Raw)...), Header...)"},
 		{segmentGo, "deflate.Trailer(s.rawCRC, s.Raw)", "deflate.Trailer(0, 0)"},
