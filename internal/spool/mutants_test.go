@@ -252,14 +252,6 @@ func today(seg *spool.Segment) string {
 	{"lines are let go of when they are staged", "1", []patch{{gatherGo, "blk.views == 0 && blk.appended", "blk.views == 0"}}, bySinks, ""},
 }
 
-// leftOut are the mutants that others break their journals with, and why they
-// would break nothing here.
-var leftOut = [][2]string{
-	{"append to an old run's file", "a file that `vfs` opens takes no `Append`; its tests say so"},
-	{"a failed batch is written again without `supersedes`", "the journal has no such record and needs none, see rule 10: what would break it is *new keys after a failed fsync*"},
-	{"offsets reused after a drop", "nothing drops a block whose lines are in the journal: `Track` is refused before it adds a line or not at all, and `Close` leaves them there. What that would lead to, one identity of two contents, is *a block's number is used again*"},
-}
-
 // What notices mutants, as askers have it.
 const (
 	byCrashes = "TestCrashes"
