@@ -223,33 +223,40 @@ func done[K comparable](owners map[K][]*file, id K) {
 	delete(owners, id)
 }
 
-// reap removes what is not needed, oldest first. It reports whether it could:
-// what cannot be removed now must be tried again later.
-func (fs *files) reap() bool {
+// reap removes files that are not needed, oldest first, but so many at most. It
+// reports whether there are more; after an error it must be tried again later.
+func (fs *files) reap(most int) (more bool, err error) {
 	fs.sweep()
-	if fs.swept && fs.dir.Sync() != nil { // one of those below may say what they are
-		return false
+	if fs.swept {
+		if err := fs.dir.Sync(); err != nil { // one of those below may say what they are
+			return false, err
+		}
 	}
 	fs.swept = false
 	for len(fs.all) > 0 && fs.all[0].needs == 0 && fs.all[0] != fs.current {
+		if most--; most < 0 {
+			return true, nil
+		}
 		f := fs.all[0]
-		if !f.gone && fs.remove(f) != nil {
-			return false
+		if !f.gone {
+			if err := fs.remove(f); err != nil {
+				return false, err
+			}
 		}
 		f.gone = true
-		if fs.dir.Sync() != nil {
-			return false
+		if err := fs.dir.Sync(); err != nil {
+			return false, err
 		}
 		fs.all = fs.all[1:]
 		fs.forget(f)
 	}
-	return true
+	return false, nil
 }
 
 // close lets go of everything, and removes what is not needed.
 func (fs *files) close() {
 	fs.end()
-	fs.reap()
+	fs.reap(len(fs.all))
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for _, h := range fs.open {

@@ -450,7 +450,10 @@ func (j *Journal) settle(stages []Stage, queue []entry) {
 		}
 	}
 	j.files.roll()
-	if !j.files.reap() { // perhaps nobody has anything to commit: room must come all the same
+	switch more, err := j.files.reap(1); { // who commits waits for it
+	case more:
+		j.nudge()
+	case err != nil: // perhaps nobody has anything to commit: room must come all the same
 		j.mu.Lock()
 		j.armLocked()
 		j.mu.Unlock()

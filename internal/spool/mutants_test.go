@@ -124,7 +124,7 @@ var mutants = []mutant{
 	}
 	for len(fs.all) > 0 && fs.all[0].needs == 0`},
 	}, byCrashes, ""},
-	{"no directory sync between unlinks", "7c", []patch{{filesGo, "		if fs.dir.Sync() != nil {\n", "		if false {\n"}}, byCrashes, ""},
+	{"no directory sync between unlinks", "7c", []patch{{filesGo, "		if err := fs.dir.Sync(); err != nil {\n			return false, err\n		}\n		fs.all", "		fs.all"}}, byCrashes, ""},
 	{"new key on recovery", "12", []patch{{scanGo, "		s.seg.Header = *f.header\n", "		s.seg.Header = *f.header\n		s.seg.Key = r.j.run + s.seg.Key\n"}}, byCrashes, ""},
 	{"new keys after a failed fsync", "10", []patch{
 		{journalGo, "	record := &frameRecord{", "	tries := 0\n	record := &frameRecord{"},

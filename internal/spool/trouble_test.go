@@ -213,3 +213,50 @@ func TestRecoverWritesInSmallCommits(t *testing.T) {
 	}
 	closeJournal(t, j)
 }
+
+// When many files come free at once, no commit removes more than one: somebody may
+// wait for it.
+func TestJournalRemovesOneByOne(t *testing.T) {
+	t.Parallel()
+	const files = 10
+	disk := crashfs.New(1)
+	var removed, most atomic.Int64
+	disk.Inject(func(op crashfs.Op) error {
+		if op.Call == crashfs.CallRemove {
+			removed.Add(1)
+		}
+		return nil
+	})
+	j, err := spool.NewJournal(spool.JournalSettings{
+		Dir: disk.Dir(), RunID: "run-1", Interval: time.Hour, FileSize: 1,
+		Gather: func(time.Time) ([]spool.Stage, bool) { // a commit begins
+			most.Store(max(most.Load(), removed.Swap(0)))
+			return nil, false
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seg := segment("run-1", 1) // in all files
+	for n := range uint64(files) {
+		appendFrame(t, j, seg, 1+n, "{}\n")
+		if err := j.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j.Remove(seg)
+	for left := files; left > 0; {
+		if err := j.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		names, err := disk.Dir().List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		left = len(names)
+	}
+	if most.Store(max(most.Load(), removed.Load())); most.Load() != 1 {
+		t.Errorf("one commit removed %d files, want 1", most.Load())
+	}
+	closeJournal(t, j)
+}
