@@ -52,6 +52,9 @@ type world struct {
 	maimed bool               // somebody has damaged the disk
 	found  []*spool.Recovered // of a maimed disk
 
+	trail  *trail  // of the life
+	points *points // of all worlds
+
 	mu     sync.Mutex
 	bucket map[string][]byte
 	log    []string
@@ -125,6 +128,8 @@ func (l *life) gather(time.Time) (all []spool.Stage, _ bool) {
 // have left.
 func (w *world) start(t *testing.T) (*life, error) {
 	w.runs++
+	trail := &trail{phase: "start"}
+	w.trail = trail
 	l := &life{w: w, run: fmt.Sprintf("%02x-run-%d", w.rng.IntN(256), w.runs)}
 	var err error
 	if l.e, err = deflate.NewEncoder(1); err != nil {
@@ -135,9 +140,10 @@ func (w *world) start(t *testing.T) (*life, error) {
 	if err != nil {
 		return nil, err
 	}
+	trail.begin("recover")
 	uploads := rand.New(rand.NewPCG(w.rng.Uint64(), 2))
 	w.disk.Inject(func(op crashfs.Op) error {
-		switch op.Call {
+		switch trail.step(op.Call); op.Call {
 		case crashfs.CallSync:
 			if uploads.IntN(4) == 0 { // an upload during it
 				l.put(t, false)
@@ -167,6 +173,7 @@ func (w *world) start(t *testing.T) (*life, error) {
 	} else if len(found.Damaged) > 0 || found.Lost() > 0 || len(found.Foreign) > 0 {
 		t.Fatalf("recovery found damage where there is none: %+v\n%s", found, w.history())
 	}
+	trail.begin("live")
 	w.note("recovered %d sealed, %d tails, torn %d", len(found.Sealed), len(found.Tails), found.Torn)
 	l.mu.Lock()
 	l.ready = append(l.ready, found.Sealed...)
@@ -411,9 +418,10 @@ func (w *world) check(t *testing.T) {
 }
 
 // history runs lives that end badly, and a last one that ends well.
-func history(t *testing.T, seed uint64) (deaths int64) {
+func history(t *testing.T, seed uint64, seen *points) (deaths int64) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	w := newWorld(rng, seed)
+	w.points = seen
 	w.fileSize = [...]int64{1, 300, 1500, 6000, 0}[rng.IntN(5)]
 	w.ahead = [...]int64{0, 100, 2000, 20_000}[rng.IntN(4)]
 	w.rewrite = [...]int64{0, 1, 5000}[rng.IntN(3)]
@@ -460,11 +468,17 @@ func newWorld(rng *rand.Rand, seed uint64) *world {
 // end ends a life.
 func (w *world) end(l *life, kill bool) {
 	var next *crashfs.FS
+	how := "power cut"
+	if kill {
+		how = "kill"
+	}
+	if w.points != nil {
+		w.points.add(how, w.trail)
+	}
+	w.note("--- %s", how)
 	if w.disk.Stop(); kill {
-		w.note("--- kill")
 		next = w.disk.Kill()
 	} else {
-		w.note("--- power cut")
 		next = w.disk.Crash(w.rng)
 	}
 	if l != nil {
@@ -493,16 +507,19 @@ func (w *world) last(t *testing.T) {
 func TestCrashes(t *testing.T) {
 	t.Parallel()
 	if *seed != 0 {
-		history(t, *seed)
+		history(t, *seed, nil)
 		return
 	}
 	var deaths, histories atomic.Int64
-	t.Cleanup(func() { t.Logf("%d crashes in %d histories", deaths.Load(), histories.Load()) })
+	seen := &points{seen: map[uint64]bool{}}
+	t.Cleanup(func() {
+		t.Logf("%d crashes in %d histories, at %d different points", deaths.Load(), histories.Load(), len(seen.seen))
+	})
 	for worker := range runtime.GOMAXPROCS(0) {
 		t.Run(fmt.Sprint(worker), func(own *testing.T) {
 			own.Parallel()
 			for deaths.Load() < int64(*crashes) && !t.Failed() {
-				deaths.Add(history(own, *first-1+uint64(histories.Add(1))))
+				deaths.Add(history(own, *first-1+uint64(histories.Add(1)), seen))
 			}
 		})
 	}

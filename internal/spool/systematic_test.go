@@ -2,7 +2,6 @@ package spool_test
 
 import (
 	"flag"
-	"fmt"
 	"math/rand/v2"
 	"syscall"
 	"testing"
@@ -16,21 +15,17 @@ var every = flag.Int("every", 9, "TestEveryOperation looks at one of so many ope
 // story is one of the same two lives, of which one operation ends or fails. A
 // sync fails in both of them, and the second recovers what the first has left.
 type story struct {
-	w      *world
-	fail   int // operation, counted over both lives; negative: none
-	kind   crashfs.Kind
-	kill   bool // at the end of a life, else power is cut
-	points map[string]bool
-	ops    int
+	w    *world
+	fail int // operation, counted over both lives; negative: none
+	kind crashfs.Kind
+	kill bool // at the end of a life, else power is cut
+	ops  int
 }
 
 func (s *story) tell(t *testing.T) {
-	for number := range 2 {
+	for range 2 {
 		syncs := 0
 		s.w.fault = func(op crashfs.Op) error {
-			if s.points != nil {
-				s.points[fmt.Sprint(number, op.N, op.Call)] = true
-			}
 			if op.Call == crashfs.CallSync {
 				if syncs++; syncs == 4 {
 					return syscall.EIO
@@ -93,8 +88,7 @@ func TestEveryOperation(t *testing.T) {
 		})
 		return s.ops
 	}
-	points := map[string]bool{}
-	ops := tell(story{fail: -1, points: points}, 1)
+	ops := tell(story{fail: -1}, 1)
 	runs := 0
 	for k := 0; k < ops; k += *every {
 		for image := range uint64(6) {
