@@ -225,6 +225,8 @@ func done[K comparable](owners map[K][]*file, id K) {
 
 // reap removes files that are not needed, oldest first, but so many at most. It
 // reports whether there are more; after an error it must be tried again later.
+// Before recovery has taken over those of earlier runs none goes: what says that
+// a segment is delivered must outlive its frames, which may be in those.
 func (fs *files) reap(most int) (more bool, err error) {
 	fs.sweep()
 	if fs.swept {
@@ -233,6 +235,9 @@ func (fs *files) reap(most int) (more bool, err error) {
 		}
 	}
 	fs.swept = false
+	if !fs.adopted && len(fs.old) > 0 {
+		return false, nil
+	}
 	for len(fs.all) > 0 && fs.all[0].needs == 0 && fs.all[0] != fs.current {
 		if most--; most < 0 {
 			return true, nil
