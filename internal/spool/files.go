@@ -89,7 +89,7 @@ func (fs *files) write(group func(*file, *writer) error) error {
 	f.durable = f.size
 	fs.current = f
 	if created && fs.adopted {
-		fs.doubts = slices.DeleteFunc(fs.doubts, func(d doubtRecord) bool { return fs.gone(d.file) })
+		fs.forgetDoubts()
 	}
 	return nil
 }
@@ -106,8 +106,7 @@ func (fs *files) reserve(f *file, group int64) {
 	f.append.file.Reserve(fs.ahead) // if it fails, what is appended may still fit
 }
 
-// create makes the next file. It begins with what is known of files whose sync
-// has failed.
+// create makes the next file. It begins with where earlier ones end.
 func (fs *files) create() (*file, error) {
 	var random [4]byte
 	rand.Read(random[:])
@@ -183,12 +182,17 @@ func (fs *files) remove(f *file) error {
 	return nil
 }
 
-func (fs *files) gone(number uint64) bool {
-	return !slices.ContainsFunc(fs.all, func(f *file) bool { return f.number == number })
+// forgetDoubts leaves out those of files that are gone.
+func (fs *files) forgetDoubts() {
+	there := map[uint64]bool{}
+	for _, f := range fs.all {
+		there[f.number] = true
+	}
+	fs.doubts = slices.DeleteFunc(fs.doubts, func(d doubtRecord) bool { return !there[d.file] })
 }
 
-// roll ends the current file if it is full. It is on disk as a whole: so only
-// the last file, or one whose sync failed, has an end that is in doubt.
+// roll ends the current file if it is full. It is on disk as a whole, and the
+// next one says so.
 func (fs *files) roll() {
 	if fs.current != nil && fs.current.size >= fs.full {
 		fs.end()

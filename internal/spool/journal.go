@@ -341,6 +341,7 @@ func (j *Journal) commit() {
 	} else {
 		j.settle(stages, queue)
 	}
+	j.reap() // also when the disk is full
 	j.bytes.Store(j.files.size())
 	c.err = err
 	close(c.done)
@@ -450,7 +451,12 @@ func (j *Journal) settle(stages []Stage, queue []entry) {
 		}
 	}
 	j.files.roll()
-	switch more, err := j.files.reap(1); { // who commits waits for it
+}
+
+// reap removes a file that is not needed. Who commits waits for it, so the next
+// one goes in a commit of its own.
+func (j *Journal) reap() {
+	switch more, err := j.files.reap(1); {
 	case more:
 		j.nudge()
 	case err != nil: // perhaps nobody has anything to commit: room must come all the same

@@ -46,7 +46,7 @@ const (
 	recordFrame                           // segment, index, block, payload
 	recordSeal                            // segment: it is complete
 	recordDelivered                       // segment: it is in S3, or set aside
-	recordDoubt                           // number of a file u64, durable u64: a sync of it failed, or it has zeros behind
+	recordDoubt                           // number of a file u64, durable u64: it has ended there, or a sync of it has failed
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -141,14 +141,16 @@ func (j *Journal) Recover(ctx context.Context) (*Recovered, error) {
 }
 
 func (r *recovery) run(ctx context.Context) error {
-	var said []doubtRecord
+	said := map[uint64]int64{} // each file repeats what others have said
 	for _, f := range r.old {
 		f.needs = 0 // an earlier try has counted
 		doubts, _, err := r.j.files.readDoubts(f, r.blind)
 		if err != nil {
 			return err
 		}
-		said = append(said, doubts...)
+		for _, d := range doubts {
+			said[d.file] = max(said[d.file], d.durable)
+		}
 	}
 	r.j.turn.Lock()
 	if r.j.files.inherit(said) {
@@ -340,12 +342,13 @@ func united[K comparable](a, b map[K][]*file) map[K][]*file {
 // settle has the next file say what is certain now.
 func (r *recovery) settle() {
 	files := r.j.files
+	durable := map[uint64]int64{}
+	for _, f := range r.old {
+		durable[f.number] = f.durable
+	}
 	for i := range files.doubts {
-		for _, f := range r.old {
-			if d := &files.doubts[i]; d.file == f.number {
-				d.durable = f.durable
-			}
-		}
+		d := &files.doubts[i]
+		d.durable = max(d.durable, durable[d.file]) // of another version nothing was read
 	}
 	files.end() // the next one says so
 }

@@ -93,7 +93,11 @@ func (fs *files) suspect(old []*file) error {
 		if err != nil && !errors.Is(err, errNoReads) { // what cannot be read is suspect
 			return err
 		}
-		fs.inherit(append(doubts, doubtRecord{file: old[i].number}))
+		said := map[uint64]int64{old[i].number: 0}
+		for _, d := range doubts {
+			said[d.file] = max(said[d.file], d.durable)
+		}
+		fs.inherit(said)
 		if whole {
 			break
 		}
@@ -101,20 +105,23 @@ func (fs *files) suspect(old []*file) error {
 	return nil
 }
 
-// inherit has the next file say what earlier ones have said. It reports whether
-// that is news.
-func (fs *files) inherit(said []doubtRecord) (news bool) {
-	for _, d := range said {
-		if !slices.ContainsFunc(fs.old, func(f *file) bool { return f.number == d.file }) {
+// inherit has the next file say what earlier ones have said, by the numbers of
+// files. It reports whether that is news.
+func (fs *files) inherit(said map[uint64]int64) (news bool) {
+	known := map[uint64]int{}
+	for i, d := range fs.doubts {
+		known[d.file] = i
+	}
+	for _, f := range fs.old {
+		durable, ok := said[f.number]
+		if !ok {
 			continue
 		}
-		known := slices.IndexFunc(fs.doubts, func(k doubtRecord) bool { return k.file == d.file })
-		switch {
-		case known < 0:
-			fs.doubts = append(fs.doubts, d)
-		case fs.doubts[known].durable < d.durable:
-			fs.doubts[known].durable = d.durable
-		default:
+		if i, ok := known[f.number]; !ok {
+			fs.doubts = append(fs.doubts, doubtRecord{f.number, durable})
+		} else if fs.doubts[i].durable < durable {
+			fs.doubts[i].durable = durable
+		} else {
 			continue
 		}
 		news = true
@@ -122,10 +129,10 @@ func (fs *files) inherit(said []doubtRecord) (news bool) {
 	return news
 }
 
-// scan reads one file. In the last one, and in one whose sync has failed, only
-// what a commit is known to have covered is certain to be on disk. There a bad
-// record is damage, and what is behind it counts; elsewhere it is where a crash
-// came, and nothing behind it counts.
+// scan reads one file. Only what a commit is known to have covered is certain to
+// be on disk: a later file says how much that is, or the file's own groups. There a
+// bad record is damage, and what is behind it counts; elsewhere it is where a
+// crash came, and nothing behind it counts.
 func (r *recovery) scan(f *file) error {
 	w := r.j.files.window(f, f.size, r.blind)
 	headless := false

@@ -337,3 +337,46 @@ func TestDeliveredOutlivesItsFrames(t *testing.T) {
 		t.Error("nothing was removed: that shows nothing")
 	}
 }
+
+// A full disk does not keep the journal from removing what nobody needs: that
+// makes room.
+func TestJournalRemovesOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	j, err := spool.NewJournal(spool.JournalSettings{
+		Dir: disk.Dir(), RunID: "run-1", Interval: time.Hour, FileSize: 1, Gather: new(feed).gather,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seg := segment("run-1", 1) // in all files
+	for n := range uint64(10) {
+		appendFrame(t, j, seg, 1+n, "{}\n")
+		if err := j.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var full atomic.Bool
+	disk.Inject(func(op crashfs.Op) error {
+		switch op.Call {
+		case crashfs.CallRemove:
+			if !full.Swap(true) { // somebody takes the room, and there is something to write
+				appendFrame(t, j, segment("run-1", 2), 100, "{}\n")
+			}
+		case crashfs.CallAppend, crashfs.CallCreate:
+			if full.Load() {
+				return syscall.ENOSPC
+			}
+		}
+		return nil
+	})
+	j.Remove(seg)
+	for range 20 {
+		j.Commit(t.Context())
+	}
+	if left, err := disk.Dir().List(); err != nil || len(left) > 1 {
+		t.Errorf("%d files are left, %v", len(left), err)
+	}
+	disk.Inject(nil)
+	closeJournal(t, j)
+}
