@@ -160,8 +160,7 @@ func (c *callers) inMemory(ctx context.Context, rate float64) (int64, error) {
 }
 
 // groupCommit writes to one file, and one sync serves all who wait: the first of
-// them makes it, and wakes the others. It is that of the root's
-// spool_bench_test.go.
+// them makes it, and wakes the others.
 type groupCommit struct {
 	file *os.File
 	mu   sync.Mutex

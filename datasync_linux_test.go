@@ -1,8 +1,0 @@
-package s3sink_test
-
-import (
-	"os"
-	"syscall"
-)
-
-func dataSync(f *os.File) error { return syscall.Fdatasync(int(f.Fd())) }
