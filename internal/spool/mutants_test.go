@@ -34,6 +34,7 @@ const removeNow = `
 
 const (
 	journalGo  = "internal/spool/journal.go"
+	commitGo   = "internal/spool/commit.go"
 	filesGo    = "internal/spool/files.go"
 	scanGo     = "internal/spool/scan.go"
 	recoverGo  = "internal/spool/recover.go"
@@ -60,25 +61,25 @@ const (
 
 var mutants = []mutant{
 	{"ack before write", "1: ack = written and synced", []patch{
-		{journalGo, "	stages, more := j.set.Gather(due)\n", "	close(c.done)\n	stages, more := j.set.Gather(due)\n"},
-		{journalGo, "	c.err = err\n	close(c.done)", "	c.err = err"},
+		{commitGo, "	stages, more := j.set.Gather(due)\n", "	close(c.done)\n	stages, more := j.set.Gather(due)\n"},
+		{commitGo, "	c.err = err\n	close(c.done)", "	c.err = err"},
 		{journalGo, "ctx.Done() == nil && j.turn.TryLock()", "false"}, // who makes the commit waits for all of it
-		{journalGo, "j.Commit(context.Background())", "j.commit()"},
+		{commitGo, "j.Commit(context.Background())", "j.commit()"},
 	}, byCrashes, ""},
 	{"no sync at all", "1", []patch{{filesGo, "		err = f.append.file.Sync()", "		err = nil"}}, byCrashes, ""},
-	{"a failed commit is acknowledged", "1", []patch{{journalGo, "	c.err = err\n", ""}}, byCrashes, ""},
+	{"a failed commit is acknowledged", "1", []patch{{commitGo, "	c.err = err\n", ""}}, byCrashes, ""},
 	{"ack before sync", "1", []patch{
-		{journalGo, "	err := j.write(stages, queue)\n", "	j.files.early = func() { close(c.done) }\n	err := j.write(stages, queue)\n"},
+		{commitGo, "	err := j.write(stages, queue)\n", "	j.files.early = func() { close(c.done) }\n	err := j.write(stages, queue)\n"},
 		{filesGo, "	w       writer\n", "	w       writer\n	early   func()\n"},
 		{filesGo, "		err = f.append.file.Sync()\n", "		if fs.early != nil {\n			fs.early()\n		}\n		fs.early = nil\n		err = f.append.file.Sync()\n"},
-		{journalGo, "	close(c.done)\n", "	if j.files.early != nil {\n		close(c.done)\n	}\n"},
+		{commitGo, "	close(c.done)\n", "	if j.files.early != nil {\n		close(c.done)\n	}\n"},
 		{journalGo, "ctx.Done() == nil && j.turn.TryLock()", "false"}, // who makes the commit waits for all of it
-		{journalGo, "j.Commit(context.Background())", "j.commit()"},
+		{commitGo, "j.Commit(context.Background())", "j.commit()"},
 	}, byCrashes, ""},
 	{"no directory sync after create", "1", []patch{{filesGo, "if err == nil && created {", "if false {"}}, byCrashes, ""},
 	{"directory sync after the first ack", "1", []patch{{filesGo, "if err == nil && created {", "if err == nil && !created {"}}, byCrashes, ""},
 	{"PUT before the seal is synced", "6", []patch{
-		{journalGo, "		return f.spill(w, 0)\n	}\n}\n\n// stage writes", `		if err := f.spill(w, 0); err != nil {
+		{commitGo, "		return f.spill(w, 0)\n	}\n}\n\n// stage writes", `		if err := f.spill(w, 0); err != nil {
 			return err
 		}
 		for i := range queue {
@@ -111,7 +112,7 @@ var mutants = []mutant{
 		{journalGo, "write: func(w *writer) error { w.delivered(deliveredRecord{id}); return nil }", "write: func(w *writer) error { return nil }"},
 	}, byCrashes, ""},
 	{"unlink ignoring who needs the file", "7", []patch{{filesGo, "fs.all[0].needs == 0 && ", ""}}, byCrashes, ""},
-	{"unlink ignoring stages", "7a", []patch{{journalGo, "		need(j.files.blocks, blockID{j.run, s.Partition, s.Block}, current)\n", ""}}, byCrashes, ""},
+	{"unlink ignoring stages", "7a", []patch{{commitGo, "		need(j.files.blocks, blockID{j.run, s.Partition, s.Block}, current)\n", ""}}, byCrashes, ""},
 	{"unlink ignoring stages of earlier runs", "7a", []patch{{recoverGo, "	files.blocks = united(files.blocks, r.needBlocks)\n", ""}}, byCrashes, ""},
 	{"unlink ignoring segments of earlier runs", "7b", []patch{{recoverGo, "	files.segments = united(files.segments, r.needSegments)\n", ""}}, byCrashes, ""},
 	{"unlink in any order", "7c", []patch{
@@ -157,7 +158,7 @@ var mutants = []mutant{
 	{"doubts of earlier runs forgotten", "9", []patch{{scanGo, "		fs.inherit(said)\n", ""}}, byCrashes, ""},
 	{"a doubtful file counts as known too far", "9", []patch{{filesGo, "doubtRecord{f.number, f.durable})", "doubtRecord{f.number, max(f.size, f.end)})"}}, byCrashes, ""},
 	{"what is reserved counts as records", "9", []patch{{filesGo, "	fs.doubt(f)\n	fs.release(f.append)\n", "	fs.release(f.append)\n"}}, byCrashes, ""},
-	{"a group says too much", "9", []patch{{journalGo, "		w.group(f.durable)\n", "		w.group(1 << 40)\n"}}, byCrashes, ""},
+	{"a group says too much", "9", []patch{{commitGo, "		w.group(f.durable)\n", "		w.group(1 << 40)\n"}}, byCrashes, ""},
 	{"scan past a bad record", "4", []patch{{windowGo, "			return off, nil\n		}\n		if err != nil {", "			if n, _ := w.next(off + 1); n < w.size {\n				off = n\n				continue\n			}\n			return off, nil\n		}\n		if err != nil {"}}, byCrashes, ""},
 	{"no checksum of the body", "4", []patch{{windowGo, "sum != h.bodyCRC", "false"}}, byCrashes, ""},
 	{"no checksum of the head", "4", []patch{{recordGo, " || crc32.Update(salt, castagnoli, b[:12]) != binary.LittleEndian.Uint32(b[12:])", ""}}, "internal/spool TestJournalTakesNoOtherRecords", ""},
@@ -172,9 +173,9 @@ var mutants = []mutant{
 	{"fsync retried on the same descriptor", "10", []patch{{filesGo, "		err = f.append.file.Sync()\n", "		if err = f.append.file.Sync(); err != nil {\n			err = f.append.file.Sync()\n		}\n"}}, byCrashes, ""},
 	{"appended to a file whose sync failed", "10", []patch{{filesGo, "		fs.freeze(f)\n", "		fs.current, fs.w.buf = f, fs.w.buf[:0]\n"}}, byCrashes, ""},
 	{"appended behind a short write", "10", []patch{{filesGo, "	err := group(f, &fs.w)\n", "	err := group(f, &fs.w)\n	if err != nil && !created {\n		fs.w.buf = fs.w.buf[:0]\n		return err\n	}\n"}}, byCrashes, ""},
-	{"a failed commit forgets its stages", "10", []patch{{journalGo, "		j.held = stages\n", ""}}, byCrashes, ""},
-	{"a failed commit forgets its queue", "10", []patch{{journalGo, "		j.queue = append(queue, j.queue...)\n", ""}}, byCrashes, ""},
-	{"seal before its last frame", "5", []patch{{journalGo, "	\"runtime\"\n	\"sync\"\n", "	\"runtime\"\n	\"slices\"\n	\"sync\"\n"}, {journalGo, "		for i := range queue {\n			if err := queue[i].write(w); err != nil {", "		slices.SortStableFunc(queue, func(a, b entry) int { return cmp.Compare(min(a.bytes, 1), min(b.bytes, 1)) })\n		for i := range queue {\n			if err := queue[i].write(w); err != nil {"}}, byCrashes, ""},
+	{"a failed commit forgets its stages", "10", []patch{{commitGo, "		j.held = stages\n", ""}}, byCrashes, ""},
+	{"a failed commit forgets its queue", "10", []patch{{commitGo, "		j.queue = append(queue, j.queue...)\n", ""}}, byCrashes, ""},
+	{"seal before its last frame", "5", []patch{{commitGo, "	\"runtime\"\n	\"time\"\n", "	\"runtime\"\n	\"slices\"\n	\"time\"\n"}, {commitGo, "		for i := range queue {\n			if err := queue[i].write(w); err != nil {", "		slices.SortStableFunc(queue, func(a, b entry) int { return int(min(a.bytes, 1) - min(b.bytes, 1)) })\n		for i := range queue {\n			if err := queue[i].write(w); err != nil {"}}, byCrashes, ""},
 	{"a sealed segment grows", "12", []patch{{recoverGo, "			r.found.Sealed = append(r.found.Sealed, s.seg)", "			tail(s.partition.id, s.seg.Source, s.seg.Day).Segment = s.seg"}}, byCrashes, ""},
 	{"an unsealed segment is left out", "13", []patch{{recoverGo, "case s.seal == nil && s.seg.Events > 0 &&", "case s.seal == nil && s.seg.Events > 0:\n		case s.seal == nil && s.seg.Events > 0 &&"}}, byCrashes, ""},
 	{"event taken from stage and frame", "1", []patch{{scanGo, "	delete(r.blocks, f.block)\n", ""}}, byCrashes, ""},
@@ -191,7 +192,7 @@ var mutants = []mutant{
 	{"frames of a segment that is salvaged are forgotten", "1", []patch{{scanGo, "in != s && !r.each {", "in == nil {"}}, "internal/spool TestRecoverComesBack", ""},
 	{"what an earlier try has read is forgotten", "9", []patch{{recoverGo, "		r.doubts[d.file] = d.durable\n", "		if _, ok := said[d.file]; ok {\n			r.doubts[d.file] = d.durable\n		}\n"}}, "internal/spool TestRecoverKnowsWhatItHasRead", ""},
 	{"files of this run go before recovery ends", "7c", []patch{{filesGo, "	if !fs.adopted && len(fs.old) > 0 {\n		return false, nil\n	}\n", ""}}, "internal/spool TestDeliveredOutlivesItsFrames", ""},
-	{"files go only when something is written", "", []patch{{journalGo, "	j.reap() // also", "	if err == nil {\n		j.reap()\n	}\n	// also"}}, "internal/spool TestJournalRemovesOnAFullDisk", ""},
+	{"files go only when something is written", "", []patch{{commitGo, "	j.reap() // also", "	if err == nil {\n		j.reap()\n	}\n	// also"}}, "internal/spool TestJournalRemovesOnAFullDisk", ""},
 	{"the end of a line behind a hole is taken", "4", []patch{{leftoverGo, "	if !torn {\n", "	if true {\n"}}, "internal/spool TestLinesAroundHole", ""},
 	{"lines behind a hole are left out", "4", []patch{{leftoverGo, "if p.offset >= have && p.at.size > 0 {", "if p.offset == have && p.at.size > 0 {"}}, "internal/spool TestDamage", ""},
 	{"a read error is an outage", "", []patch{{settleGo, "			u.delayLocked(it) // alone: S3 is not at fault\n", "			u.delayLocked(it)\n			u.slowLocked(it)\n"}}, "internal/upload TestUnreadable", ""},
@@ -206,7 +207,7 @@ var mutants = []mutant{
 	{"412 as failure", "", []patch{{clientGo, "case conn.createOnly && !r.Replace && e.Status == http.StatusPreconditionFailed && e.named:", "case false:"}}, "internal/s3put TestTakenKeyIsStored", ""},
 	{"409 as terminal", "", []patch{{outcomeGo, "\"OperationAborted\", \"ConditionalRequestConflict\", ", "\"OperationAborted\", "}, {outcomeGo, "	return Transient // 5xx, 409,", "	if status == 409 {\n		return Parked\n	}\n	return Transient // 5xx, 409,"}}, "internal/s3put TestClassify", ""},
 	{"no lock", "", []patch{{sinkSpoolGo, "if err := dir.Lock(ctx); err != nil {", "if err := error(nil); err != nil {"}}, ". TestSpoolIsLocked", ""},
-	{"Close leaves the last commit out", "1", []patch{{journalGo, "		case <-j.stop:\n			j.Commit(context.Background())\n", "		case <-j.stop:\n"}}, "internal/spool TestJournalLeavesNothingBehind", ""},
+	{"Close leaves the last commit out", "1", []patch{{commitGo, "		case <-j.stop:\n			j.Commit(context.Background())\n", "		case <-j.stop:\n"}}, "internal/spool TestJournalLeavesNothingBehind", ""},
 	{"Close leaves the open blocks out", "1", []patch{{batcherGo, "	b.sealAll(nil, SealedByClose)\n", ""}}, byDays, ""},
 	{"a block's number is used again", "1", []patch{{batcherGo, "number: b.blocks,", "number: 0,"}}, bySinks, ""},
 	{"framed bytes are compressed again", "12", []patch{

@@ -1,0 +1,223 @@
+package spool
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"time"
+)
+
+// maxStage bounds a stage record, and with it what recovery must read at once.
+const maxStage = 1 << 20
+
+// commit is one group, for which several callers may wait.
+type commit struct {
+	waiting int
+	done    chan struct{}
+	err     error
+}
+
+// entry is a record to write, and what follows when it is on disk.
+type entry struct {
+	write func(*writer) error
+	wrote func(f *file, end int64) // it is on disk, and ends there
+	then  func()                   // all of its group is
+	bytes int64
+	end   int64 // where write put it
+}
+
+func (j *Journal) loop() {
+	for {
+		select {
+		case <-j.wake:
+			j.turn.Lock()
+			j.commit()
+			j.turn.Unlock()
+		case <-j.stop:
+			j.Commit(context.Background())
+			return
+		}
+	}
+}
+
+// yield lets those whom the last commit has woken join this one. With 64 callers a
+// sync serves twice as many then. But whatever else the process has to do comes
+// first as well: if they join more slowly than they do without, it is left for a
+// while.
+func (j *Journal) yield() {
+	began := time.Now()
+	if j.crowd < 2 || began.Before(j.yieldAt) {
+		return
+	}
+	before := j.waiting()
+	runtime.Gosched()
+	now := time.Now()
+	joined, took, rest := j.waiting()-before, now.Sub(began), began.Sub(j.began)
+	if time.Duration(joined)*rest < time.Duration(before)*took {
+		j.yieldAt = now.Add(4 * took)
+	}
+}
+
+// waiting returns how many wait for the next commit.
+func (j *Journal) waiting() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.next.waiting
+}
+
+// commit brings everything that there is to the disk; of lines without a frame
+// only those that are due, if nobody waits. The blocks are asked before the
+// queue: a block that gets its frame in between is in both, which is harmless,
+// and not in neither.
+func (j *Journal) commit() {
+	j.yield()
+	j.mu.Lock()
+	c := j.next
+	j.next = &commit{done: make(chan struct{})}
+	j.mu.Unlock()
+
+	all := time.Now()
+	due := all
+	if c.waiting > 0 {
+		j.crowd, j.began = c.waiting, all
+	} else {
+		due = due.Add(-j.set.Interval / 2)
+	}
+	stages, more := j.set.Gather(due)
+	stages = append(j.held, stages...)
+	j.mu.Lock()
+	if more {
+		all = due
+		j.armLocked()
+	}
+	queue := j.queue
+	j.queue, j.queued = nil, 0
+	j.mu.Unlock()
+
+	err := j.write(stages, queue)
+	j.mu.Lock()
+	j.err = err
+	if err != nil {
+		j.queue = append(queue, j.queue...)
+		j.armLocked()
+	} else {
+		j.synced = all
+	}
+	j.mu.Unlock()
+	j.held = nil
+	if err != nil {
+		j.held = stages
+	} else {
+		j.settle(stages, queue)
+	}
+	j.reap() // also when the disk is full
+	j.bytes.Store(j.files.size())
+	c.err = err
+	close(c.done)
+}
+
+// write brings one group to the disk, to another file if the first try fails.
+func (j *Journal) write(stages []Stage, queue []entry) error {
+	if len(stages)+len(queue) == 0 {
+		return nil
+	}
+	err := j.files.write(j.group(stages, queue))
+	if err != nil {
+		err = j.files.write(j.group(stages, queue))
+	}
+	if err != nil {
+		return fmt.Errorf("commit to the journal: %w", err)
+	}
+	return nil
+}
+
+// group returns what writes a group into a file: stages first, then frames and
+// seals in the order in which they were made, so that a seal is behind its
+// frames wherever the file is cut.
+func (j *Journal) group(stages []Stage, queue []entry) func(*file, *writer) error {
+	return func(f *file, w *writer) error {
+		w.group(f.durable)
+		for i := range stages {
+			if err := j.stage(&stages[i], f, w); err != nil {
+				return err
+			}
+		}
+		for i := range queue {
+			if err := queue[i].write(w); err != nil {
+				return err
+			}
+			queue[i].end = f.size + int64(len(w.buf))
+			if err := f.spill(w, maxQueued); err != nil {
+				return err
+			}
+		}
+		return f.spill(w, 0)
+	}
+}
+
+// stage writes lines as records of a bounded length.
+func (j *Journal) stage(s *Stage, f *file, w *writer) error {
+	record := stageRecord{
+		blockID: blockID{j.run, s.Partition, s.Block},
+		source:  s.Source, day: s.Day, offset: s.Offset, first: s.First, last: s.Last,
+	}
+	var pieces [][]byte
+	size := 0
+	write := func() error {
+		w.stage(&record, pieces)
+		record.offset += int64(size)
+		pieces, size = pieces[:0], 0
+		return f.spill(w, maxQueued)
+	}
+	for _, piece := range s.Lines {
+		for len(piece) > 0 {
+			n := min(len(piece), maxStage-size)
+			pieces, size = append(pieces, piece[:n]), size+n
+			piece = piece[n:]
+			if size < maxStage {
+				continue
+			}
+			if err := write(); err != nil {
+				return err
+			}
+		}
+	}
+	if size == 0 {
+		return nil
+	}
+	return write()
+}
+
+// settle tells everybody that a group is on disk.
+func (j *Journal) settle(stages []Stage, queue []entry) {
+	current := j.files.current
+	for i := range stages {
+		s := &stages[i]
+		need(j.files.blocks, blockID{j.run, s.Partition, s.Block}, current)
+		s.Release()
+	}
+	for i := range queue {
+		if e := &queue[i]; e.wrote != nil {
+			e.wrote(current, e.end)
+		}
+	}
+	for i := range queue {
+		if e := &queue[i]; e.then != nil {
+			e.then()
+		}
+	}
+	j.files.roll()
+}
+
+// reap removes a file that is not needed. Who commits waits for it, so the next
+// one goes in a commit of its own.
+func (j *Journal) reap() {
+	switch more, err := j.files.reap(1); {
+	case more:
+		j.nudge()
+	case err != nil: // perhaps nobody has anything to commit: room must come all the same
+		j.mu.Lock()
+		j.armLocked()
+		j.mu.Unlock()
+	}
+}
