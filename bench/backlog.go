@@ -34,16 +34,11 @@ func drain(ctx context.Context, job drainJob) (found drained, err error) {
 	store := &nullStore{unpack: job.Unpack}
 	cfg := config(job.Dir, store)
 	cfg.CompressionLevel = 1
-	if found.Idle, err = idle(ctx, cfg); err != nil {
-		return found, err
-	}
-	line := calls(1)[0]
-	began := time.Now()
-	sink, err := s3sink.New(ctx, cfg)
+	sink, began, err := start(ctx, cfg, &found.Idle)
 	if err != nil {
 		return found, err
 	}
-	stop := trackNew(sink, line, job)
+	stop := trackNew(sink, calls(1)[0], job)
 	profile := watchHeap(job.Heap)
 	for found.Left.Events < job.Events {
 		if !pause(ctx, time.Millisecond) {

@@ -35,10 +35,7 @@ func trackEach(ctx context.Context, job eachJob) (found eachFound, err error) {
 	store := &nullStore{unpack: job.Unpack}
 	cfg := config(filepath.Join(job.Dir, "spool"), store)
 	cfg.Durability = s3sink.SyncEach
-	if found.Idle, err = idle(ctx, cfg); err != nil {
-		return found, err
-	}
-	sink, err := s3sink.New(ctx, cfg)
+	sink, _, err := start(ctx, cfg, &found.Idle)
 	if err != nil {
 		return found, err
 	}

@@ -29,10 +29,7 @@ func pipeline(ctx context.Context, job pipelineJob) (found pipelined, err error)
 	store := &nullStore{unpack: job.Unpack}
 	cfg := config(job.Dir, store)
 	lines := calls(4000)
-	if found.Idle, err = idle(ctx, cfg); err != nil {
-		return found, err
-	}
-	sink, err := s3sink.New(ctx, cfg)
+	sink, _, err := start(ctx, cfg, &found.Idle)
 	if err != nil {
 		return found, err
 	}

@@ -69,12 +69,8 @@ type reopened struct {
 func reopen(ctx context.Context, job reopenJob) (found reopened, err error) {
 	cfg := config(job.Dir, deadStore{})
 	cfg.CompressionLevel, cfg.Durability = 1, job.Durability
-	if found.Idle, err = idle(ctx, cfg); err != nil {
-		return found, err
-	}
 	line := calls(1)[0]
-	began := time.Now()
-	sink, err := s3sink.New(ctx, cfg)
+	sink, began, err := start(ctx, cfg, &found.Idle)
 	if err != nil {
 		return found, err
 	}

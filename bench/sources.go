@@ -43,10 +43,7 @@ func trackSources(ctx context.Context, job sourcesJob) (found sourcesFound, err 
 	store := &nullStore{unpack: job.Unpack}
 	cfg := config(job.Dir, store)
 	cfg.MaxMemory = job.Memory
-	if found.Idle, err = idle(ctx, cfg); err != nil {
-		return found, err
-	}
-	sink, err := s3sink.New(ctx, cfg)
+	sink, _, err := start(ctx, cfg, &found.Idle)
 	if err != nil {
 		return found, err
 	}

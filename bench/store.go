@@ -168,6 +168,17 @@ func config(dir string, to http.RoundTripper) s3sink.Config {
 	}
 }
 
+// start opens a sink, when it has noted what this process has resident with one
+// that has nothing to do. began is when New was called.
+func start(ctx context.Context, cfg s3sink.Config, have *int64) (sink *s3sink.Sink, began time.Time, err error) {
+	if *have, err = idle(ctx, cfg); err != nil {
+		return nil, began, err
+	}
+	began = time.Now()
+	sink, err = s3sink.New(ctx, cfg)
+	return sink, began, err
+}
+
 // idle returns what this process has resident with a sink that has nothing to
 // do: with what it is measured with, but on an empty directory.
 func idle(ctx context.Context, cfg s3sink.Config) (int64, error) {
