@@ -38,6 +38,7 @@ func TestMeasurements(t *testing.T) {
 		{"sources", "-n 100 -for 2s -unpack", []int{2}, map[string]string{"events": "200"}},
 		{"spool", "-raw 4MB -unpack", []int{2}, nil},
 		{"synceach", "-for 200ms -unpack", []int{3}, nil},
+		{"synceach", "-for 200ms -unpack -busy 1", []int{3}, nil},
 	} {
 		t.Run(tt.name+" "+tt.args, func(t *testing.T) {
 			tables := measureHere(t, tt.name, strings.Fields(tt.args))

@@ -19,6 +19,7 @@ type eachJob struct {
 	Callers, Sources int
 	Rounds           int
 	For              time.Duration // each round
+	Busy             int           // goroutines that compute meanwhile
 	Unpack           bool
 }
 
@@ -61,6 +62,8 @@ func trackEach(ctx context.Context, job eachJob) (found eachFound, err error) {
 		found.Bare = append(found.Bare, rate)
 		return err
 	}
+	rest := occupy(job.Busy)
+	defer rest()
 	for n := range job.Rounds {
 		if n%2 == 1 {
 			err = errors.Join(theirs(), ours())
@@ -71,6 +74,7 @@ func trackEach(ctx context.Context, job eachJob) (found eachFound, err error) {
 			return found, err
 		}
 	}
+	rest()
 	if err := sink.Close(ctx); err != nil {
 		return found, err
 	}
@@ -80,6 +84,18 @@ func trackEach(ctx context.Context, job eachJob) (found eachFound, err error) {
 	found.ObjBytes = sink.Stats().ObjectBytes
 	found.InMemory, err = c.inMemory(ctx, median(found.Ours))
 	return found, errors.Join(err, books(sink.Stats()), store.check(found.Events, c.has), emptied(cfg.SpoolDir))
+}
+
+// occupy has goroutines compute until it is told to stop.
+func occupy(n int) (stop func()) {
+	var stopped atomic.Bool
+	for range n {
+		go func() {
+			for !stopped.Load() {
+			}
+		}()
+	}
+	return func() { stopped.Store(true) }
 }
 
 // callers are goroutines that pass lines on, one after the other.
@@ -210,6 +226,7 @@ func (g *groupCommit) write(line []byte) error {
 // measureEach is what it costs to wait for the disk.
 func measureEach(f *flags) func(context.Context, *bench) ([]table, error) {
 	d := f.Duration("for", 3*time.Second, "each turn")
+	busy := f.Int("busy", 0, "goroutines that compute meanwhile")
 	unpack := f.Bool("unpack", false, "look into every object that is delivered: slow")
 	return func(ctx context.Context, b *bench) ([]table, error) {
 		t := table{head: []string{"callers", "sources", "events/s", "of a bare file", "bare events/s", "bytes of objects, of memory mode", "peak RSS MB", "above idle MB"}}
@@ -218,7 +235,7 @@ func measureEach(f *flags) func(context.Context, *bench) ([]table, error) {
 			if err != nil {
 				return nil, err
 			}
-			job := eachJob{Dir: dir, Callers: c[0], Sources: c[1], Rounds: b.rounds, For: *d, Unpack: *unpack}
+			job := eachJob{Dir: dir, Callers: c[0], Sources: c[1], Rounds: b.rounds, For: *d, Busy: *busy, Unpack: *unpack}
 			got, peak, err := ask[eachFound](ctx, "each", job)
 			if err != nil {
 				return nil, err
