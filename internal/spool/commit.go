@@ -40,16 +40,16 @@ func (j *Journal) loop() {
 	}
 }
 
-// yield lets those whom the last commit has woken join this one. With 64 callers a
-// sync serves twice as many then. But whatever else the process has to do comes
-// first as well: if they join more slowly than they do without, it is left for a
-// while.
+// yield lets those whom the last commit has woken join this one, if somebody
+// waits for it: with 64 callers a sync serves twice as many then. But whatever
+// else the process has to do comes first as well, which takes long where the
+// processors do not suffice. If they join more slowly than they do meanwhile, it
+// is left for a while.
 func (j *Journal) yield() {
-	began := time.Now()
-	if j.crowd < 2 || began.Before(j.yieldAt) {
+	began, before := time.Now(), j.waiting()
+	if before == 0 || j.crowd < 2 || began.Before(j.yieldAt) {
 		return
 	}
-	before := j.waiting()
 	runtime.Gosched()
 	now := time.Now()
 	joined, took, rest := j.waiting()-before, now.Sub(began), began.Sub(j.began)
