@@ -80,14 +80,11 @@ func emptied(dir string) error {
 type drains struct{ rate, bytes, all, slowest, peak, above []float64 }
 
 func (d *drains) round(ctx context.Context, m *recovery, job drainJob) error {
-	dir, err := linked(m.fill.Dir)
+	dir, err := m.again()
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := m.cold(); err != nil {
-		return err
-	}
 	job.Dir, job.Events = dir, m.left.Events
 	if m.heap != "" {
 		job.Heap = m.heap + ".drain"

@@ -234,15 +234,21 @@ func (m *recovery) cold() (err error) {
 	return err
 }
 
+// again returns a directory with the spool's files, cold, for a child that takes
+// them over.
+func (m *recovery) again() (dir string, err error) {
+	if dir, err = linked(m.fill.Dir); err == nil {
+		err = m.cold()
+	}
+	return dir, err
+}
+
 func (m *recovery) reopen(ctx context.Context, level s3sink.Durability) error {
-	dir, err := linked(m.fill.Dir)
+	dir, err := m.again()
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if err := m.cold(); err != nil {
-		return err
-	}
 	got, peak, err := ask[reopened](ctx, "recover", reopenJob{Dir: dir, Durability: level, Events: m.left.Events, Heap: m.heap})
 	if err != nil {
 		return err

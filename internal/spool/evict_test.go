@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -26,24 +25,15 @@ func TestRecoverStartsOver(t *testing.T) {
 		if err := j.Commit(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		disk.Inject(func(op crashfs.Op) error {
-			if op.Call == crashfs.CallSync || op.Call == crashfs.CallCreate {
-				return syscall.EIO
+		disk = killUnsynced(t, disk, j, crashfs.CallCreate, func() {
+			for n := range uint64(6) { // each in a sector of its own
+				f := frame(t, fmt.Sprintf("{\"n\":%d,\"noise\":%q}\n", 2+n, noise(seed*10+n, 1500)), day)
+				f.Partition, f.Block = 2+n, 2+n
+				if err := j.Append(segment("run-1", 2+n), f); err != nil {
+					t.Fatal(err)
+				}
 			}
-			return nil
 		})
-		for n := range uint64(6) { // each in a sector of its own
-			f := frame(t, fmt.Sprintf("{\"n\":%d,\"noise\":%q}\n", 2+n, noise(seed*10+n, 1500)), day)
-			f.Partition, f.Block = 2+n, 2+n
-			if err := j.Append(segment("run-1", 2+n), f); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := j.Commit(t.Context()); err == nil {
-			t.Fatal("a sync failed, and nobody said so")
-		}
-		disk = disk.Kill()
-		j.Close()
 
 		rng := rand.New(rand.NewPCG(seed, 1))
 		var creates, syncs atomic.Int32
@@ -93,18 +83,7 @@ func TestRecoverKnowsWhatItHasRead(t *testing.T) {
 		if _, err := j.Recover(t.Context()); err != nil { // ends the file
 			t.Fatal(err)
 		}
-		disk.Inject(func(op crashfs.Op) error {
-			if op.Call == crashfs.CallSync || op.Call == crashfs.CallRemove {
-				return syscall.EIO
-			}
-			return nil
-		})
-		appendFrame(t, j, second, 2, "{\"n\":2}\n")
-		if err := j.Commit(t.Context()); err == nil {
-			t.Fatal("a sync failed, and nobody said so")
-		}
-		disk = disk.Kill()
-		j.Close()
+		disk = killUnsynced(t, disk, j, crashfs.CallRemove, func() { appendFrame(t, j, second, 2, "{\"n\":2}\n") })
 
 		rng := rand.New(rand.NewPCG(seed, 1))
 		disk.Inject(func(op crashfs.Op) error {

@@ -132,6 +132,25 @@ func TestJournalRemovesLater(t *testing.T) {
 	}
 }
 
+// killUnsynced has a journal write what comes of do while no sync works, nor
+// another call, and kills the process: the kernel alone has those records.
+func killUnsynced(t *testing.T, disk *crashfs.FS, j *spool.Journal, also crashfs.Call, do func()) (next *crashfs.FS) {
+	t.Helper()
+	disk.Inject(func(op crashfs.Op) error {
+		if op.Call == crashfs.CallSync || op.Call == also {
+			return syscall.EIO
+		}
+		return nil
+	})
+	do()
+	if err := j.Commit(t.Context()); err == nil {
+		t.Fatal("a sync failed, and nobody said so")
+	}
+	next = disk.Kill()
+	j.Close()
+	return next
+}
+
 // openSmall opens a journal of which each commit fills a file.
 func openSmall(t *testing.T, disk *crashfs.FS, f *feed) *spool.Journal {
 	t.Helper()
@@ -290,19 +309,10 @@ func TestDeliveredOutlivesItsFrames(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		disk.Inject(func(op crashfs.Op) error {
-			if op.Call == crashfs.CallSync || op.Call == crashfs.CallCreate {
-				return syscall.EIO
-			}
-			return nil
+		disk = killUnsynced(t, disk, j, crashfs.CallCreate, func() {
+			j.Remove(segs[0])
+			j.Remove(segs[1])
 		})
-		j.Remove(segs[0]) // the kernel alone has these records
-		j.Remove(segs[1])
-		if err := j.Commit(t.Context()); err == nil {
-			t.Fatal("a sync failed, and nobody said so")
-		}
-		disk = disk.Kill()
-		j.Close()
 
 		old, _ := disk.Dir().List()
 		gone := false
