@@ -1,7 +1,6 @@
 package spool
 
 import (
-	"context"
 	"fmt"
 	"runtime"
 	"time"
@@ -15,6 +14,16 @@ type commit struct {
 	waiting int
 	done    chan struct{}
 	err     error
+}
+
+// ended reports whether it was made.
+func (c *commit) ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // entry is a record to write, and what follows when it is on disk.
@@ -34,10 +43,25 @@ func (j *Journal) loop() {
 			j.commit()
 			j.turn.Unlock()
 		case <-j.stop:
-			j.Commit(context.Background())
+			j.last()
 			return
 		}
 	}
+}
+
+// last makes the last commit, and more of them for those who have come meanwhile.
+// Who comes later learns how it went: all that there was is in it.
+func (j *Journal) last() {
+	j.turn.Lock()
+	defer j.turn.Unlock()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for j.next.waiting++; j.next.waiting > 0; {
+		j.mu.Unlock()
+		j.commit()
+		j.mu.Lock()
+	}
+	j.closed = true
 }
 
 // yield lets those whom the last commit has woken join this one, if somebody
@@ -46,19 +70,30 @@ func (j *Journal) loop() {
 // processors do not suffice. If they join more slowly than they do meanwhile, it
 // is left for a while.
 func (j *Journal) yield() {
+	if j.crowd < 2 {
+		return
+	}
 	began, before := time.Now(), j.waiting()
-	if before == 0 || j.crowd < 2 || began.Before(j.yieldAt) {
+	if before == 0 || began.Before(j.yieldAt) {
 		return
 	}
 	runtime.Gosched()
 	now := time.Now()
-	joined, took, rest := j.waiting()-before, now.Sub(began), began.Sub(j.began)
-	if time.Duration(joined)*rest < time.Duration(before)*took {
-		j.yieldAt = now.Add(4 * took)
-	}
+	took := now.Sub(began)
+	j.yieldAt = now.Add(pause(before, began.Sub(j.began), j.waiting()-before, took))
 }
 
-// waiting returns how many wait for the next commit.
+// pause returns how long not to yield, when one has brought so many callers in the
+// time that it took, and the time before so many.
+func pause(before int, in time.Duration, joined int, took time.Duration) time.Duration {
+	if float64(joined)*float64(in) >= float64(before)*float64(took) {
+		return 0
+	}
+	return 4 * took
+}
+
+// waiting returns how many callers the next commit has, those included who have
+// been called off.
 func (j *Journal) waiting() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()

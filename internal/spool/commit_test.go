@@ -2,8 +2,10 @@ package spool_test
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 
@@ -26,9 +28,7 @@ func TestCommitWaitsForTheWoken(t *testing.T) {
 					alone++
 				}
 				last = f.staged
-				for range 2 * callers {
-					runtime.Gosched() // all others come to wait
-				}
+				giveWay() // all others come to wait
 			}
 			return nil
 		})
@@ -50,4 +50,63 @@ func TestCommitWaitsForTheWoken(t *testing.T) {
 			t.Errorf("%d syncs were of one caller's line alone", alone)
 		}
 	})
+}
+
+// giveWay lets others run. In a bubble of synctest nobody may sleep who has the
+// turn to commit: its clock stands still while another waits for that.
+func giveWay() {
+	for range 100 {
+		runtime.Gosched()
+	}
+}
+
+// Close waits for callers who commit at that time, and they for it; who comes later
+// is told how it went.
+func TestCloseBesideCommits(t *testing.T) {
+	t.Parallel()
+	for _, fails := range []error{nil, syscall.EIO} {
+		synctest.Test(t, func(t *testing.T) {
+			disk, release := crashfs.New(1), make(chan struct{})
+			disk.Inject(func(op crashfs.Op) error {
+				if op.Call != crashfs.CallSync {
+					return nil
+				}
+				<-release
+				return fails
+			})
+			f := &feed{block: 1}
+			j := openJournal(t, disk.Dir(), "run", f)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var wg sync.WaitGroup
+			commit := func(ctx context.Context) {
+				wg.Go(func() {
+					if err := j.Commit(ctx); !errors.Is(err, fails) {
+						t.Errorf("Commit: %v, want %v", err, fails)
+					}
+				})
+				giveWay()
+			}
+			f.add("{}\n")
+			commit(context.Background())
+			closed := false
+			wg.Go(func() {
+				if err := j.Close(); !errors.Is(err, fails) {
+					t.Errorf("Close: %v, want %v", err, fails)
+				}
+				closed = true
+			})
+			giveWay()
+			commit(context.Background())
+			commit(ctx)
+			if closed {
+				t.Error("Close did not wait")
+			}
+			close(release)
+			wg.Wait()
+			commit(context.Background())
+			commit(ctx)
+			wg.Wait()
+		})
+	}
 }

@@ -75,6 +75,7 @@ type Journal struct {
 	armed  bool    // the timer runs
 	next   *commit // that has not begun
 	err    error   // of the last commit, if it failed
+	closed bool    // there will be no other
 	synced time.Time
 	timer  *time.Timer
 
@@ -198,14 +199,21 @@ func (j *Journal) Dirty() {
 // Commit waits until everything that was appended, or that Gather could see,
 // before the call is on disk. One write and one sync serve all who wait. After
 // an error it is not known whether it is. Who cannot be called off makes the
-// commit, if nobody else does: to wake another goroutine for each is dear.
+// commit, if nobody else does: to wake another goroutine for each is dear. While
+// the journal is closed, and after that, only this may be called.
 func (j *Journal) Commit(ctx context.Context) error {
 	j.mu.Lock()
+	if j.closed {
+		defer j.mu.Unlock()
+		return j.err
+	}
 	c := j.next
 	c.waiting++
 	j.mu.Unlock()
 	if ctx.Done() == nil && j.turn.TryLock() {
-		j.commit()
+		if !c.ended() {
+			j.commit()
+		}
 		j.turn.Unlock()
 	} else {
 		j.nudge()
@@ -235,8 +243,8 @@ func (j *Journal) Err() error {
 	return j.err
 }
 
-// Close makes a last commit and lets go of the files. Nobody may use the
-// journal any more.
+// Close makes a last commit and lets go of the files. Nothing may be appended any
+// more.
 func (j *Journal) Close() error {
 	close(j.stop)
 	j.wg.Wait()

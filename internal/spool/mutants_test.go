@@ -64,7 +64,6 @@ var mutants = []mutant{
 		{commitGo, "	stages, more := j.set.Gather(due)\n", "	close(c.done)\n	stages, more := j.set.Gather(due)\n"},
 		{commitGo, "	c.err = err\n	close(c.done)", "	c.err = err"},
 		{journalGo, "ctx.Done() == nil && j.turn.TryLock()", "false"}, // who makes the commit waits for all of it
-		{commitGo, "j.Commit(context.Background())", "j.commit()"},
 	}, byCrashes, ""},
 	{"no sync at all", "1", []patch{{filesGo, "		err = f.append.file.Sync()", "		err = nil"}}, byCrashes, ""},
 	{"a failed commit is acknowledged", "1", []patch{{commitGo, "	c.err = err\n", ""}}, byCrashes, ""},
@@ -74,7 +73,6 @@ var mutants = []mutant{
 		{filesGo, "		err = f.append.file.Sync()\n", "		if fs.early != nil {\n			fs.early()\n		}\n		fs.early = nil\n		err = f.append.file.Sync()\n"},
 		{commitGo, "	close(c.done)\n", "	if j.files.early != nil {\n		close(c.done)\n	}\n"},
 		{journalGo, "ctx.Done() == nil && j.turn.TryLock()", "false"}, // who makes the commit waits for all of it
-		{commitGo, "j.Commit(context.Background())", "j.commit()"},
 	}, byCrashes, ""},
 	{"no directory sync after create", "1", []patch{{filesGo, "if err == nil && created {", "if false {"}}, byCrashes, ""},
 	{"directory sync after the first ack", "1", []patch{{filesGo, "if err == nil && created {", "if err == nil && !created {"}}, byCrashes, ""},
@@ -207,7 +205,7 @@ var mutants = []mutant{
 	{"412 as failure", "", []patch{{clientGo, "case conn.createOnly && !r.Replace && e.Status == http.StatusPreconditionFailed && e.named:", "case false:"}}, "internal/s3put TestTakenKeyIsStored", ""},
 	{"409 as terminal", "", []patch{{outcomeGo, "\"OperationAborted\", \"ConditionalRequestConflict\", ", "\"OperationAborted\", "}, {outcomeGo, "	return Transient // 5xx, 409,", "	if status == 409 {\n		return Parked\n	}\n	return Transient // 5xx, 409,"}}, "internal/s3put TestClassify", ""},
 	{"no lock", "", []patch{{sinkSpoolGo, "if err := dir.Lock(ctx); err != nil {", "if err := error(nil); err != nil {"}}, ". TestSpoolIsLocked", ""},
-	{"Close leaves the last commit out", "1", []patch{{commitGo, "		case <-j.stop:\n			j.Commit(context.Background())\n", "		case <-j.stop:\n"}}, "internal/spool TestJournalLeavesNothingBehind", ""},
+	{"Close leaves the last commit out", "1", []patch{{commitGo, "		case <-j.stop:\n			j.last()\n", "		case <-j.stop:\n"}}, "internal/spool TestJournalLeavesNothingBehind", ""},
 	{"Close leaves the open blocks out", "1", []patch{{batcherGo, "	b.sealAll(nil, SealedByClose)\n", ""}}, byDays, ""},
 	{"a block's number is used again", "1", []patch{{batcherGo, "number: b.blocks,", "number: 0,"}}, bySinks, ""},
 	{"framed bytes are compressed again", "12", []patch{
