@@ -80,7 +80,7 @@ func TestRecoverKnowsWhatItHasRead(t *testing.T) {
 		j := open("run-1")
 		first, second := segment("run-1", 1), segment("run-1", 2)
 		appendFrame(t, j, first, 1, "{\"n\":1}\n")
-		if _, err := j.Recover(t.Context()); err != nil { // ends the file
+		if err := j.Commit(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		disk = killUnsynced(t, disk, j, crashfs.CallRemove, func() { appendFrame(t, j, second, 2, "{\"n\":2}\n") })

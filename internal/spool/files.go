@@ -30,7 +30,7 @@ type files struct {
 	current *file  // that is appended to; the last one, or nil
 	last    uint64 // number
 	doubts  []doubtRecord
-	adopted bool // all holds the files of earlier runs too
+	adopted bool // all holds the files of earlier runs too, if there were any
 	swept   bool // files were removed, but perhaps not on disk
 	w       writer
 
@@ -54,6 +54,7 @@ type file struct {
 	needs   int     // blocks and segments that need it
 	gone    bool    // removed, but perhaps not on disk
 	void    bool    // nothing in it counts
+	closed  bool    // nobody will read it any more; under files.mu
 }
 
 const nameFormat = "%016x-%s.journal"
@@ -108,6 +109,9 @@ func (fs *files) reserve(f *file, group int64) {
 
 // create makes the next file. It begins with where earlier ones end.
 func (fs *files) create() (*file, error) {
+	if err := fs.sweep(); err != nil {
+		return nil, err
+	}
 	var random [4]byte
 	rand.Read(random[:])
 	fs.last++
@@ -163,16 +167,29 @@ func (fs *files) discard(f *file) {
 	fs.sweep()
 }
 
-// sweep removes the files in which nothing counts, wherever they are.
-func (fs *files) sweep() {
+// maxVoid is how many files in which nothing counts may be there, because they
+// cannot be removed, before no other is made.
+const maxVoid = 16
+
+// sweep removes the files in which nothing counts, wherever they are. After an
+// error there are too many of them.
+func (fs *files) sweep() (err error) {
+	left := 0
 	fs.all = slices.DeleteFunc(fs.all, func(f *file) bool {
-		if !f.void || fs.remove(f) != nil {
+		if !f.void {
+			return false
+		}
+		if failed := fs.remove(f); failed != nil {
+			if left++; left >= maxVoid {
+				err = failed
+			}
 			return false
 		}
 		fs.forget(f)
 		fs.swept = true
 		return true
 	})
+	return err
 }
 
 func (fs *files) remove(f *file) error {
@@ -238,9 +255,13 @@ func (fs *files) reap(most int) (more bool, err error) {
 			return false, err
 		}
 	}
+	swept := fs.swept
 	fs.swept = false
-	if !fs.adopted && len(fs.old) > 0 {
+	if !fs.adopted {
 		return false, nil
+	}
+	if swept {
+		fs.forgetDoubts() // each commit that fails brings two
 	}
 	for len(fs.all) > 0 && fs.all[0].needs == 0 && fs.all[0] != fs.current {
 		if most--; most < 0 {
@@ -350,25 +371,26 @@ func (fs *files) release(h *handle) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	h.users--
-	for i := 0; len(fs.open) > maxOpen && i < len(fs.open); {
-		if old := fs.open[i]; old.users == 0 {
-			old.file.Close()
-			fs.open = slices.Delete(fs.open, i, i+1)
-		} else {
-			i++
-		}
-	}
+	fs.trimLocked()
 }
 
-// forget closes what is open of a file that is removed.
+// forget closes what is open of a file that is removed, when nobody reads it.
 func (fs *files) forget(f *file) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	for i, h := range fs.open {
-		if h.of == f && h.users == 0 {
-			h.file.Close()
-			fs.open = slices.Delete(fs.open, i, i+1)
-			return
+	f.closed = true
+	fs.trimLocked()
+}
+
+// trimLocked closes what is open for nothing.
+func (fs *files) trimLocked() {
+	most := len(fs.open) - maxOpen
+	fs.open = slices.DeleteFunc(fs.open, func(h *handle) bool {
+		if h.users > 0 || !h.of.closed && most <= 0 {
+			return false
 		}
-	}
+		most--
+		h.file.Close()
+		return true
+	})
 }

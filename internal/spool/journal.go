@@ -110,7 +110,7 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 	}
 	j.timer = time.AfterFunc(time.Hour, j.tick)
 	j.timer.Stop()
-	if len(old) > 0 {
+	if j.files.adopted = len(old) == 0; !j.files.adopted {
 		j.files.old, j.files.last = old, old[len(old)-1].number
 		err = j.files.suspect(old)
 	}

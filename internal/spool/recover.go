@@ -114,6 +114,9 @@ var errChanging = errors.New("spool: its files read differently each time")
 // that it has found is on disk for certain. It can be cut off anywhere, also
 // by a crash, and be made again. Nothing is inflated.
 func (j *Journal) Recover(ctx context.Context) (*Recovered, error) {
+	if len(j.old) == 0 {
+		return new(Recovered), nil
+	}
 	j.tries++
 	each := false
 	for range patience {
@@ -184,8 +187,13 @@ func (r *recovery) run(ctx context.Context) error {
 // may not be there any more where it was.
 func (r *recovery) rescan() error {
 	r.again = true
+	var w *window
 	for _, at := range r.j.moved {
-		rec, err := r.j.files.window(at.file, at.offset+at.size, false).record(at.offset)
+		if w == nil || w.f != at.file {
+			w = r.j.files.window(at.file, 0, false)
+		}
+		w.size = at.offset + at.size
+		rec, err := w.record(at.offset)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // nobody needed it any more
 		}
@@ -248,7 +256,7 @@ func (r *recovery) rewrite(ctx context.Context) error {
 	if err := r.commit(ctx, r.adopt); err != nil {
 		return err
 	}
-	if len(r.old) > 0 && !r.changed.Load() { // the next file says what is certain of the old ones
+	if !r.changed.Load() { // the next file says what is certain of the old ones
 		r.j.enqueue(entry{write: func(*writer) error { return nil }})
 		r.j.nudge()
 	}

@@ -1,0 +1,138 @@
+package spool_test
+
+import (
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/vfs/crashfs"
+)
+
+// A start on an empty directory writes nothing, and neither does its end.
+func TestJournalOfNothing(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	disk.Inject(func(op crashfs.Op) error {
+		if op.Call == crashfs.CallCreate || op.Call == crashfs.CallSync {
+			t.Errorf("%s %s", op.Call, op.Name)
+		}
+		return nil
+	})
+	j := openJournal(t, disk.Dir(), "run", new(feed))
+	if _, err := j.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	closeJournal(t, j)
+}
+
+// On a disk that takes nothing for long, to try again gets no dearer: neither are
+// there more and more files that may be there, nor more to say of them.
+func TestJournalTriesForLong(t *testing.T) {
+	t.Parallel()
+	for name, fails := range map[string]func(crashfs.Op) error{
+		"read-only": func(op crashfs.Op) error {
+			if op.Call == crashfs.CallCreate || op.Call == crashfs.CallRemove {
+				return syscall.EROFS
+			}
+			return nil
+		},
+		"full": func(op crashfs.Op) error {
+			if op.Call == crashfs.CallAppend {
+				return syscall.ENOSPC
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				disk := crashfs.New(1)
+				f := &feed{block: 1}
+				j := openJournal(t, disk.Dir(), "run", f)
+				var calls, longest atomic.Int64
+				disk.Inject(func(op crashfs.Op) error {
+					calls.Add(1)
+					longest.Store(max(longest.Load(), int64(op.Len)))
+					return fails(op)
+				})
+				minute := func() (int64, int64) {
+					calls.Store(0)
+					longest.Store(0)
+					time.Sleep(time.Minute)
+					return calls.Load(), longest.Load()
+				}
+				f.add("{}\n")
+				if err := j.Commit(t.Context()); err == nil {
+					t.Fatal("a commit failed, and nobody said so")
+				}
+				minute() // each half second it tries again
+				before, length := minute()
+				time.Sleep(20 * time.Minute)
+				after, longer := minute()
+				if before == 0 || after > before+before/10 || longer > 2*length {
+					t.Errorf("%d calls a minute and writes of %d bytes after 20 minutes, %d and %d at first", after, longer, before, length)
+				}
+				disk.Inject(nil)
+				if err := j.Commit(t.Context()); err != nil {
+					t.Errorf("when all is well: %v", err)
+				}
+				closeJournal(t, j)
+				if left, err := disk.Dir().List(); err != nil || len(left) != 1 {
+					t.Errorf("left %v, %v, want the one file", left, err)
+				}
+			})
+		})
+	}
+}
+
+// A file that is removed while somebody reads it is closed when he has read it.
+func TestJournalClosesWhatIsGone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		disk, reads, release := crashfs.New(1), make(chan struct{}), make(chan struct{})
+		closed := map[string]int{}
+		disk.Inject(func(op crashfs.Op) error {
+			switch op.Call {
+			case crashfs.CallRead:
+				close(reads)
+				<-release
+			case crashfs.CallClose:
+				closed[op.Name]++
+			}
+			return nil
+		})
+		j := openSmall(t, disk, new(feed))
+		seg := segment("run-1", 1)
+		appendFrame(t, j, seg, 1, "{}\n")
+		j.Seal(seg, func() {})
+		if err := j.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		list, err := disk.Dir().List()
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%v, %v, want one file", list, err)
+		}
+		var reader sync.WaitGroup
+		reader.Go(func() { io.Copy(io.Discard, j.Object(seg)) })
+		<-reads
+		j.Remove(seg)
+		if err := j.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		removed := list[0].Name
+		if left, err := disk.Dir().List(); err != nil || slices.Contains(left, list[0]) || closed[removed] > 0 {
+			t.Errorf("%v, %v, closed %v, want %s gone, and open", left, err, closed, removed)
+		}
+		close(release)
+		reader.Wait()
+		if closed[removed] != 1 {
+			t.Errorf("closed %v, want %s", closed, removed)
+		}
+		closeJournal(t, j)
+	})
+}
