@@ -164,12 +164,14 @@ func (s *Sink) onDelivered(d upload.Delivery) {
 // here, or of the disk.
 func (s *Sink) onDamaged(r upload.Refusal) {
 	err := newUploadError(r.Segment.Key, r.Attempts, r.Err)
+	err.Err = fmt.Errorf("%w: %w", ErrDamaged, err.Err)
 	said := []any{slog.String("key", err.Key), slog.Int64("events", r.Segment.Events), slog.Any("error", err.Err)}
 	if s.journal != nil {
 		name, failed := s.journal.SetAside(r.Segment)
-		said = append(said, slog.String("copy_in_spool", name))
-		if failed != nil {
-			said = append(said, slog.Any("copy_failed", failed))
+		if failed == nil {
+			said = append(said, slog.String("copy_in_spool", name))
+		} else {
+			said = append(said, slog.Any("not_all_copied", failed))
 		}
 	}
 	s.cfg.Logger.Error("s3sink: an object was damaged before it was sent and is set aside; its events are not delivered", said...)

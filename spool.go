@@ -118,8 +118,9 @@ func (s *Sink) recover(ctx context.Context) {
 			return // what follows would come before the rest
 		}
 		if err != nil {
-			s.cfg.Logger.Error("s3sink: a part of the spool is gone; what is there waits for the next run",
-				slog.String("source", t.Source), slog.Any("error", err))
+			s.unread.Store(&SpoolError{Err: fmt.Errorf("a part of what earlier runs have left is gone: %w", err)})
+			s.cfg.Logger.Error("s3sink: a part of the spool is gone; what is left of that source's day waits for the next run, "+
+				"behind the events of this one; look after the disk", slog.String("source", t.Source), slog.Any("error", err))
 		}
 	}
 	s.batcher.endRecovery()
@@ -183,8 +184,11 @@ func (s *Sink) foreign(seg *spool.Segment) bool {
 
 // foreignTail reports whether something of a tail is for another bucket.
 func (s *Sink) foreignTail(t spool.Tail) bool {
-	return t.Segment != nil && s.foreign(t.Segment) ||
-		slices.ContainsFunc(t.Broken, func(b spool.Broken) bool { return b.Segment.Key != "" && s.foreign(b.Segment) })
+	found := t.Segment != nil && s.foreign(t.Segment)
+	for _, b := range t.Broken { // all are counted
+		found = b.Segment.Key != "" && s.foreign(b.Segment) || found
+	}
+	return found
 }
 
 // finish completes what is left of a partition of an earlier run. After an
@@ -196,7 +200,7 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 	}
 	b := s.batcher
 	var seg *spool.Segment
-	queued := 0
+	queued := int64(0)
 	take := func() { // t.Segment, behind what comes before it
 		if seg != nil {
 			b.sealRecovered(seg, s.addOld)
@@ -207,12 +211,7 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 		if i == t.Ahead && t.Segment != nil {
 			take()
 		}
-		f, err := s.frameOf(e, &t.Blocks[i])
-		for err != nil && !errors.Is(err, io.EOF) && s.cannotRead(ctx, err) { // to skip it would break the order
-			if f, err = s.frameOf(e, &t.Blocks[i]); err == nil {
-				s.unread.Store(nil)
-			}
-		}
+		f, err := s.waitForFrame(ctx, e, &t.Blocks[i])
 		if err != nil {
 			failed = err
 			break
@@ -231,9 +230,9 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 		if failed = b.spool.Append(seg, f); failed != nil {
 			break
 		}
-		if queued += len(f.Payload); len(t.Broken) > 0 && queued > maxSalvaged { // whole objects, not only blocks
+		if queued += int64(len(f.Payload)); len(t.Broken) > 0 && queued > s.cfg.MaxMemory/16 { // whole objects, not only blocks
 			queued = 0
-			if failed = s.journal.Commit(ctx); failed != nil {
+			if failed = s.waitForCommit(ctx); failed != nil {
 				break
 			}
 		}
@@ -250,8 +249,30 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 	return failed
 }
 
-// maxSalvaged is how many bytes of salvaged frames wait for the disk.
-const maxSalvaged = 8 << 20
+// waitForFrame returns the frame of what is left of a block, however long the disk
+// cannot read it: to skip it would break the order. With [io.EOF] it is gone.
+func (s *Sink) waitForFrame(ctx context.Context, e *deflate.Encoder, left *spool.Leftover) (spool.Frame, error) {
+	before := s.unread.Load()
+	f, err := s.frameOf(e, left)
+	for err != nil && !errors.Is(err, io.EOF) && s.cannotRead(ctx, err) {
+		f, err = s.frameOf(e, left)
+	}
+	if err == nil {
+		s.unread.Store(before)
+	}
+	return f, err
+}
+
+// waitForCommit waits until what was appended is on disk. The journal goes on trying
+// by itself, and says in [Sink.Err] what is wrong.
+func (s *Sink) waitForCommit(ctx context.Context) error {
+	for s.journal.Commit(ctx) != nil {
+		if !pause(ctx, time.Second) {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
 
 // replaced gives up segments whose blocks are in others now.
 func (s *Sink) replaced(all []spool.Broken) {
@@ -261,7 +282,7 @@ func (s *Sink) replaced(all []spool.Broken) {
 		if broken.Lost > 0 && broken.Segment.Key != "" {
 			object := objectInfo(broken.Segment)
 			object.Events = broken.Lost
-			s.tellCorrupt(object, &UploadError{Key: object.Key, Err: spool.ErrDamaged, class: s3put.Damaged})
+			s.tellCorrupt(object, &UploadError{Key: object.Key, Err: fmt.Errorf("%w: %w", ErrDamaged, spool.ErrDamaged), class: s3put.Damaged})
 		}
 	}
 }
@@ -270,8 +291,10 @@ func (s *Sink) replaced(all []spool.Broken) {
 // the frame that it has.
 func (s *Sink) frameOf(e *deflate.Encoder, left *spool.Leftover) (f spool.Frame, err error) {
 	f, framed, err := left.Frame()
-	if errors.Is(err, spool.ErrDamaged) {
+	if errors.Is(err, spool.ErrDamaged) { // it was whole when the spool was read
 		s.batcher.quarantine(f.Events)
+		s.cfg.Logger.Error("s3sink: a part of the spool was damaged while it was read, and is not delivered; look after this machine's memory and disk",
+			slog.Int64("events", f.Events), slog.Any("error", err))
 		return spool.Frame{}, nil
 	}
 	if framed || err != nil {
@@ -346,14 +369,17 @@ func (s *Sink) awaitRecovery(ctx context.Context) {
 // errUnread is why Close cannot say that everything is in S3.
 var errUnread = errors.New("not all that earlier runs have left was read")
 
-// notRecovered returns it, if the sink was closed before it had taken over what
-// earlier runs have left, which is in no count then.
+// notRecovered returns it, if the sink has not taken over all that earlier runs
+// have left: the rest is in no count.
 func (s *Sink) notRecovered() error {
-	if s.journal == nil || !s.batcher.isRecovering() {
+	if s.journal == nil {
 		return nil
 	}
 	if err := s.unread.Load(); err != nil {
 		return fmt.Errorf("%w: %w", errUnread, err)
+	}
+	if !s.batcher.isRecovering() {
+		return nil
 	}
 	return errUnread
 }

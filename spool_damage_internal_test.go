@@ -42,7 +42,7 @@ func openOn(t *testing.T, disk *crashfs.FS, bucket *shelf, change ...func(*Confi
 func TestSpoolReadErrorAtUpload(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		bucket := &shelf{t: t, rng: rand.New(rand.NewPCG(1, 1)), objects: map[string][]byte{}, kind: true}
+		bucket := kindShelf(t)
 		disk := crashfs.New(1)
 		var log strings.Builder
 		told := make(chan Corrupt, 9)
@@ -63,14 +63,7 @@ func TestSpoolReadErrorAtUpload(t *testing.T) {
 		if err := flush(3); err != nil {
 			t.Error(err)
 		}
-		var late atomic.Int32
-		until := time.Now().Add(time.Hour)
-		disk.Inject(func(op crashfs.Op) error { // the last attempt fails, and then the copy is made
-			if op.Call == crashfs.CallRead && (time.Now().Before(until) || late.Add(1) == 1) {
-				return syscall.EIO
-			}
-			return nil
-		})
+		failReads(disk, time.Hour, 1) // the last attempt fails, and then the copy is made
 		if err := flush(4); !errors.Is(err, ErrDamaged) {
 			t.Errorf("Flush: %v", err)
 		}
@@ -94,7 +87,7 @@ func TestSpoolReadErrorAtUpload(t *testing.T) {
 		if len(told) != 1 {
 			t.Fatalf("told of %d objects, want 1", len(told))
 		}
-		if e := <-told; e.Object.Events != 4 || !errors.Is(e.Err, syscall.EIO) {
+		if e := <-told; e.Object.Events != 4 || !errors.Is(e.Err, syscall.EIO) || !errors.Is(e.Err, ErrDamaged) {
 			t.Errorf("told of %+v", e)
 		}
 		if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), name) {
@@ -111,7 +104,8 @@ func TestSpoolReadErrorAtUpload(t *testing.T) {
 func TestSpoolDamageIsSaid(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		bucket := &shelf{t: t, rng: rand.New(rand.NewPCG(1, 1)), objects: map[string][]byte{}, kind: true, shut: true}
+		bucket := kindShelf(t)
+		bucket.shut = true
 		disk := crashfs.New(1)
 		rng := rand.New(rand.NewPCG(2, 2))
 		ended, cancel := context.WithCancel(t.Context())
@@ -148,11 +142,16 @@ func TestSpoolDamageIsSaid(t *testing.T) {
 			data, _ := disk.ReadFile(name)
 			data[i*len(data)/flips] ^= 1
 			disk.Put(name, 0, data)
-			bucket := &shelf{t: t, rng: rng, objects: map[string][]byte{}, kind: true}
+			bucket := kindShelf(t)
 			var log strings.Builder
 			sink := openOn(t, disk, bucket, func(c *Config) {
 				c.Logger = slog.New(slog.NewTextHandler(&log, nil))
-				c.Hooks.Corrupt = func(e Corrupt) { told.Add(e.Object.Events) }
+				c.Hooks.Corrupt = func(e Corrupt) {
+					told.Add(e.Object.Events)
+					if !errors.Is(e.Err, ErrDamaged) {
+						t.Errorf("told of %v", e.Err)
+					}
+				}
 			})
 			err := sink.Close(t.Context())
 			st := sink.Stats()

@@ -62,6 +62,11 @@ func (s *shelf) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Header: stored(), Body: http.NoBody, Request: r}, nil
 }
 
+// kindShelf returns an empty one that takes everything at once.
+func kindShelf(t *testing.T) *shelf {
+	return &shelf{t: t, rng: rand.New(rand.NewPCG(1, 1)), objects: map[string][]byte{}, kind: true}
+}
+
 // shelfConfig is that of a sink that writes to the shelf.
 func shelfConfig(bucket *shelf) Config {
 	return Config{
@@ -118,7 +123,6 @@ func lives(t *testing.T, seed uint64, durability Durability) {
 			}
 		}
 		disk.Stop()
-		before := disk
 		if rng.IntN(2) == 0 {
 			disk = disk.Kill()
 		} else {
@@ -129,7 +133,6 @@ func lives(t *testing.T, seed uint64, durability Durability) {
 			cancel()
 			sink.Close(dead)
 		}
-		_ = before
 	}
 	sink := start()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
@@ -146,7 +149,7 @@ func lives(t *testing.T, seed uint64, durability Durability) {
 // lines returns what the objects hold, in the order of their keys.
 func (s *shelf) lines(t *testing.T) (all []string) {
 	t.Helper()
-	for _, key := range sortedKeys(s.objects) {
+	for _, key := range slices.Sorted(maps.Keys(s.objects)) {
 		r, err := gzip.NewReader(bytes.NewReader(s.objects[key]))
 		if err != nil {
 			t.Fatal(err)
@@ -198,9 +201,4 @@ func TestSinkSurvivesCrashes(t *testing.T) {
 			}
 		}
 	}
-}
-
-// sortedKeys returns the keys of each source in the order they were drawn.
-func sortedKeys(objects map[string][]byte) []string {
-	return slices.Sorted(maps.Keys(objects))
 }

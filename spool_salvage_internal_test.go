@@ -1,0 +1,120 @@
+package s3sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/vfs/crashfs"
+)
+
+// leave has a sink track big lines, and be killed. It returns what is on the disk,
+// and the first file.
+func leave(t *testing.T, lines int) (disk *crashfs.FS, file string) {
+	t.Helper()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	disk = crashfs.New(1)
+	sink := openOn(t, disk, kindShelf(t), bigObjects)
+	rng := rand.New(rand.NewPCG(2, 2))
+	for n := range lines {
+		text := make([]byte, 5000)
+		for i := range text {
+			text[i] = byte(rng.Uint32())
+		}
+		if err := sink.TrackLine(fmt.Appendf(nil, `{"src":"a","n":%d,"text":"%x"}`, n, text)); err != nil {
+			t.Fatal(err)
+		}
+		if n%20 == 0 {
+			time.Sleep(time.Second)
+		}
+	}
+	time.Sleep(2 * time.Second)
+	next := disk.Kill()
+	sink.Close(ended)
+	entries, err := next.Dir().List()
+	if err != nil || len(entries) == 0 {
+		t.Fatal(entries, err)
+	}
+	return next, entries[0].Name
+}
+
+func bigObjects(c *Config) {
+	c.MaxObjectEvents, c.MaxObjectAge, c.MaxMemory, c.MaxEventBytes = 0, time.Hour, 1<<20, 16<<10
+}
+
+// When what is whole of a damaged spool goes into new objects, and the disk is full
+// for a while, it is waited for: nothing is left out of the books or of the order.
+func TestSalvageWaitsForTheDisk(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		disk, file := leave(t, 120)
+		bucket := kindShelf(t)
+		data, _ := disk.ReadFile(file)
+		data[len(data)/8] ^= 1
+		disk.Put(file, 0, data)
+
+		var log strings.Builder
+		until := time.Now().Add(time.Minute)
+		disk.Inject(func(op crashfs.Op) error {
+			if op.Call == crashfs.CallSync && time.Now().Before(until) && strings.Contains(log.String(), "is damaged") {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		sink := openOn(t, disk, bucket, bigObjects, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		time.Sleep(time.Second)
+		if err := sink.Err(); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("while the disk is full: %v", err)
+		}
+		for n := range 3 {
+			if err := sink.TrackLine(fmt.Appendf(nil, `{"src":"a","n":%d}`, 1000+n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sink.Close(t.Context()) // events are quarantined
+		got := bucket.lines(t)
+		st := sink.Stats()
+		if st.Recovered+3 != st.Delivered+st.Quarantined || st.Recovered < 100 || int64(len(got)) != st.Delivered || st.Pending != 0 {
+			t.Errorf("%d lines delivered, %+v", len(got), st)
+		}
+		bucket.check(t, 0, nil)
+		if left, err := disk.Dir().List(); err != nil || len(left) != 1 || left[0].Name != "corrupt" {
+			t.Errorf("left %v, %v", left, err)
+		}
+	})
+}
+
+// A part of the spool that is gone when it is to be sent is said as long as the sink
+// lives, and Close does not return nil: the rest of it is in no count.
+func TestSpoolGoneIsSaid(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		disk, file := leave(t, 3)
+		disk.Inject(func(op crashfs.Op) error {
+			if op.Call == crashfs.CallRead && op.Name != file { // where recovery has written the lines again
+				return io.EOF
+			}
+			return nil
+		})
+		sink := openOn(t, disk, kindShelf(t))
+		time.Sleep(time.Minute)
+		if err := sink.Err(); !errors.Is(err, io.EOF) {
+			t.Errorf("Err: %v", err)
+		}
+		if err := sink.Close(t.Context()); !errors.Is(err, errUnread) || !errors.Is(err, io.EOF) {
+			t.Errorf("Close: %v", err)
+		}
+		if left, err := disk.Dir().List(); err != nil || len(left) == 0 {
+			t.Errorf("left %v, %v, want what the next run may read", left, err)
+		}
+	})
+}
