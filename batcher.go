@@ -50,7 +50,7 @@ type batcher struct {
 	spooled    int64 // bytes of the budget for pending blocks with frames on disk
 	recovering bool  // segments of this run wait for what earlier ones have left
 
-	waiting map[*Source]struct{} // for that, with blocks that have frames
+	waiting []*block // for that; a frame beside its lines would be memory that nobody counts
 
 	recoveredEvents          int64
 	accepted                 int64 // events of blocks that were cut
@@ -172,8 +172,8 @@ func (b *batcher) closeExcess() {
 	}
 }
 
-// cutLocked hands an open block to the compressors. b.mu and the source's
-// lock are held.
+// cutLocked hands an open block to the compressors, as soon as segments of this run
+// may begin. b.mu and the source's lock are held.
 func (b *batcher) cutLocked(blk *block) {
 	p := blk.part
 	blk.cut = true
@@ -181,6 +181,10 @@ func (b *batcher) cutLocked(blk *block) {
 	p.underWay += blk.held
 	p.last = blk
 	p.source.queue = append(p.source.queue, blk)
+	if b.recovering {
+		b.waiting = append(b.waiting, blk)
+		return
+	}
 	b.pool.Go(func(e *deflate.Encoder) { b.compress(e, blk) })
 }
 
@@ -206,10 +210,6 @@ func (b *batcher) compress(e *deflate.Encoder, blk *block) {
 // appendFramedLocked puts the source's finished blocks into segments, in the
 // order they were cut, up to the first one that is not finished.
 func (b *batcher) appendFramedLocked(s *Source) {
-	if b.recovering {
-		b.waiting[s] = struct{}{}
-		return
-	}
 	for len(s.queue) > 0 && s.queue[0].framed {
 		blk := s.queue[0]
 		s.queue[0] = nil
@@ -440,8 +440,8 @@ func (b *batcher) sealAll(s *Source, why SealReason) {
 	}
 }
 
-// close stops admission: when it returns, no line is taken any more and every
-// block is compressed.
+// close stops admission: when it returns, no line is taken any more, and every
+// block is with the compressors, or waits for the end of a recovery.
 func (b *batcher) close() {
 	b.mu.Lock()
 	b.closed = true // no block is opened any more
@@ -449,5 +449,4 @@ func (b *batcher) close() {
 	b.budget.Close()
 	b.sealAll(nil, SealedByClose)
 	b.relief.Wait()
-	b.pool.Wait()
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/s3sink/s3sink/internal/deflate"
 	"github.com/s3sink/s3sink/internal/spool"
 )
 
@@ -175,13 +176,7 @@ func (b *batcher) endRecovery() {
 	waiting := b.waiting
 	b.waiting = nil
 	b.mu.Unlock()
-	for s := range waiting {
-		b.appendFramed(s)
+	for _, blk := range waiting {
+		b.pool.Go(func(e *deflate.Encoder) { b.compress(e, blk) })
 	}
-}
-
-func (b *batcher) appendFramed(s *Source) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.appendFramedLocked(s)
 }

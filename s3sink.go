@@ -246,6 +246,7 @@ func (s *Sink) Close(ctx context.Context) error {
 func (s *Sink) shutdown(ctx context.Context) error {
 	s.batcher.close()
 	s.awaitRecovery(ctx)
+	s.batcher.pool.Wait() // nothing may be appended behind the journal's last commit
 	w := s.batcher.awaitAll()
 	parked := s.parked()
 	s.uploader.Hurry()

@@ -76,7 +76,6 @@ func (s *Sink) startSpool(dir vfs.Dir) error {
 	}
 	s.spoolDir, s.journal = dir, j
 	b.spool, b.journal, b.recovering = j, j, true
-	b.waiting = map[*Source]struct{}{}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stopRecovery = cancel
 	s.recovery.Go(func() { s.recover(ctx) })

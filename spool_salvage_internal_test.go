@@ -118,3 +118,37 @@ func TestSpoolGoneIsSaid(t *testing.T) {
 		}
 	})
 }
+
+// While what earlier runs have left cannot be read, blocks wait as they are: with a
+// frame beside them they would take more than MaxMemory.
+func TestRecoveryHoldsNoFrames(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		disk, _ := leave(t, 3)
+		bucket := kindShelf(t)
+		failReads(disk, time.Minute, 0)
+		sink := openOn(t, disk, bucket)
+		line := strings.Repeat("x", 10_000)
+		for n := range 100 {
+			if err := sink.TrackLine(fmt.Appendf(nil, `{"src":"a","n":%d,"text":"%s"}`, 1000+n, line)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		b := sink.batcher
+		b.mu.Lock()
+		for blk := range b.pending {
+			if blk.frame != nil {
+				t.Errorf("a frame of %d bytes waits", len(blk.frame.Payload))
+			}
+		}
+		b.mu.Unlock()
+		if err := sink.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		bucket.check(t, 0, nil)
+		if got := len(bucket.lines(t)); got != 103 {
+			t.Errorf("%d lines delivered, want 103", got)
+		}
+	})
+}
