@@ -101,6 +101,71 @@ func TestRecoverKnowsWhatItHasRead(t *testing.T) {
 	}
 }
 
+// A start on nothing makes sure of it: the last file of an earlier run may come back,
+// and what a power cut leaves of the first new one would look like damage beside it.
+func TestStartBehindFilesThatMayComeBack(t *testing.T) {
+	t.Parallel()
+	back := 0
+	for seed := range uint64(100) {
+		disk := crashfs.New(seed)
+		j := openSmall(t, disk, new(feed))
+		seg := segment("run-1", 1)
+		appendFrame(t, j, seg, 1, "{}\n")
+		j.Seal(seg, func() {})
+		if err := j.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		disk.Inject(func(op crashfs.Op) error {
+			if op.Call != crashfs.CallSyncDir {
+				return nil
+			}
+			if list, _ := disk.Dir().List(); len(list) == 0 {
+				return crashfs.ErrStopped // it is killed when the last file is removed
+			}
+			return nil
+		})
+		j.Remove(seg)
+		j.Commit(t.Context())
+		disk.Stop()
+		j.Close()
+		disk = disk.Kill()
+		if list, err := disk.Dir().List(); err != nil || len(list) > 0 {
+			t.Fatal(list, err)
+		}
+
+		f := &feed{block: 1}
+		j = openJournal(t, disk.Dir(), "run-2", f)
+		if _, err := j.Recover(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		disk.Inject(func(op crashfs.Op) error {
+			if op.Call == crashfs.CallSync { // the power fails
+				disk.Stop()
+			}
+			return nil
+		})
+		f.add(fmt.Sprintf("{\"n\":1,\"noise\":%q}\n", noise(seed, 5000)))
+		if err := j.Commit(t.Context()); err == nil {
+			t.Fatal("a sync failed, and nobody said so")
+		}
+		next := disk.Crash(rand.New(rand.NewPCG(seed, 1)))
+		j.Close()
+		list, err := next.Dir().List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		back += len(list)
+		j = openJournal(t, next.Dir(), "run-3", new(feed))
+		if found, err := j.Recover(t.Context()); err != nil || len(found.Damaged) > 0 {
+			t.Errorf("seed %d: found %+v in %v, %v, want no damage", seed, found, list, err)
+		}
+		closeJournal(t, j)
+	}
+	if back == 0 {
+		t.Error("nothing was there after a cut: that shows nothing")
+	}
+}
+
 // noise returns text that does not compress.
 func noise(seed uint64, n int) string {
 	rng := rand.New(rand.NewPCG(seed, 7))

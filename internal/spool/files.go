@@ -112,6 +112,11 @@ func (fs *files) create() (*file, error) {
 	if err := fs.sweep(); err != nil {
 		return nil, err
 	}
+	if fs.last == 0 { // an earlier run may have removed all, which must be on disk: numbers begin again
+		if err := fs.dir.Sync(); err != nil {
+			return nil, err
+		}
+	}
 	var random [4]byte
 	rand.Read(random[:])
 	fs.last++
@@ -205,6 +210,9 @@ func (fs *files) forgetDoubts() {
 	for _, f := range fs.all {
 		there[f.number] = true
 	}
+	for _, f := range fs.old {
+		there[f.number] = there[f.number] || !fs.adopted
+	}
 	fs.doubts = slices.DeleteFunc(fs.doubts, func(d doubtRecord) bool { return !there[d.file] })
 }
 
@@ -257,11 +265,11 @@ func (fs *files) reap(most int) (more bool, err error) {
 	}
 	swept := fs.swept
 	fs.swept = false
-	if !fs.adopted {
-		return false, nil
-	}
 	if swept {
 		fs.forgetDoubts() // each commit that fails brings two
+	}
+	if !fs.adopted {
+		return false, nil
 	}
 	for len(fs.all) > 0 && fs.all[0].needs == 0 && fs.all[0] != fs.current {
 		if most--; most < 0 {
