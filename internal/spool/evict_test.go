@@ -125,7 +125,9 @@ func TestStartBehindFilesThatMayComeBack(t *testing.T) {
 			return nil
 		})
 		j.Remove(seg)
-		j.Commit(t.Context())
+		for range 2 { // each removes one
+			j.Commit(t.Context())
+		}
 		disk.Stop()
 		j.Close()
 		disk = disk.Kill()
