@@ -210,8 +210,10 @@ func (fs *files) forgetDoubts() {
 	for _, f := range fs.all {
 		there[f.number] = true
 	}
-	for _, f := range fs.old {
-		there[f.number] = there[f.number] || !fs.adopted
+	if !fs.adopted {
+		for _, f := range fs.old {
+			there[f.number] = true
+		}
 	}
 	fs.doubts = slices.DeleteFunc(fs.doubts, func(d doubtRecord) bool { return !there[d.file] })
 }

@@ -329,7 +329,7 @@ func leave[K comparable](owners map[K][]*file, left map[*file]bool) {
 // adopt takes the old files over, and who needs them. They are counted already.
 func (r *recovery) adopt() {
 	files := r.j.files
-	files.all, files.adopted = append(r.old, files.all...), true
+	files.all, files.adopted = slices.Concat(r.old, files.all), true
 	files.segments = united(files.segments, r.needSegments)
 	files.blocks = united(files.blocks, r.needBlocks)
 	r.settle()
