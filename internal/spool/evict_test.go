@@ -109,12 +109,7 @@ func TestStartBehindFilesThatMayComeBack(t *testing.T) {
 	for seed := range uint64(100) {
 		disk := crashfs.New(seed)
 		j := openSmall(t, disk, new(feed))
-		seg := segment("run-1", 1)
-		appendFrame(t, j, seg, 1, "{}\n")
-		j.Seal(seg, func() {})
-		if err := j.Commit(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		seg := sealOne(t, j)
 		disk.Inject(func(op crashfs.Op) error {
 			if op.Call != crashfs.CallSyncDir {
 				return nil

@@ -124,12 +124,7 @@ func TestJournalClosesWhatIsGone(t *testing.T) {
 			return nil
 		})
 		j := openSmall(t, disk, new(feed))
-		seg := segment("run-1", 1)
-		appendFrame(t, j, seg, 1, "{}\n")
-		j.Seal(seg, func() {})
-		if err := j.Commit(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		seg := sealOne(t, j)
 		list, err := disk.Dir().List()
 		if err != nil || len(list) != 1 {
 			t.Fatalf("%v, %v, want one file", list, err)

@@ -110,12 +110,7 @@ func TestJournalRemovesLater(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			disk := crashfs.New(1)
 			j := openSmall(t, disk, new(feed))
-			seg := segment("run-1", 1)
-			appendFrame(t, j, seg, 1, "{}\n")
-			j.Seal(seg, func() {})
-			if err := j.Commit(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			seg := sealOne(t, j)
 			disk.Inject(func(op crashfs.Op) error {
 				if op.Call == broken && op.N > 0 && time.Now().Second() < 20 {
 					return syscall.EIO
@@ -159,6 +154,18 @@ func openSmall(t *testing.T, disk *crashfs.FS, f *feed) *spool.Journal {
 		t.Fatal(err)
 	}
 	return j
+}
+
+// sealOne brings a segment of one frame to the disk.
+func sealOne(t *testing.T, j *spool.Journal) *spool.Segment {
+	t.Helper()
+	seg := segment("run-1", 1)
+	appendFrame(t, j, seg, 1, "{}\n")
+	j.Seal(seg, func() {})
+	if err := j.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return seg
 }
 
 // Files of commits that have failed are removed when they can be, although a
