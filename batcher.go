@@ -185,6 +185,10 @@ func (b *batcher) cutLocked(blk *block) {
 		b.waiting = append(b.waiting, blk)
 		return
 	}
+	b.compressSoon(blk)
+}
+
+func (b *batcher) compressSoon(blk *block) {
 	b.pool.Go(func(e *deflate.Encoder) { b.compress(e, blk) })
 }
 

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/s3sink/s3sink/internal/deflate"
 	"github.com/s3sink/s3sink/internal/spool"
 )
 
@@ -177,6 +176,6 @@ func (b *batcher) endRecovery() {
 	b.waiting = nil
 	b.mu.Unlock()
 	for _, blk := range waiting {
-		b.pool.Go(func(e *deflate.Encoder) { b.compress(e, blk) })
+		b.compressSoon(blk)
 	}
 }

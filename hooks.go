@@ -75,7 +75,7 @@ type Parked struct {
 
 // Corrupt is what the hook of that name is told. Of an object that an earlier
 // run had closed, Object.Events are those that are lost, and the others go into
-// another object. Err is [ErrDamaged].
+// another object. Err wraps [ErrDamaged].
 type Corrupt struct {
 	Object ObjectInfo
 	Err    *UploadError
