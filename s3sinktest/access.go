@@ -16,9 +16,8 @@ type question struct {
 	context  map[string]string
 }
 
-// decide answers a question by AWS's rules for one resource and its policy,
-// which belong to an account. It returns "" or the end of the sentence in which
-// AWS says no. An explicit Deny wins. Without one the session policy has to
+// decide answers a question by AWS's rules for one resource of an account and
+// its policy. It returns "", or the end of the sentence with which AWS refuses. An explicit Deny wins. Without one the session policy has to
 // allow, if there is one, and so has the identity's policy. In the resource's
 // own account a statement that names the principal does for the latter; for
 // other accounts the resource's policy has to allow as well. A KMS key's has to
@@ -89,7 +88,7 @@ func (who principal) among(principals []string) verdict {
 	said := silent
 	for _, p := range principals {
 		switch p {
-		case "": // says nobody, not a role that who does not have
+		case "": // names no principal; who.role is empty too when who is no role
 		case "*", who.arn, who.role:
 			return allows
 		case account(who.arn), accountRoot(who.arn):

@@ -38,7 +38,7 @@ type BucketSettings struct {
 
 const ownerEnforced = "BucketOwnerEnforced"
 
-// place is what there is to know of a bucket besides its objects.
+// place is a bucket without its objects: its settings and its policy.
 type place struct {
 	BucketSettings
 	region string

@@ -23,7 +23,7 @@ var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 	nvme       = crc64.MakeTable(0x9a6c9329ac4bc9b5)
 
-	// checksums are S3's, by what follows the prefix of their header.
+	// checksums are S3's, by the name of their header without its prefix.
 	checksums = map[string]func() hash.Hash{
 		crc32Name:       func() hash.Hash { return crc32.NewIEEE() },
 		"Crc32c":        func() hash.Hash { return crc32.New(castagnoli) },

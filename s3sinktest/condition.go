@@ -16,8 +16,8 @@ type condition struct {
 	ifExists bool
 }
 
-// operator says whether a value that the request has suits one that the policy
-// has. A negative one holds when no value suits, also for want of any.
+// operator reports whether a value of the request matches a value of the
+// policy. A negated operator holds when no value matches, also when there is none.
 type operator struct {
 	suits    func(policy pattern, request string) bool
 	negative bool

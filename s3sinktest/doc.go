@@ -54,7 +54,7 @@
 // Nothing else is ignored: setting such a policy panics, and a session policy
 // is refused with 501.
 //
-// # What it does not do
+// # Limits
 //
 // PutObject, GetObject, HeadObject, HeadBucket, ListObjectsV2, AssumeRole and
 // GetCallerIdentity work; DeleteObject is refused with 405 and every other
@@ -63,6 +63,6 @@
 // a client putting objects over https has to send a checksum of its own, or set
 // aws.RequestChecksumCalculationWhenRequired. ACLs, where a bucket has them,
 // are recorded and mean nothing. Its answers follow the AWS documentation and
-// published error reports, and are compared with those of real servers that are
-// not AWS: docs/contract.md has the list.
+// published error reports. docs/contract.md compares them with the answers of
+// real servers that are not AWS.
 package s3sinktest

@@ -31,8 +31,8 @@ type Fault struct {
 	// until [Server.ClearFaults].
 	Times int
 
-	// Status is answered in place of handling the request, whoever sent it:
-	// nothing is checked and nothing stored. Zero means 503 when Code, Message,
+	// Status is the answer to every request in place of handling it: no
+	// signature is checked and no object is stored. Zero means 503 when Code, Message,
 	// Body or AnswerEarly is set, and otherwise that the request is handled.
 	Status int
 
@@ -71,8 +71,8 @@ type Fault struct {
 	CutAfter int64
 
 	// ReadRate is how many bytes of the body are read in a second. Zero means as
-	// fast as they come. What the client sends meanwhile is buffered: by the
-	// operating system as far as it likes, and [InMemory] without bound.
+	// fast as they come. Bytes that the client sends faster are buffered: by the
+	// operating system up to its own limits, and by [InMemory] without a bound.
 	ReadRate int64
 
 	// Delay is waited before anything else. If the client leaves, or the

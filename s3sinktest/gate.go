@@ -21,14 +21,14 @@ func (s *Server) Refuse(refuse bool) {
 
 // Freeze makes the server stop reading and writing, on connections that it has
 // and on new ones, until it is called with false: to its clients it looks like
-// a machine that has lost its network. No connection is closed. What was sent
-// meanwhile is read afterwards, and requests that were being handled are, but
-// for their answers. [Server.Close] ends a freeze.
+// a machine that has lost its network. No connection is closed. Bytes
+// sent during a freeze are read after it. A request that was being handled is
+// finished, and its answer is sent after the freeze. [Server.Close] ends a freeze.
 func (s *Server) Freeze(freeze bool) { s.gate.freeze(freeze) }
 
 // gate stands between the server and the network, below TLS.
 type gate struct {
-	mu       sync.Mutex // guards what is below; held for no wait
+	mu       sync.Mutex // guards the fields below; never held while waiting
 	refusing bool
 	frozen   chan struct{} // nil unless frozen; closed by the thaw
 }
@@ -117,10 +117,10 @@ func (c *gatedConn) wait() {
 	}
 }
 
-// Read waits with what it has read: most freezes find it waiting for the
-// client's next request, and that request is not to be seen. It does not hurry
-// for a deadline. Only net/http has one, to take back a background read, and
-// who waits for that can wait for the thaw.
+// Read returns its bytes only after the thaw: when a freeze begins, Read mostly
+// waits for the client's next request, which the server must not see. Deadlines
+// do not end the wait. Only net/http sets one, to cancel a background read, and
+// that can wait for the thaw.
 func (c *gatedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.wait()

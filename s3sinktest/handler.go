@@ -75,14 +75,15 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	a.write(w, c)
 }
 
-// newCall reads no body but that of STS, whose operation is named in it.
+// newCall reads the body of an STS request, which names the operation, and no
+// other body.
 func newCall(r *http.Request) *call {
 	c := &call{r: r, arrived: time.Now(), authorization: r.Header.Get("Authorization")}
 	c.input = newInput(r)
 	c.service = serviceOf(c)
 	if c.service == serviceSTS {
 		c.readBody()
-		c.form, _ = url.ParseQuery(string(c.body)) // what cannot be parsed is missing, and refused as that
+		c.form, _ = url.ParseQuery(string(c.body)) // a parameter that cannot be parsed is missing, and refused as missing
 		c.operation = c.form.Get("Action")
 	} else {
 		c.bucket, c.key = target(r)

@@ -29,15 +29,15 @@ type Role struct {
 
 	// TrustedPrincipals are the ARNs of the users, roles and sessions that may
 	// assume the role; trusting a role trusts all its sessions. "*" trusts
-	// everybody who can sign. An account, by its number or the ARN of its root,
-	// leaves it to that account's policies. Empty trusts nobody.
+	// every principal that can sign. An account, by its number or the ARN of its
+	// root, leaves it to that account's policies. Empty trusts no principal.
 	//
 	// A caller of another account than the role's needs sts:AssumeRole in its
 	// own policy too, and in every account a session policy has to allow it.
 	TrustedPrincipals []string
 
-	// ExternalID has to be sent by whoever assumes the role. Empty means that
-	// it is not asked for, and that any is accepted.
+	// ExternalID has to be sent by the caller that assumes the role. Empty means
+	// that none is required, and that any is accepted.
 	ExternalID string
 
 	// MaxSession is the longest session. Defaults to one hour.
@@ -62,7 +62,7 @@ type role struct {
 	policy *policy // nil: everything is allowed
 }
 
-// AddUser adds a user, or changes the one with the same access key ID. It
+// AddUser adds a user, or changes the user with the same access key ID. It
 // panics when it does not understand the policy.
 func (s *Server) AddUser(user User) {
 	arn := cmp.Or(user.ARN, "arn:aws:iam::"+AccountID+":user/"+user.AccessKeyID)
@@ -75,8 +75,8 @@ func (s *Server) AddUser(user User) {
 	s.keys[user.AccessKeyID] = cred
 }
 
-// AddRole adds a role, or changes the one with the same ARN. Sessions that
-// exist go on to their end, with the new policy. It panics when it does not
+// AddRole adds a role, or changes the role with the same ARN. Sessions that
+// exist stay valid to their end, with the new policy. It panics when it does not
 // understand the policy.
 func (s *Server) AddRole(r Role) {
 	r.TrustedPrincipals = slices.Clone(r.TrustedPrincipals)
@@ -170,6 +170,6 @@ func (s *Server) newSession(role role, name string, d time.Duration, session *po
 	return accessKeyID, cred
 }
 
-// newID makes an identifier like AWS's: four letters that say what it is of,
+// newID makes an identifier like AWS's: four letters for the kind of resource,
 // then sixteen of base 32.
 func newID(prefix string) string { return prefix + rand.Text()[:16] }

@@ -12,7 +12,7 @@ const maxBody = 200 << 20
 
 var errTooLarge = errors.New("body is too large")
 
-// input is a request's body, read from the connection no further than somebody
+// input is a request's body, read from the connection no further than a reader
 // asked for, and kept. It belongs to the goroutine of its request.
 type input struct {
 	from     io.Reader
@@ -30,7 +30,7 @@ func newInput(r *http.Request) *input {
 	return in
 }
 
-// fill reads until n bytes have been read, or there are no more.
+// fill reads until n bytes have been read, or the body ends.
 func (in *input) fill(n int64) error {
 	for in.end == nil && int64(in.read.Len()) < n {
 		_, err := io.CopyN(&in.read, in.from, n-int64(in.read.Len()))
@@ -54,8 +54,8 @@ func (in *input) all() ([]byte, error) {
 	return in.read.Bytes(), nil
 }
 
-// again returns a reader of the body from its beginning, which reads on where
-// nobody has read yet.
+// again returns a reader of the body from its beginning. It reads from the
+// connection beyond the bytes that are kept.
 func (in *input) again() io.Reader { return &inputReader{in: in} }
 
 type inputReader struct {

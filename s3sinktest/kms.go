@@ -35,7 +35,7 @@ const (
 	KeyPendingDeletion KMSKeyState = "PendingDeletion"
 )
 
-// A KMSKey encrypts objects. Its ARN says in which region and account it is.
+// A KMSKey encrypts objects. Its ARN names its region and account.
 type KMSKey struct {
 	ARN     string   // such as arn:aws:kms:eu-west-1:111122223333:key/1234abcd-…
 	Aliases []string // such as alias/events
@@ -57,7 +57,7 @@ type kmsKey struct {
 
 var kmsARN = regexp.MustCompile(`^arn:aws(-[a-z]+)*:kms:[a-z0-9-]+:[0-9]{12}:key/[a-zA-Z0-9/_-]+$`)
 
-// AddKMSKey adds a key, or changes the one with the same ARN. A put that asks
+// AddKMSKey adds a key, or changes the key with the same ARN. A put that asks
 // for KMS encryption, or whose bucket does, needs kms:GenerateDataKey on a key
 // that is here; so needs a GET of its object kms:Decrypt. Only the key aws/s3
 // of every account, which is meant when no key is named, is always there. It
@@ -86,7 +86,7 @@ func keyPolicyFor(principal string) *policy {
 func managedKey(region, account string) kmsKey {
 	sum := sha256.Sum256([]byte(region + account))
 	arn := fmt.Sprintf("arn:%s:kms:%s:%s:key/%s", partitionOf(region), region, account, formatUUID(hex.EncodeToString(sum[:16])))
-	// Anybody may, and only this account gets this key: see kmsKey.
+	// The policy allows every principal; kmsKey gives the key to its account only.
 	return kmsKey{KMSKey{ARN: arn}, keyPolicyFor("*")}
 }
 
@@ -95,7 +95,7 @@ func managedKey(region, account string) kmsKey {
 // https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-encryption.html
 //
 // S3 answers with KMS's errors under names of its own. Their statuses are taken
-// to be KMS's, 400; the texts are those of published reports.
+// to be KMS's, 400; the texts are from published reports.
 func (s *Server) kmsKey(name, region, account string) (kmsKey, *apiError) {
 	if name == "" || name == managedAlias {
 		return managedKey(region, account), nil

@@ -277,7 +277,7 @@ func TestFrozenRequests(t *testing.T) {
 			}
 			srv.Freeze(false)
 
-			// A request that is being handled is handled, but for the answer.
+			// A request in progress is handled, and its answer waits for the thaw.
 			srv.Inject(s3sinktest.Fault{Delay: time.Minute})
 			start := time.Now()
 			time.AfterFunc(time.Second, func() { srv.Freeze(true) })

@@ -50,7 +50,7 @@ type Object struct {
 
 // Lines returns the lines of a body of gzipped NDJSON, without their ends. It
 // is an error if the body is not one whole gzip member and nothing else, or if
-// its last line does not end: some readers take no more than the first member.
+// its last line does not end: some readers stop after the first member.
 func (o Object) Lines() ([]string, error) {
 	packed := bytes.NewReader(o.Body)
 	r, err := gzip.NewReader(packed)

@@ -26,13 +26,13 @@ func newPipe() (client, server net.Conn) {
 	return &pipeEnd{in: down, out: up}, &pipeEnd{in: up, out: down}
 }
 
-// pipeEnd is one end of a connection. Its errors are those of net.Pipe.
+// pipeEnd is one end of a connection. It returns the same errors as net.Pipe.
 type pipeEnd struct{ in, out *stream }
 
 func (e *pipeEnd) Read(p []byte) (int, error)  { return e.in.read(p) }
 func (e *pipeEnd) Write(p []byte) (int, error) { return e.out.write(p) }
 
-// Close leaves what has been written for the other end to read.
+// Close keeps written bytes for the other end to read.
 func (e *pipeEnd) Close() error {
 	e.in.closeReader()
 	e.out.closeWriter()

@@ -102,11 +102,11 @@ func strictly(text []byte, v any) error {
 // parsePolicy reads the policy of a user, a role or a session.
 func parsePolicy(text string) (*policy, error) { return readPolicy(text, false) }
 
-// parseResourcePolicy reads the policy of a bucket or a key, whose statements
-// have principals.
+// parseResourcePolicy reads the policy of a bucket or a key. Its statements have
+// principals.
 func parseResourcePolicy(text string) (*policy, error) { return readPolicy(text, true) }
 
-// mustPolicy is for policies that a test sets: one that cannot be read is a
+// mustPolicy is for policies that a test sets: a policy that cannot be read is a
 // mistake in the test. No text is no policy.
 func mustPolicy(what, text string, parse func(string) (*policy, error)) *policy {
 	if text == "" {
@@ -214,8 +214,8 @@ const (
 	denies
 )
 
-// ask returns the strongest thing that the policy says. What a statement for
-// principals says is weaker when it names no more than their account.
+// ask returns the strongest thing that the policy says. A statement for
+// principals counts as weaker when it names only their account.
 func (p *policy) ask(q question) verdict {
 	said := silent
 	if p == nil {

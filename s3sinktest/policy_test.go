@@ -110,7 +110,7 @@ func TestPolicyMatching(t *testing.T) {
 	})
 }
 
-// TestPolicyRefusals sets policies that nobody could evaluate.
+// TestPolicyRefusals sets policies that cannot be evaluated.
 func TestPolicyRefusals(t *testing.T) {
 	t.Parallel()
 	for policy, want := range map[string]string{

@@ -62,7 +62,7 @@ func (s *Server) authorizePut(c *call) *apiError {
 }
 
 // store puts the object under its key, or finds that another was first. Both
-// happen under the lock, so that of two conditional writers one wins.
+// happen under the lock, so that exactly one of two conditional writers wins.
 func (s *Server) store(obj storedObject, onlyIfNew bool) *apiError {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -59,8 +59,8 @@ func (s *Server) wrongRegionError(c *call, signed, region string) *apiError {
 	return e
 }
 
-// nameRegion tells where the bucket is in every answer to HeadBucket, also to
-// those who may not know more: that is how clients find it.
+// nameRegion adds the bucket's region to every answer to HeadBucket, also to a
+// refusal: that is how clients find it.
 func (s *Server) nameRegion(c *call, a answer) answer {
 	if place, ok := s.place(c.bucket); ok && c.operation == "HeadBucket" {
 		a.header.Set(bucketRegionHeader, place.region)

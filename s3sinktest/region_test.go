@@ -10,7 +10,7 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// TestWrongRegion asks a bucket elsewhere, and then one that has moved.
+// TestWrongRegion asks a bucket in another region, and then a bucket that moved.
 func TestWrongRegion(t *testing.T) {
 	everywhere(t, func(t *testing.T, srv *s3sinktest.Server) {
 		const elsewhere = "us-east-1"

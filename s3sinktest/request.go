@@ -34,8 +34,7 @@ type Request struct {
 	Stored bool // whether a PUT's body was stored
 }
 
-// Requests returns every finished request, in the order in which their answers
-// were decided. A client that has its answer finds the request here. The list
+// Requests returns every finished request, in the order of their answers. A client that has its answer finds the request here. The list
 // grows for as long as the server lives.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()

@@ -16,8 +16,8 @@ type storedObject struct {
 	header http.Header
 }
 
-// s3Operation names the operation that an S3 request asks for. Those that the
-// server does not know are named by their method.
+// s3Operation names the operation of an S3 request. An operation that the server
+// does not know is named by its method.
 func s3Operation(c *call) string {
 	query := c.r.URL.Query()
 	if c.key == "" {
@@ -153,7 +153,7 @@ func (s *Server) getObject(c *call) answer {
 	}
 	obj, ok := s.lookup(c.bucket, c.key)
 	if !ok {
-		// Who may not list is not told that there is no such key.
+		// A caller without s3:ListBucket does not learn that the key is missing.
 		if err := s.authorize(c, actionList); err != nil {
 			return c.refuse(err)
 		}

@@ -59,12 +59,12 @@ type options struct {
 // and the names below s3sink.test. The default is plain http.
 func TLS() Option { return func(o *options) { o.tls = true } }
 
-// UntrustedTLS serves https like [TLS], with a certificate that nobody trusts,
+// UntrustedTLS serves https like [TLS], with a certificate that no client trusts,
 // [Server.HTTPClient] included: every handshake fails.
 func UntrustedTLS() Option { return func(o *options) { o.tls, o.untrusted = true, true } }
 
 // InMemory serves over buffers in memory in place of TCP, so that a
-// testing/synctest bubble can tell when everybody is waiting. Writing to a
+// testing/synctest bubble can tell when all its goroutines wait. Writing to a
 // connection never blocks, whether or not the other side reads. [Server.URL]
 // names a host that does not exist: only [Server.HTTPClient] can reach it. The
 // server, its clients and the call of Close have to be inside the bubble.

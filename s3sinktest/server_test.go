@@ -61,8 +61,8 @@ func leaked() string {
 	}
 }
 
-// everywhere runs a test on each kind of server. Those in memory run in a
-// bubble, which does not end before every goroutine in it has.
+// everywhere runs a test on each kind of server. A server in memory runs in a
+// bubble, which ends only after every goroutine in it.
 func everywhere(t *testing.T, test func(t *testing.T, srv *s3sinktest.Server)) {
 	t.Parallel()
 	for _, mode := range []struct {

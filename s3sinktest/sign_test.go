@@ -17,7 +17,7 @@ import (
 
 const unsignedPayload = "UNSIGNED-PAYLOAD"
 
-// request is one that a test signs itself, to get something wrong.
+// request is signed by the test itself, so that it can be wrong on purpose.
 type request struct {
 	method, path string
 	header       map[string]string // signed

@@ -157,20 +157,20 @@ func sessionPolicy(form url.Values) (*policy, *apiError) {
 }
 
 // assumable returns the role, if the caller's policies let it be assumed, it
-// exists, and it trusts the caller. Nobody is told which of the last two was
-// not the case.
+// exists, and it trusts the caller. A refusal does not tell which of the last
+// two failed.
 func (s *Server) assumable(c *call) (role, *apiError) {
 	arn, id := c.form.Get("RoleArn"), c.form.Get("ExternalId")
 	s.mu.Lock()
-	r := s.roles[arn] // the zero role trusts nobody
+	r := s.roles[arn] // the zero role trusts no principal
 	s.mu.Unlock()
 	q := question{who: c.caller, action: actionAssume, resource: arn, context: map[string]string{}}
 	if c.form.Has("ExternalId") {
 		q.context["sts:externalid"] = id
 	}
 	trust := r.trusts(c.caller, id)
-	// In place of a silent trust policy one that delegates shows what the
-	// caller's own policies say.
+	// A silent trust policy is replaced by one that delegates, so that the answer
+	// follows from the caller's own policies.
 	if reason := s.decide(q, max(trust, delegates), account(arn)); reason != "" {
 		return role{}, q.denial(false, reason)
 	}

@@ -80,7 +80,8 @@ func TestAssumeRoleAnswers(t *testing.T) {
 	})
 }
 
-// TestDenialsLookTheSame makes sure that nobody can find out which roles exist.
+// TestDenialsLookTheSame makes sure that a refusal does not tell whether a role
+// exists.
 func TestDenialsLookTheSame(t *testing.T) {
 	everywhere(t, func(t *testing.T, srv *s3sinktest.Server) {
 		for _, params := range []map[string]string{

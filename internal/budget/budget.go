@@ -1,6 +1,6 @@
-// Package budget bounds the memory that events occupy on their way: everything
-// is taken before it is filled and given back when it is free, so the bound
-// holds at every moment, not on average.
+// Package budget bounds the memory of buffered events. Bytes are taken before
+// they are filled and given back when they are freed, so the bound holds at every
+// moment, not on average.
 package budget
 
 import (
@@ -31,12 +31,12 @@ type waiter struct {
 	wake    chan struct{} // closed when granted, or when the budget is closed
 }
 
-// New returns a budget of size bytes. It calls wait, without a lock, whenever
-// somebody begins to wait: room that nobody makes would never come.
+// New returns a budget of size bytes. It calls wait, without a lock, whenever a
+// [Budget.Take] begins to wait, so that the owner can free bytes.
 func New(size int64, wait func()) *Budget { return &Budget{size: size, wait: wait} }
 
-// TryTake takes n bytes, or reports that there is no room. Those that wait in
-// [Budget.Take] come first.
+// TryTake takes n bytes, or reports that there is no room. Waiting calls of
+// [Budget.Take] are served first.
 func (b *Budget) TryTake(n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -80,7 +80,7 @@ func (b *Budget) Take(ctx context.Context, n int64) error {
 	return context.Cause(ctx)
 }
 
-// Close ends every wait, and those that would begin, with [ErrClosed].
+// Close ends every wait, and every later one, with [ErrClosed].
 func (b *Budget) Close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -102,7 +102,7 @@ func (b *Budget) Give(n int64) {
 	b.grantLocked()
 }
 
-// Wanted returns the bytes that the first of those who wait asks for, or 0.
+// Wanted returns the bytes that the first waiting [Budget.Take] asks for, or 0.
 func (b *Budget) Wanted() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()

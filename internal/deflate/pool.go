@@ -49,7 +49,7 @@ func (p *Pool) Go(job func(*Encoder)) {
 // enough to ask for every event.
 func (p *Pool) Busy() bool { return p.busy.Load() }
 
-// Wait returns when every queued job has run. Nothing may be queued meanwhile.
+// Wait returns when every queued job has run. No job may be queued during Wait.
 func (p *Pool) Wait() { p.wg.Wait() }
 
 func (p *Pool) work() {
@@ -71,7 +71,7 @@ func (p *Pool) next() (job func(*Encoder), ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.jobs) == 0 {
-		p.jobs = nil // let go of the array of a burst
+		p.jobs = nil // free the array that a burst of jobs has grown
 		p.running--
 		p.busy.Store(false)
 		return nil, false
