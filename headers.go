@@ -99,18 +99,24 @@ func checkTags(errs *configErrors, tags map[string]string) {
 	}
 }
 
-// headers are how objects are sent, which is always the current Config's
-// affair: what an object is stands in its segment.
-func (c *Config) headers() s3put.Headers {
+// tagging is the value of x-amz-tagging. url.Values writes a space as "+",
+// which AWS decodes but Ceph stores as it is; every store decodes %20.
+func (c *Config) tagging() string {
 	tags := url.Values{}
 	for key, value := range c.Tags {
 		tags.Set(key, value)
 	}
+	return strings.ReplaceAll(tags.Encode(), "+", "%20") // a literal + is %2B already
+}
+
+// headers are how objects are sent, which is always the current Config's
+// affair: what an object is stands in its segment.
+func (c *Config) headers() s3put.Headers {
 	return s3put.Headers{
 		Encryption:          c.Encryption.headers(),
 		ACL:                 c.ACL,
 		StorageClass:        c.StorageClass,
-		Tagging:             tags.Encode(),
+		Tagging:             c.tagging(),
 		Metadata:            maps.Clone(c.Metadata),
 		ExpectedBucketOwner: c.ExpectedBucketOwner,
 	}

@@ -39,11 +39,11 @@ func TestHeaders(t *testing.T) {
 		"the rest": {func(c *s3sink.Config) {
 			c.ACL, c.StorageClass, c.ExpectedBucketOwner = "bucket-owner-full-control", "STANDARD_IA", s3sinktest.AccountID
 			c.Metadata = map[string]string{"team": "data"}
-			c.Tags = map[string]string{"cost centre": "a=b", "env": "prod"}
+			c.Tags = map[string]string{"cost centre": "a=b + c", "env": "prod"}
 			c.ContentType, c.ContentEncoding = s3sink.SegmentContentType, s3sink.SegmentContentEncoding
 		}, map[string]string{
 			"X-Amz-Acl": "bucket-owner-full-control", "X-Amz-Storage-Class": "STANDARD_IA",
-			"X-Amz-Expected-Bucket-Owner": s3sinktest.AccountID, "X-Amz-Tagging": "cost+centre=a%3Db&env=prod",
+			"X-Amz-Expected-Bucket-Owner": s3sinktest.AccountID, "X-Amz-Tagging": "cost%20centre=a%3Db%20%2B%20c&env=prod",
 			"X-Amz-Meta-Team": "data", "X-Amz-Meta-S3sink-Events": "1",
 			"Content-Type": "text/plain", "Content-Encoding": "gzip",
 		}},
