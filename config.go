@@ -211,7 +211,8 @@ type Config struct {
 
 	// Logger gets what a person should know, never an event's content nor a
 	// secret. Defaults to slog.Default() from Warn up; slog.DiscardHandler
-	// silences it.
+	// silences it. It gets the AWS SDK's own log at Debug, unless Config.AWS has
+	// a Logger.
 	Logger *slog.Logger
 
 	// Hooks are told what happens to objects.

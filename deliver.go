@@ -72,7 +72,7 @@ func metadata(seg *spool.Segment) map[string]string {
 // newClient returns the client of the configured bucket, and what its
 // credentials are made from.
 func newClient(ctx context.Context, cfg *Config, scope *scope, hooks *hookRunner) (*s3put.Client, environment, error) {
-	base, own, err := s3put.LoadConfig(ctx, cfg.AWS, cfg.HTTPClient)
+	base, own, err := s3put.LoadConfig(ctx, cfg.AWS, cfg.HTTPClient, cfg.Logger)
 	if err != nil {
 		return nil, nil, fmt.Errorf("s3sink: load the AWS configuration: %w", err)
 	}

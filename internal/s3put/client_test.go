@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -61,7 +62,7 @@ func s3Error(status int, code string, header ...string) *http.Response {
 
 func client(t *testing.T, tr *transport, change func(*s3put.Settings)) *s3put.Client {
 	t.Helper()
-	cfg, _, err := s3put.LoadConfig(t.Context(), &aws.Config{}, &http.Client{Transport: tr})
+	cfg, _, err := s3put.LoadConfig(t.Context(), &aws.Config{}, &http.Client{Transport: tr}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

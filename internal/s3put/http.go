@@ -3,6 +3,7 @@ package s3put
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -16,11 +17,18 @@ import (
 //
 // LoadDefaultConfig makes the client, although ours wraps it, because only
 // then does it add the certificates that AWS_CA_BUNDLE names.
-func LoadConfig(ctx context.Context, given *aws.Config, client *http.Client) (cfg aws.Config, own bool, err error) {
+//
+// The SDK logs to logger, unless given has a Logger of its own. What a given
+// ClientLogMode adds holds session tokens and events, so logger does not get
+// it.
+func LoadConfig(ctx context.Context, given *aws.Config, client *http.Client, logger *slog.Logger) (cfg aws.Config, own bool, err error) {
 	if given != nil {
 		cfg = given.Copy()
-	} else if cfg, err = config.LoadDefaultConfig(ctx, config.WithHTTPClient(awshttp.NewBuildableClient())); err != nil {
+	} else if cfg, err = config.LoadDefaultConfig(ctx, config.WithHTTPClient(awshttp.NewBuildableClient()), config.WithLogger(sdkLogger{logger})); err != nil {
 		return aws.Config{}, false, err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger, cfg.ClientLogMode = sdkLogger{logger}, 0
 	}
 	own = client == nil && (given == nil || given.HTTPClient == nil)
 	if client == nil {

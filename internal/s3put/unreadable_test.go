@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"syscall"
@@ -43,7 +44,7 @@ func TestUnreadableBody(t *testing.T) {
 			t.Parallel()
 			server := httptest.NewServer(answer)
 			defer server.Close()
-			cfg, _, err := s3put.LoadConfig(t.Context(), &aws.Config{}, server.Client())
+			cfg, _, err := s3put.LoadConfig(t.Context(), &aws.Config{}, server.Client(), slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
