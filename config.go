@@ -38,7 +38,8 @@ const (
 type Config struct {
 	// Bucket is the name of the bucket, optionally followed by a key prefix:
 	// "acme-events" or "acme-events/path/prefix". It is a name, not a URI and
-	// not an ARN.
+	// not an ARN, of a general purpose bucket: New refuses the names of directory
+	// buckets, table buckets and access points of other kinds.
 	Bucket string
 
 	// Prefix comes before every key, behind the path in Bucket. Slashes at
@@ -284,25 +285,11 @@ func (c *Config) validate() error {
 	return errors.Join(errs...)
 }
 
-var (
-	awsBucket   = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
-	otherBucket = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$`)
-	regionName  = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
-)
+var regionName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 
 func (c *Config) checkPlace(errs *configErrors) {
 	name, path := splitBucket(c.Bucket, c.Prefix)
-	valid := awsBucket
-	if c.Endpoint != "" {
-		valid = otherBucket
-	}
-	if strings.Contains(c.Bucket, "://") || strings.HasPrefix(c.Bucket, "arn:") || !valid.MatchString(name) {
-		value := c.Bucket
-		if strings.ContainsAny(value, "@?") {
-			value = redacted // a URL with a password or a signature
-		}
-		errs.add("Bucket", value, "the name of a bucket (3 to 63 of a-z 0-9 . -), optionally followed by /prefix; not a URI, not an ARN")
-	}
+	c.checkBucket(errs, name)
 	for _, part := range strings.Split(path, "/") {
 		if part == "." || part == ".." || !utf8.ValidString(part) || strings.IndexFunc(part, isControl) >= 0 {
 			errs.add("Prefix", path, `folders without "." and "..", in valid UTF-8 without control characters`)

@@ -94,11 +94,6 @@ func TestBucketNames(t *testing.T) {
 			t.Errorf("%q: %v, want good %t", bucket, err, good)
 		}
 	}
-	cfg := new(nullStore).config()
-	cfg.Bucket, cfg.Endpoint = "Legacy_Bucket", "https://s3.example.com"
-	if _, err := s3sink.New(t.Context(), cfg); err != nil {
-		t.Errorf("a store that is not AWS has names of its own: %v", err)
-	}
 }
 
 func TestPlaintextIsRefused(t *testing.T) {
