@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -200,6 +202,41 @@ func ExampleSink_Flush() {
 	st := sink.Stats()
 	fmt.Println(err, st.Accepted, "accepted,", st.Delivered, "delivered,", st.Pending, "pending")
 	// Output: <nil> 1 accepted, 1 delivered, 0 pending
+}
+
+func ExampleSink_Sync() {
+	ctx := context.Background()
+	server := s3sinktest.NewServer()
+	defer server.Close()
+	dir, err := os.MkdirTemp("", "s3sink-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	cfg := server.Config()
+	cfg.SpoolDir = filepath.Join(dir, "spool")
+	sink, err := s3sink.New(ctx, cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer sink.Close(ctx)
+
+	// A consumer of a log or a queue: an offset is committed once the events up
+	// to it are on disk. One Sync serves the whole batch.
+	committed := 0
+	for _, batch := range [][]string{{`{"n":1}`, `{"n":2}`}, {`{"n":3}`}} {
+		for _, record := range batch {
+			if err := sink.TrackLineContext(ctx, []byte(record)); err != nil {
+				log.Fatal(err)
+			}
+		}
+		if err := sink.Sync(ctx); err != nil {
+			log.Fatal(err) // the batch may not be on disk: the offset stays
+		}
+		committed += len(batch)
+	}
+	fmt.Println("committed up to", committed)
+	// Output: committed up to 3
 }
 
 func ExampleAssumeRole() {

@@ -221,6 +221,29 @@ func (s *Sink) flush(ctx context.Context, src *Source) error {
 	return nil
 }
 
+// Sync waits until every event that was tracked before the call, of every source,
+// is on disk or in S3. It gives [SyncInterval] the promise of [SyncEach] for one
+// fsync: a consumer tracks a batch, calls Sync, and commits its offset when Sync
+// returns nil. Callers that wait at the same time share one fsync.
+//
+// When ctx ends first Sync returns ctx's cause. When the disk fails it returns a
+// [*SpoolError]; the sink keeps the events and writes them again, so a later call
+// may return nil. Without a SpoolDir it returns a [*ConfigError]. After [Sink.Close]
+// it reports how the last fsync ended. With Config.Disabled it returns nil at once.
+func (s *Sink) Sync(ctx context.Context) error {
+	switch {
+	case s.cfg.Disabled:
+		return nil
+	case s.journal == nil:
+		return &ConfigError{Field: "SpoolDir", Want: "a directory: Sync has no disk to write to without one; Flush waits for S3 instead"}
+	}
+	err := s.journal.Commit(ctx)
+	if err != nil && ctx.Err() == nil {
+		return &SpoolError{Err: err}
+	}
+	return err
+}
+
 // closeGrace is how long Close waits for hooks that are still being called.
 const closeGrace = time.Second
 

@@ -62,6 +62,9 @@ func (s *Source) TrackLineContext(ctx context.Context, line []byte) error {
 // Flush is [Sink.Flush] for the events of this source.
 func (s *Source) Flush(ctx context.Context) error { return s.sink.flush(ctx, s) }
 
+// Sync is [Sink.Sync]: one fsync writes the events of every source.
+func (s *Source) Sync(ctx context.Context) error { return s.sink.Sync(ctx) }
+
 // counted passes on what became of a call.
 func (s *Source) counted(err error) error {
 	if err != nil {

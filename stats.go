@@ -36,7 +36,7 @@ type Stats struct {
 
 	SpoolBytes int64     // of the spool's files
 	SpoolError error     // why the last commit failed, or nil
-	Synced     time.Time // with a SpoolDir: what was accepted before is on disk, or in S3 already
+	Synced     time.Time // with a SpoolDir: every event accepted before it is on disk or in S3; the current time while no event waits for the disk
 	Foreign    int64     // events in the spool for another bucket or prefix; not in Recovered
 
 	// What this run has found in the files of earlier ones.

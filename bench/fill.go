@@ -155,12 +155,13 @@ func (f *filler) ahead() bool {
 // fillInterval is the CommitInterval of who fills a spool.
 const fillInterval = 400 * time.Millisecond
 
-// settle waits until there was nothing to commit for a while.
+// settle waits until the spool has not grown for a while.
 func (f *filler) settle() {
+	bytes := int64(-1)
 	for last := time.Now(); time.Since(last) < 4*fillInterval; {
 		time.Sleep(fillInterval / 4)
-		if at := f.sink.Stats().Synced; at.After(last) {
-			last = at
+		if now := f.sink.Stats().SpoolBytes; now != bytes {
+			bytes, last = now, time.Now()
 		}
 	}
 }

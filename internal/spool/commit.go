@@ -109,6 +109,7 @@ func (j *Journal) commit() {
 	j.mu.Lock()
 	c := j.next
 	j.next = &commit{done: make(chan struct{})}
+	seen := j.changes // later ones may come after their source was gathered
 	j.mu.Unlock()
 
 	all := time.Now()
@@ -136,7 +137,7 @@ func (j *Journal) commit() {
 		j.queue = append(queue, j.queue...)
 		j.armLocked()
 	} else {
-		j.synced = all
+		j.syncedLocked(all, seen, more)
 	}
 	j.mu.Unlock()
 	j.held = nil
@@ -149,6 +150,17 @@ func (j *Journal) commit() {
 	j.bytes.Store(j.files.size())
 	c.err = err
 	close(c.done)
+}
+
+// syncedLocked notes a commit of everything from before a time, and of the
+// changes up to seen unless Gather left more for a later one.
+func (j *Journal) syncedLocked(before time.Time, seen uint64, more bool) {
+	if before.After(j.synced) {
+		j.synced = before
+	}
+	if !more {
+		j.committed = seen
+	}
 }
 
 // write brings one group to the disk, to another file if the first try fails.

@@ -76,8 +76,11 @@ type Journal struct {
 	next   *commit // that has not begun
 	err    error   // of the last commit, if it failed
 	closed bool    // there will be no other
-	synced time.Time
 	timer  *time.Timer
+
+	changes   uint64    // calls of Dirty and enqueue so far
+	committed uint64    // changes that are on disk
+	synced    time.Time // see Synced; not used while committed == changes
 
 	run   string   // sorts behind those of earlier runs
 	old   []*file  // of earlier runs, for Recover
@@ -193,7 +196,16 @@ func (j *Journal) forget(id blockID) {
 func (j *Journal) Dirty() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.changedLocked()
 	j.armLocked()
+}
+
+// changedLocked counts a change that is not on disk yet.
+func (j *Journal) changedLocked() {
+	if j.committed == j.changes {
+		j.synced = time.Now() // so that Synced never goes back
+	}
+	j.changes++
 }
 
 // Commit waits until everything that was appended, or that Gather could see,
@@ -229,10 +241,14 @@ func (j *Journal) Commit(ctx context.Context) error {
 // Bytes returns how much the files hold.
 func (j *Journal) Bytes() int64 { return j.bytes.Load() }
 
-// Synced returns a time: what was added before that is on disk.
+// Synced returns a time that never goes back: everything added before it is on
+// disk. It is the current time while nothing waits for a commit.
 func (j *Journal) Synced() time.Time {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.committed == j.changes {
+		return time.Now()
+	}
 	return j.synced
 }
 
@@ -258,6 +274,7 @@ func (j *Journal) enqueue(e entry) {
 	defer j.mu.Unlock()
 	j.queue = append(j.queue, e)
 	j.queued += e.bytes
+	j.changedLocked()
 	if j.queued >= maxQueued {
 		j.nudge()
 	}
