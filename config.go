@@ -150,11 +150,28 @@ type Config struct {
 	MaxEventBytes int
 
 	// SpoolDir is a directory of this sink's own, made with mode 0700 if it is
-	// missing. With it events wait on disk, compressed, and what a process
-	// leaves there the next one delivers; see [Durability]. It is locked: New
-	// waits for another process that has it, until its ctx ends. It holds
-	// events in the clear, so put it on an encrypted volume where that matters.
-	// Defaults to none: events wait in memory.
+	// missing. With it events wait on disk, compressed, and the next process
+	// delivers the events that this process leaves there; see [Durability]. They
+	// are not encrypted, so put it on an encrypted volume where that matters. It
+	// may not be a symlink. Defaults to none: events wait in memory.
+	//
+	// Where the system has owners and modes, the spool is
+	//
+	//   - in SpoolDir itself, if it belongs to the user of this process and no other
+	//     user may write it; others may read it, because the files have mode 0600;
+	//   - in SpoolDir itself, if a spool of this user is there already: where
+	//     others have got access to it, as by kubelet for fsGroup, New sets the
+	//     modes to 0700 and 0600 again and logs a warning;
+	//   - otherwise in its subdirectory "s3sink-spool", which New makes with mode
+	//     0700 and uses from then on, whatever becomes of SpoolDir's mode. That is
+	//     so in an emptyDir, in a volume with fsGroup, and in /tmp.
+	//
+	// A spool of another user is a [*SpoolError] that says how to have it delivered.
+	// docs/kubernetes.md has an example of each.
+	//
+	// One sink at a time has the spool. New waits for another one until ctx ends,
+	// and then returns [ErrSpoolLocked]; it logs a warning when it has waited for a
+	// second.
 	SpoolDir string
 
 	// Durability is what an event survives when Track has returned nil, with a

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/s3sink/s3sink/internal/s3put"
+	"github.com/s3sink/s3sink/internal/vfs"
 )
 
 var (
@@ -20,9 +22,10 @@ var (
 	// ErrClosed says that Close was called. The event was not taken.
 	ErrClosed = errors.New("s3sink: the sink is closed")
 
-	// ErrSpoolLocked says that another sink has the SpoolDir, in this process or
-	// another one.
-	ErrSpoolLocked = errors.New("s3sink: another sink has the spool directory (Multiple instance of AWS S3 are not allowed for this source)")
+	// ErrSpoolLocked says that another sink uses the SpoolDir, in this process or
+	// another one, and that New waited for it until its ctx ended. The error that
+	// wraps it names the directory, and the other process as far as it is known.
+	ErrSpoolLocked = errors.New("s3sink: another sink uses the spool directory; " + multipleInstances)
 
 	// ErrOutcomeUnknown says that an event was taken and that it is not known
 	// whether it is on disk: the disk failed, or ctx ended. It may still be
@@ -34,6 +37,23 @@ var (
 	// machine is at fault. Other objects are not affected.
 	ErrDamaged = errors.New("s3sink: events were damaged in memory or in the spool")
 )
+
+// multipleInstances is what Segment's documentation says of two destinations of
+// one source.
+const multipleInstances = "Multiple instance of AWS S3 are not allowed for this source"
+
+// lockedError is an [ErrSpoolLocked].
+type lockedError struct {
+	*vfs.LockedError
+	waited time.Duration
+}
+
+func (e *lockedError) Error() string {
+	return fmt.Sprintf("s3sink: %v uses the spool directory %s; New waited %v for it: %v; %s",
+		e.Holder, e.Path, e.waited.Round(time.Millisecond), e.Err, multipleInstances)
+}
+
+func (e *lockedError) Unwrap() []error { return []error{ErrSpoolLocked, e.LockedError.Err} }
 
 // ConfigError is one setting that New or [Sink.Source] refuses. New reports all
 // of them at once, joined.
@@ -127,8 +147,8 @@ func Retryable(err error) bool {
 		return false
 	case errors.As(err, &refused):
 		return refused.class != s3put.Parked // parked: somebody must act first
-	case errors.Is(err, ErrBufferFull):
-		return true // room comes with the next upload
+	case errors.Is(err, ErrBufferFull), errors.Is(err, ErrSpoolLocked):
+		return true // room comes with the next upload, the lock when the other sink is closed
 	}
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }

@@ -66,7 +66,8 @@ type Sink struct {
 // events. It reports every problem with cfg at once, joined, each a
 // [*ConfigError]; what the AWS SDK cannot read of its own files comes alone. It
 // makes no request, so a service starts while S3 is down; ctx bounds what the
-// AWS SDK reads of its configuration. Call [Sink.Close] to stop the sink.
+// AWS SDK reads of its configuration, and the wait for another sink that uses
+// Config.SpoolDir. Call [Sink.Close] to stop the sink.
 func New(ctx context.Context, cfg Config) (*Sink, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {

@@ -33,25 +33,65 @@ const (
 	SyncEach
 )
 
-// openSpool takes the directory of the Config for this sink, and waits until
-// ctx ends for another one that holds it.
+// openSpool opens the directory of the Config for this sink, and waits until ctx
+// ends for another sink that has it.
 func openSpool(ctx context.Context, cfg *Config) (vfs.Dir, error) {
-	dir, err := vfs.Open(cfg.SpoolDir, vfs.Options{AllowNetwork: cfg.AllowNetworkSpool})
+	var found vfs.Found
+	dir, err := vfs.Open(cfg.SpoolDir, vfs.Options{
+		AllowNetwork: cfg.AllowNetworkSpool,
+		JournalFile:  spool.IsFileName,
+		Found:        func(f vfs.Found) { found = f },
+	})
 	if err != nil {
 		return nil, &SpoolError{Err: err}
 	}
-	if err := dir.Lock(ctx); err != nil {
-		dir.Close()
-		if errors.Is(err, vfs.ErrLocked) {
-			return nil, errors.Join(ErrSpoolLocked, context.Cause(ctx))
+	where := slog.String("directory", found.Path)
+	if found.Changed() {
+		attrs := []any{where, slog.Int("files_changed", found.Files)}
+		if found.Mode != 0 {
+			attrs = append(attrs, slog.String("directory_mode_before", found.Mode.String()))
 		}
-		return nil, &SpoolError{Err: err}
+		cfg.Logger.Warn("s3sink: other users had access to the spool directory or its files: "+
+			"the modes are set to 0700 and 0600 again; if kubelet changes them for fsGroup, "+
+			"set fsGroupChangePolicy: OnRootMismatch (docs/kubernetes.md)", attrs...)
 	}
+	if err := lockSpool(ctx, cfg.Logger, dir, where); err != nil {
+		dir.Close()
+		return nil, err
+	}
+	cfg.Logger.Info("s3sink: the spool directory is open and locked", where)
 	if fs := dir.FileSystem(); fs.Volatile {
 		cfg.Logger.Warn("s3sink: what is synced in the spool directory may not survive a power failure",
 			slog.String("file_system", fs.Name))
 	}
 	return dir, nil
+}
+
+// lockWarning is how long New waits for a locked directory before it says so.
+const lockWarning = time.Second
+
+// lockSpool locks the directory, and waits for another sink until ctx ends.
+func lockSpool(ctx context.Context, logger *slog.Logger, dir vfs.Dir, where slog.Attr) error {
+	begin := time.Now()
+	soon, cancel := context.WithTimeout(ctx, lockWarning)
+	err := dir.Lock(soon)
+	cancel()
+	var locked *vfs.LockedError
+	if errors.As(err, &locked) && ctx.Err() == nil {
+		attrs := []any{where, slog.String("holder", locked.Holder.String())}
+		if h := locked.Holder; h.PID != 0 {
+			attrs = append(attrs, slog.Int("pid", h.PID), slog.String("host", h.Host), slog.Time("since", h.Since))
+		}
+		logger.Warn("s3sink: another sink uses the spool directory: New waits until that sink is closed or its process ends", attrs...)
+		err = dir.Lock(ctx)
+	}
+	switch {
+	case errors.As(err, &locked):
+		return &lockedError{LockedError: locked, waited: time.Since(begin)}
+	case err != nil:
+		return &SpoolError{Err: err}
+	}
+	return nil
 }
 
 // filesInSpool is how many full journal files fill the spool, at least. The last

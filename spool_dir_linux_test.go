@@ -53,15 +53,15 @@ func TestSpoolDirIsRefused(t *testing.T) {
 	t.Parallel()
 	_, cfg := s3sinktest.New(t)
 	for name, bad := range map[string]func(path string) error{
-		"file":           func(path string) error { return os.WriteFile(path, nil, 0o600) },
-		"open to others": func(path string) error { return errors.Join(os.Mkdir(path, 0o755), os.Chmod(path, 0o755)) },
-		"symlink":        func(path string) error { return os.Symlink(t.TempDir(), path) },
-		"FIFO":           func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"file":    func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"symlink": func(path string) error { return os.Symlink(t.TempDir(), path) },
+		"FIFO":    func(path string) error { return syscall.Mkfifo(path, 0o600) },
 		"someone else's": func(path string) error {
 			if os.Geteuid() != 0 {
 				return errors.ErrUnsupported
 			}
-			return errors.Join(os.Mkdir(path, 0o700), os.Chown(path, 12345, -1))
+			journal := filepath.Join(path, "0000000000000001-00000000.journal")
+			return errors.Join(os.Mkdir(path, 0o700), os.WriteFile(journal, nil, 0o600), os.Chown(journal, 12345, -1), os.Chown(path, 12345, -1))
 		},
 		"below a file": func(path string) error { return os.WriteFile(filepath.Dir(path), nil, 0o600) },
 	} {

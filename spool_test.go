@@ -1,9 +1,12 @@
 package s3sink_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -57,19 +60,40 @@ func TestSpoolOutlivesTheSink(t *testing.T) {
 	}
 }
 
-// One sink at a time has a directory; the next one waits for it.
-func TestSpoolIsLocked(t *testing.T) {
+// Given a sink that has a directory, when another one is made for it, then New
+// waits, says so after a second and once, and takes the directory when it is free.
+// When ctx ends before, the error names the directory, the holder and the cause.
+func TestNew_SpoolDirIsLocked(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, _ *s3sinktest.Server, cfg s3sink.Config) {
-		cfg.SpoolDir = t.TempDir() + "/spool"
+		var log bytes.Buffer
+		cfg.SpoolDir, cfg.Logger = t.TempDir()+"/spool", slog.New(slog.NewTextHandler(&log, nil))
 		first := open(t, cfg)
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-		defer cancel()
-		if _, err := s3sink.New(ctx, cfg); !errors.Is(err, s3sink.ErrSpoolLocked) || !errors.Is(err, context.DeadlineExceeded) ||
-			!strings.Contains(err.Error(), "Multiple instance of AWS S3 are not allowed for this source") {
-			t.Errorf("a second sink: %v", err)
+		const waits = "another sink uses the spool directory: New waits"
+		for _, tt := range []struct {
+			wait     time.Duration
+			warnings int
+		}{{900 * time.Millisecond, 0}, {1100 * time.Millisecond, 1}, {time.Hour, 1}} {
+			log.Reset()
+			stop := errors.New("the deployment was stopped")
+			ctx, cancel := context.WithTimeoutCause(t.Context(), tt.wait, stop)
+			_, err := s3sink.New(ctx, cfg)
+			cancel()
+			want := fmt.Sprintf("s3sink: another sink of this process (pid %d) uses the spool directory %s; New waited %v for it: %v; "+
+				"Multiple instance of AWS S3 are not allowed for this source", os.Getpid(), cfg.SpoolDir, tt.wait, stop)
+			if !errors.Is(err, s3sink.ErrSpoolLocked) || !errors.Is(err, stop) || err.Error() != want || !s3sink.Retryable(err) {
+				t.Errorf("New = %v\nwant %s", err, want)
+			}
+			if got := strings.Count(log.String(), waits); got != tt.warnings {
+				t.Errorf("after %v: %d warnings, want %d:\n%s", tt.wait, got, tt.warnings, log.String())
+			}
 		}
-		time.AfterFunc(time.Second, func() { first.Close(t.Context()) })
+		for _, want := range []string{"directory=" + cfg.SpoolDir, fmt.Sprint("pid=", os.Getpid()), "holder="} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("the warning has no %s:\n%s", want, log.String())
+			}
+		}
+		time.AfterFunc(3*time.Second, func() { first.Close(t.Context()) })
 		second := open(t, cfg)
 		mustTrack(t, second, struct{}{})
 		mustClose(t, second)

@@ -208,7 +208,7 @@ var mutants = []mutant{
 	{"503 as success", "", []patch{{settleGo, "	if err == nil {\n		return nil\n	}\n	var e", "	if err == nil || strings.Contains(err.Error(), \"503\") {\n		return nil\n	}\n	var e"}, {settleGo, "	\"math/rand/v2\"\n", "	\"math/rand/v2\"\n	\"strings\"\n"}}, bySinks, ""},
 	{"412 as failure", "", []patch{{clientGo, "case conn.createOnly && !r.Replace && e.Status == http.StatusPreconditionFailed && e.named:", "case false:"}}, "internal/s3put TestTakenKeyIsStored", ""},
 	{"409 as terminal", "", []patch{{outcomeGo, "\"OperationAborted\", \"ConditionalRequestConflict\", ", "\"OperationAborted\", "}, {outcomeGo, "	}\n	return Transient\n}", "	}\n	if status == 409 {\n		return Parked\n	}\n	return Transient\n}"}}, "internal/s3put TestClassify", ""},
-	{"no lock", "", []patch{{sinkSpoolGo, "if err := dir.Lock(ctx); err != nil {", "if err := error(nil); err != nil {"}}, ". TestSpoolIsLocked", ""},
+	{"no lock", "", []patch{{sinkSpoolGo, "err := dir.Lock(soon)", "err := soon.Err()"}}, ". TestNew_SpoolDirIsLocked", ""},
 	{"what a failed commit left goes without a directory sync", "9", []patch{{filesGo, "	if fs.swept {\n		if err := fs.dir.Sync(); err != nil { // one of those below may say what they are\n			return false, err\n		}\n	}\n", ""}}, byCrashes, ""},
 	{"a full disk ends what is salvaged", "", []patch{{sinkSpoolGo, "	for s.journal.Commit(ctx) != nil {\n", "	for err := s.journal.Commit(ctx); err != nil; {\n		return err\n"}}, ". TestSalvageWaitsForTheDisk", ""},
 	{"what is gone is not said", "", []patch{{sinkSpoolGo, "if err != nil {\n			s.unread.Store(", "if err != nil {\n			_ = ("}}, ". TestSpoolGoneIsSaid", ""},

@@ -14,6 +14,9 @@ import (
 
 var journalName = regexp.MustCompile(`^([0-9a-f]{16})-([0-9a-f]{8})\.journal$`)
 
+// IsFileName reports whether a journal file may have this name.
+func IsFileName(name string) bool { return journalName.MatchString(name) }
+
 // listFiles returns the journal files of a directory, oldest first. Whatever
 // else is in it is not ours to touch.
 func listFiles(dir vfs.Dir) ([]*file, error) {

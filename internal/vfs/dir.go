@@ -30,7 +30,7 @@ func (d *dir) Create(name string) (File, error) {
 	if err := CheckName(name); err != nil {
 		return nil, fail("create", name, err)
 	}
-	f, err := d.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := d.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
 	if err != nil {
 		return nil, fail("create", name, err)
 	}
@@ -100,14 +100,9 @@ func (d *dir) Remove(name string) error {
 }
 
 func (d *dir) List() ([]Entry, error) {
-	f, err := d.root.Open(".")
+	names, err := d.names()
 	if err != nil {
-		return nil, fail("list", ".", err)
-	}
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return nil, fail("list", ".", err)
+		return nil, err
 	}
 	list := make([]Entry, 0, len(names))
 	for _, name := range names {
@@ -130,19 +125,46 @@ func (d *dir) List() ([]Entry, error) {
 
 func (d *dir) Sync() error { return fail("sync", ".", syncDir(d.self)) }
 
+func (d *dir) names() ([]string, error) {
+	f, err := d.root.Open(".")
+	if err != nil {
+		return nil, fail("list", ".", err)
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	return names, fail("list", ".", err)
+}
+
 func (d *dir) Sub(name string) (Dir, error) {
 	if err := CheckName(name); err != nil {
 		return nil, fail("mkdir", name, err)
 	}
-	if err := d.root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	sub, err := d.openSub(name)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := sub.restoreModes(othersAny); err != nil {
+		sub.Close()
+		return nil, err
+	}
+	return sub, nil
+}
+
+// openSub opens a subdirectory, made if it is missing. It does not check the owner.
+func (d *dir) openSub(name string) (*dir, error) {
+	if err := d.root.Mkdir(name, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fail("mkdir", name, err)
 	}
 	look := func() (fs.FileInfo, error) { return d.root.Lstat(name) }
 	path := filepath.Join(d.path, name)
-	if err := checkDirectory(path, look); err != nil {
+	info, err := lookAt(path, look)
+	if err != nil {
 		return nil, err
 	}
 	root, err := d.root.OpenRoot(name)
+	if errors.Is(err, fs.ErrPermission) && !isOurs(info) {
+		return nil, refuseOwner(path, info)
+	}
 	if err != nil {
 		return nil, fail("open", name, err)
 	}
@@ -160,6 +182,7 @@ func (d *dir) Close() error {
 	}
 	errs = append(errs, d.root.Close())
 	if d.lock != nil { // last: until here others must stay out
+		clearHolder(d.lock)
 		errs = append(errs, fail("unlock", LockName, unlock(d.lock)), fail("close", LockName, d.lock.Close()))
 		d.lock = nil
 	}

@@ -43,16 +43,34 @@ func control(f *os.File, call func(fd int) error) error {
 	return result
 }
 
-// checkAccess refuses a directory that anyone but the effective user may have
-// put something into.
-func checkAccess(path string, info fs.FileInfo) error {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		return &RefusedError{path, ErrOwner, fmt.Sprintf(
-			"its user id is %d and this process runs as %d; name a subdirectory that does not exist yet", st.Uid, os.Geteuid())}
+// isOurs reports whether the effective user owns a file.
+func isOurs(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return !ok || int(st.Uid) == os.Geteuid()
+}
+
+// sameOwner reports whether two files belong to one user.
+func sameOwner(a, b fs.FileInfo) bool {
+	x, ok := a.Sys().(*syscall.Stat_t)
+	y, ok2 := b.Sys().(*syscall.Stat_t)
+	return !ok || !ok2 || x.Uid == y.Uid
+}
+
+// othersMay reports whether the group or other users have a permission of mask.
+func othersMay(info fs.FileInfo, mask fs.FileMode) bool {
+	return info.Mode().Perm()&mask&othersAny != 0
+}
+
+// ownership names the owner and the mode of a file, and the user of this process.
+func ownership(info fs.FileInfo) string {
+	owner := "unknown"
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		owner = fmt.Sprint(st.Uid)
 	}
-	if perm := info.Mode().Perm(); perm&0o077 != 0 {
-		return &RefusedError{path, ErrMode, fmt.Sprintf(
-			"its mode is %04o and must be 0700; name a subdirectory that does not exist yet, or chmod it if nobody else has used it", perm)}
-	}
-	return nil
+	return fmt.Sprintf("its user id is %s, its mode is %v, and this process runs as user %d", owner, info.Mode(), os.Geteuid())
+}
+
+// running reports whether there is such a process, of any user.
+func running(pid int) bool {
+	return pid > 0 && syscall.Kill(pid, 0) != syscall.ESRCH
 }

@@ -22,15 +22,16 @@ var (
 var (
 	ErrNotDirectory = errors.New("not a directory")
 	ErrSymlink      = errors.New("a symlink")
-	ErrOwner        = errors.New("owned by someone else")
-	ErrMode         = errors.New("open to others")
+	ErrOwner        = errors.New("owned by another user")
+	ErrMode         = errors.New("open to other users")
 	ErrNetwork      = errors.New("on a network file system")
+	ErrTwoJournals  = errors.New("a directory with two journals")
 )
 
-// RefusedError is a directory in which the journal must not live.
+// RefusedError is a directory, or a file in it, that the journal must not use.
 type RefusedError struct {
 	Path   string
-	Reason error  // one of ErrNotDirectory, ErrSymlink, ErrOwner, ErrMode, ErrNetwork
+	Reason error  // one of ErrNotDirectory, ErrSymlink, ErrOwner, ErrMode, ErrNetwork, ErrTwoJournals
 	Detail string // what was found, and what to do
 }
 
@@ -39,6 +40,19 @@ func (e *RefusedError) Error() string {
 }
 
 func (e *RefusedError) Unwrap() error { return e.Reason }
+
+// LockedError is an [ErrLocked] with the directory and the holder of its lock.
+type LockedError struct {
+	Path   string
+	Holder Holder
+	Err    error // the cause of the context that ended
+}
+
+func (e *LockedError) Error() string {
+	return fmt.Sprintf("%v uses the directory %s: %v", e.Holder, e.Path, e.Err)
+}
+
+func (e *LockedError) Unwrap() []error { return []error{ErrLocked, e.Err} }
 
 // fail names the operation and the entry. It drops the path that package os
 // puts into its errors: those of a Root and those of its files disagree, and

@@ -3,9 +3,9 @@ package vfs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -30,7 +30,7 @@ func (d *dir) Lock(ctx context.Context) error {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return fail("lock", LockName, fmt.Errorf("%w: %w", ErrLocked, context.Cause(ctx)))
+			return fail("lock", LockName, &LockedError{Path: d.path, Holder: d.holder(), Err: context.Cause(ctx)})
 		}
 	}
 }
@@ -54,6 +54,7 @@ func (d *dir) lockOnce() error {
 		return err
 	}
 	d.lock = f
+	writeHolder(f)
 	return nil
 }
 
@@ -61,7 +62,7 @@ func (d *dir) lockOnce() error {
 // lock no other.
 func (d *dir) openLock() (*os.File, error) {
 	for {
-		f, err := d.root.OpenFile(LockName, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		f, err := d.root.OpenFile(LockName, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
 		if !errors.Is(err, fs.ErrExist) {
 			return f, err
 		}
@@ -82,6 +83,19 @@ func (d *dir) stillLock(f *os.File) error {
 	named, err := d.root.Lstat(LockName)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(locked, named) {
 		return errHeld // try again, with the new one
+	}
+	if err != nil {
+		return err
+	}
+	return d.keepsModes(locked)
+}
+
+// keepsModes refuses a file system that gives every file one mode, such as FAT,
+// if other users may enter the directory. The LOCK file is the first file there.
+func (d *dir) keepsModes(lock fs.FileInfo) error {
+	self, err := d.self.Stat()
+	if err == nil && othersMay(self, othersAny) && othersMay(lock, othersAny) {
+		err = refuseMode(filepath.Join(d.path, LockName), lock.Mode(), fileMode, nil)
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package vfs_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -103,4 +104,75 @@ func TestAChildDoesNotHoldTheLock(t *testing.T) {
 	check(t, d.Lock(t.Context()))
 	must(holder.in.Write([]byte("are you there?\n")))(t)
 	holder.says(t, "are you there?")
+}
+
+// A lock says who holds it, as far as that can be known: the process itself,
+// another one, and one whose process id does not count here.
+func TestLock_NamesHolder(t *testing.T) {
+	t.Parallel()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	locked := func(t *testing.T, d vfs.Dir, path, who string) {
+		t.Helper()
+		var locked *vfs.LockedError
+		err := d.Lock(ended)
+		if !errors.As(err, &locked) || locked.Path != path || locked.Err != context.Canceled {
+			t.Fatalf("Lock = %v, want a LockedError of %s", err, path)
+		}
+		if got := locked.Holder.String(); got != who {
+			t.Errorf("the holder is %q, want %q", got, who)
+		}
+	}
+	t.Run("this process", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "spool")
+		check(t, open(t, path).Lock(t.Context()))
+		locked(t, open(t, path), path, fmt.Sprintf("another sink of this process (pid %d)", os.Getpid()))
+	})
+	t.Run("another process", func(t *testing.T) {
+		t.Parallel()
+		d, path := spool(t)
+		holder := startChild(t, "hold "+path)
+		holder.says(t, "locked")
+		locked(t, d, path, fmt.Sprintf("another process (pid %d)", holder.Process.Pid))
+	})
+	for who, record := range map[string]string{
+		"another process": "",
+		"a process on host checkout-1 (pid 7 there)": `{"pid":7,"host":"checkout-1","pid_namespace":"pid:[1]","since":"2026-01-02T03:04:05Z"}`,
+	} {
+		t.Run("record "+record, func(t *testing.T) {
+			t.Parallel()
+			d, path := spool(t)
+			check(t, d.Lock(t.Context()))
+			check(t, os.WriteFile(filepath.Join(path, vfs.LockName), []byte("\n"+record), 0o600))
+			locked(t, open(t, path), path, who)
+		})
+	}
+}
+
+// Given a process that was killed while it had the lock, when another one of an
+// unknown kind has it, then the dead one is not reported.
+func TestLock_HolderIsDead(t *testing.T) {
+	t.Parallel()
+	d, path := spool(t)
+	dead := startChild(t, "hold "+path)
+	dead.says(t, "locked")
+	check(t, dead.Process.Kill())
+	dead.Wait()
+	name := filepath.Join(path, vfs.LockName)
+	record := must(os.ReadFile(name))(t)
+	if len(record) == 0 {
+		t.Fatal("a process that is killed leaves no record")
+	}
+	check(t, d.Lock(t.Context()))
+	if now := must(os.ReadFile(name))(t); string(now) == string(record) {
+		t.Error("the next holder has not written its own record")
+	}
+	check(t, os.WriteFile(name, record, 0o600))
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	var locked *vfs.LockedError
+	if err := open(t, path).Lock(ended); !errors.As(err, &locked) || locked.Holder != (vfs.Holder{}) {
+		t.Errorf("Lock = %v, want an unknown holder", err)
+	}
 }

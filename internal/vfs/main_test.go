@@ -83,6 +83,16 @@ type child struct {
 
 func startChild(t *testing.T, role string) *child {
 	t.Helper()
+	c := newChild(t, role)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// newChild is a child that the caller starts.
+func newChild(t *testing.T, role string) *child {
+	t.Helper()
 	c := &child{Cmd: exec.Command(os.Args[0])}
 	c.Env = append(os.Environ(), asChild+"="+role)
 	c.Stderr = os.Stderr
@@ -94,14 +104,13 @@ func startChild(t *testing.T, role string) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
 	c.in, c.out = in, bufio.NewReader(out)
 	t.Cleanup(func() {
 		c.in.Close() // ends its child too
-		c.Process.Kill()
-		c.Wait()
+		if c.Process != nil {
+			c.Process.Kill()
+			c.Wait()
+		}
 	})
 	return c
 }

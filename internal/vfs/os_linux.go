@@ -60,3 +60,10 @@ var magics = map[uint32]FileSystem{
 	0x7461636f: {Name: "ocfs2", Network: true},
 	0x01161970: {Name: "gfs2", Network: true},
 }
+
+// pidNamespace names the PID namespace of this process. It is empty without
+// /proc.
+func pidNamespace() string {
+	name, _ := os.Readlink("/proc/self/ns/pid")
+	return name
+}

@@ -35,7 +35,8 @@ import (
 )
 
 // LockName is the file that [Dir.Lock] locks. It stays for ever: who unlinks a
-// lock file lets two processes lock two files of one name.
+// lock file lets two processes lock two files of one name. While it is locked it
+// says who has the lock, see [Holder].
 const LockName = "LOCK"
 
 // Dir is one directory that belongs to this process. Its methods may be called
@@ -68,14 +69,16 @@ type Dir interface {
 	// files. It returns nil where a file system has no such operation.
 	Sync() error
 
-	// Sub opens a subdirectory, made with mode 0700 if it is missing, and
-	// refused as [Open] would refuse it. A new one is on disk after the next
-	// Sync of this directory.
+	// Sub opens a subdirectory, made with mode 0700 if it is missing. It must be
+	// a directory of the effective user and no symlink; its mode is set to 0700 if
+	// it is another one. A new one is on disk after the next Sync of this
+	// directory.
 	Sub(name string) (Dir, error)
 
 	// Lock takes the directory's lock, which only one process, and in it only
 	// one Dir, can hold. It waits until ctx ends, then returns [ErrLocked]
-	// joined with ctx's cause; it tries at least once. The lock is held until
+	// joined with ctx's cause, as a [*LockedError] that says who has the lock if
+	// the file system is a real one; it tries at least once. The lock is held until
 	// Close or the end of the process, however it ends; children that the
 	// process starts do not hold it. Locking twice is an error.
 	Lock(ctx context.Context) error

@@ -1,0 +1,83 @@
+package vfs
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"time"
+)
+
+// Holder is the process that holds a directory's lock, as far as it is known. Its
+// zero value is an unknown one. The holder writes it to the LOCK file, for other
+// processes to report: the system knows the holder of a flock only in
+// /proc/locks, which leaves out processes of other containers and names other
+// devices than stat does on btrfs and overlay.
+//
+// In a container the process id is often 1, so it means little alone. The host
+// name of a pod is the pod's name.
+type Holder struct {
+	PID       int       `json:"pid"`
+	Host      string    `json:"host"`
+	Namespace string    `json:"pid_namespace,omitempty"` // the PID namespace, on Linux
+	Since     time.Time `json:"since"`
+}
+
+// String says who it is, as seen from this process.
+func (h Holder) String() string {
+	self := thisProcess()
+	switch here := h.Host == self.Host; {
+	case h.PID == 0:
+		return "another process"
+	case here && h.Namespace == self.Namespace && h.PID == self.PID:
+		return fmt.Sprintf("another sink of this process (pid %d)", h.PID)
+	case here && h.Namespace == self.Namespace:
+		return fmt.Sprintf("another process (pid %d)", h.PID)
+	case here: // containers with the host's network have its name
+		return fmt.Sprintf("a process of another container on this host (pid %d there)", h.PID)
+	}
+	return fmt.Sprintf("a process on host %s (pid %d there)", h.Host, h.PID)
+}
+
+func thisProcess() Holder {
+	host, _ := os.Hostname()
+	return Holder{PID: os.Getpid(), Host: host, Namespace: pidNamespace()}
+}
+
+// The record begins after the file's first byte: on Windows only the holder of
+// the lock can read that byte.
+const (
+	holderOffset = 1
+	maxHolder    = 1 << 10
+)
+
+// writeHolder writes this process to the LOCK file that it has locked. Errors do
+// not matter: the record is for messages alone, and the disk may be full.
+func writeHolder(lock *os.File) {
+	self := thisProcess()
+	self.Since = time.Now().UTC().Truncate(time.Second)
+	if record, err := json.Marshal(self); err == nil && lock.Truncate(0) == nil {
+		lock.WriteAt(fmt.Appendf(nil, "\n%s\n", record), 0)
+	}
+}
+
+func clearHolder(lock *os.File) { lock.Truncate(0) }
+
+// holder reads what the LOCK file says. A process that was killed leaves its
+// record, which may be read just before the next holder writes its own.
+func (d *dir) holder() Holder {
+	f, err := d.openRegular(LockName, openFlags)
+	if err != nil {
+		return Holder{}
+	}
+	defer f.Close()
+	var h Holder
+	record, err := io.ReadAll(io.NewSectionReader(f, holderOffset, maxHolder))
+	if err != nil || json.Unmarshal(record, &h) != nil {
+		return Holder{}
+	}
+	if self := thisProcess(); h.Host == self.Host && h.Namespace == self.Namespace && !running(h.PID) {
+		return Holder{}
+	}
+	return h
+}
