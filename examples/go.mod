@@ -8,6 +8,7 @@ require (
 	github.com/aws/aws-sdk-go-v2/credentials v1.20.15
 	github.com/aws/aws-sdk-go-v2/service/s3 v1.114.8
 	github.com/s3sink/s3sink v0.0.0
+	go.yaml.in/yaml/v3 v3.0.5
 )
 
 require (
