@@ -1,8 +1,10 @@
 package s3sink_test
 
 import (
+	"io"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -22,6 +24,12 @@ type sky struct {
 	began  time.Time
 	storm  *storm // nil: calm
 	counts map[string]int
+
+	// A denial comes and goes besides: for hours S3 refuses the objects of one
+	// quiet source, and no others.
+	denies     atomic.Bool
+	denyChange time.Time // when it begins or ends
+	denyEnded  time.Time
 
 	attempts atomic.Int64
 	starts   atomic.Int64 // of processes
@@ -75,6 +83,13 @@ func newSky(server *s3sinktest.Server, seed uint64) *sky {
 
 // turn changes what is due.
 func (s *sky) turn(t *testing.T) {
+	if now := time.Now(); !now.Before(s.denyChange) {
+		s.deny(!s.denies.Load())
+		s.denyChange = now.Add(upTo(s.rng, 2*time.Hour))
+		if s.denies.Load() {
+			s.denyChange = now.Add(3*time.Hour + upTo(s.rng, 12*time.Hour))
+		}
+	}
 	if time.Now().Before(s.change) {
 		return
 	}
@@ -112,6 +127,20 @@ func (s *sky) clear(t *testing.T) {
 	s.storm, s.began = nil, time.Now()
 }
 
+// deny begins or ends the refusal of the quiet source.
+func (s *sky) deny(begin bool) {
+	if s.denies.Swap(begin); begin {
+		s.counts["quiet source denied"]++
+	} else {
+		s.denyEnded = time.Now()
+	}
+}
+
+// allows reports whether the quiet source has been allowed, for so long.
+func (s *sky) allows(long time.Duration) bool {
+	return !s.denies.Load() && time.Since(s.denyEnded) > long
+}
+
 // calm reports whether it has been, for so long.
 func (s *sky) calm(long time.Duration) bool {
 	return s.storm == nil && time.Since(s.began) > long
@@ -146,8 +175,15 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Method != http.MethodPut {
 		return w.base.Transport.RoundTrip(r)
 	}
-	w.sky.attempts.Add(1)
 	w.ledger.sent(w.t, r)
+	if w.sky.denies.Load() && strings.Contains(r.URL.Path, "/"+sourceName(quietSource)+"/") {
+		w.refusals.Add(1)
+		if r.Body != nil {
+			r.Body.Close()
+		}
+		return denied(r), nil
+	}
+	w.sky.attempts.Add(1)
 	defer w.running.Add(-1)
 	if n := w.running.Add(1); n > s3sink.DefaultUploadConcurrency {
 		w.t.Errorf("%d PUTs at once", n)
@@ -161,6 +197,16 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 		w.refusals.Store(0)
 	}
 	return res, err
+}
+
+// denied is what S3 answers when a statement of a policy denies one folder.
+func denied(r *http.Request) *http.Response {
+	const body = "<Error><Code>AccessDenied</Code><Message>explicit deny</Message></Error>"
+	return &http.Response{
+		Status: "403 Forbidden", StatusCode: http.StatusForbidden, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{"Content-Type": {"application/xml"}}, ContentLength: int64(len(body)),
+		Body: io.NopCloser(strings.NewReader(body)), Request: r,
+	}
 }
 
 // diskFaults has a disk fail and be slow now and then, and end the process.

@@ -105,7 +105,7 @@ func (s *Sink) startSpool(dir vfs.Dir) error {
 	b := s.batcher
 	set := spool.JournalSettings{
 		Dir: dir, RunID: s.runID(), Interval: s.cfg.CommitInterval, Gather: b.gather,
-		FileSize: s.cfg.MaxSpoolBytes / filesInSpool, Kept: s.cfg.MaxSpoolBytes / 10,
+		FileSize: s.cfg.MaxSpoolBytes / filesInSpool, Limit: s.cfg.MaxSpoolBytes, Kept: s.cfg.MaxSpoolBytes / 10,
 	}
 	if s.cfg.Durability == SyncEach {
 		set.Ahead = writeAhead

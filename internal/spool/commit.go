@@ -29,10 +29,10 @@ func (c *commit) ended() bool {
 // entry is a record to write, and what follows when it is on disk.
 type entry struct {
 	write func(*writer) error
-	wrote func(f *file, end int64) // it is on disk, and ends there
-	then  func()                   // all of its group is
+	wrote func(extent) // it is on disk there
+	then  func()       // all of its group is
 	bytes int64
-	end   int64 // where write put it
+	at    extent // where write put it
 }
 
 func (j *Journal) loop() {
@@ -130,7 +130,8 @@ func (j *Journal) commit() {
 	j.queue, j.queued = nil, 0
 	j.mu.Unlock()
 
-	err := j.write(stages, queue)
+	copies := j.cleaner.next()
+	err := j.write(copies, stages, queue)
 	j.mu.Lock()
 	j.err = err
 	if err != nil {
@@ -147,6 +148,7 @@ func (j *Journal) commit() {
 		j.settle(stages, queue)
 	}
 	j.reap() // also when the disk is full
+	j.clean()
 	j.bytes.Store(j.files.size())
 	c.err = err
 	close(c.done)
@@ -163,14 +165,21 @@ func (j *Journal) syncedLocked(before time.Time, seen uint64, more bool) {
 	}
 }
 
-// write brings one group to the disk, to another file if the first try fails.
-func (j *Journal) write(stages []Stage, queue []entry) error {
+// write brings one group to the disk. If that fails, it goes to another file,
+// without the copies: perhaps there is no room for them.
+func (j *Journal) write(copies []liveRecord, stages []Stage, queue []entry) error {
+	if len(copies) > 0 {
+		err := j.files.write(j.group(copies, stages, queue))
+		if j.cleaner.settle(err); err == nil {
+			return nil
+		}
+	}
 	if len(stages)+len(queue) == 0 {
 		return nil
 	}
-	err := j.files.write(j.group(stages, queue))
-	if err != nil {
-		err = j.files.write(j.group(stages, queue))
+	err := j.files.write(j.group(nil, stages, queue))
+	if err != nil && len(copies) == 0 {
+		err = j.files.write(j.group(nil, stages, queue))
 	}
 	if err != nil {
 		return fmt.Errorf("commit to the journal: %w", err)
@@ -178,12 +187,19 @@ func (j *Journal) write(stages []Stage, queue []entry) error {
 	return nil
 }
 
-// group returns what writes a group into a file: stages first, then frames and
-// seals in the order in which they were made, so that a seal is behind its
-// frames wherever the file is cut.
-func (j *Journal) group(stages []Stage, queue []entry) func(*file, *writer) error {
+// group returns a function that writes a group into a file: copies, then stages,
+// then frames and seals in the order in which they were made, so that a seal is
+// behind its frames wherever the file is cut.
+func (j *Journal) group(copies []liveRecord, stages []Stage, queue []entry) func(*file, *writer) error {
 	return func(f *file, w *writer) error {
 		w.group(f.durable)
+		for i := range copies {
+			copies[i].write(w)
+			copies[i].now = w.last(f)
+			if err := f.spill(w, maxQueued); err != nil {
+				return err
+			}
+		}
 		for i := range stages {
 			if err := j.stage(&stages[i], f, w); err != nil {
 				return err
@@ -193,7 +209,7 @@ func (j *Journal) group(stages []Stage, queue []entry) func(*file, *writer) erro
 			if err := queue[i].write(w); err != nil {
 				return err
 			}
-			queue[i].end = f.size + int64(len(w.buf))
+			queue[i].at = w.last(f)
 			if err := f.spill(w, maxQueued); err != nil {
 				return err
 			}
@@ -210,8 +226,11 @@ func (j *Journal) stage(s *Stage, f *file, w *writer) error {
 	}
 	var pieces [][]byte
 	size := 0
+	s.written = share{file: f}
 	write := func() error {
 		w.stage(&record, pieces)
+		s.written.records++
+		s.written.bytes += w.last(f).size
 		record.offset += int64(size)
 		pieces, size = pieces[:0], 0
 		return f.spill(w, maxQueued)
@@ -237,15 +256,16 @@ func (j *Journal) stage(s *Stage, f *file, w *writer) error {
 
 // settle tells everybody that a group is on disk.
 func (j *Journal) settle(stages []Stage, queue []entry) {
-	current := j.files.current
 	for i := range stages {
 		s := &stages[i]
-		need(j.files.blocks, blockID{j.run, s.Partition, s.Block}, current)
+		need(j.files.blocks, blockID{j.run, s.Partition, s.Block}, s.written)
+		j.cleaner.earn(s.written.bytes)
 		s.Release()
 	}
 	for i := range queue {
 		if e := &queue[i]; e.wrote != nil {
-			e.wrote(current, e.end)
+			e.wrote(e.at)
+			j.cleaner.earn(e.at.size)
 		}
 	}
 	for i := range queue {
@@ -254,6 +274,18 @@ func (j *Journal) settle(stages []Stage, queue []entry) {
 		}
 	}
 	j.files.roll()
+}
+
+// clean asks for the next commit if the cleaner has work for it.
+func (j *Journal) clean() {
+	switch now, later := j.cleaner.ready(); {
+	case now:
+		j.nudge()
+	case later:
+		j.mu.Lock()
+		j.armLocked()
+		j.mu.Unlock()
+	}
 }
 
 // reap removes a file that is not needed. Who commits waits for it, so the next

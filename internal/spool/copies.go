@@ -73,7 +73,7 @@ func (c *copies) keepRange(w *window, from int64) (int64, error) {
 func (c *copies) keepPart(id segmentID, files *files, frames []extent) (int64, error) {
 	var failed error
 	frames = slices.DeleteFunc(slices.Clone(frames), func(e extent) bool {
-		_, err := io.CopyN(io.Discard, io.NewSectionReader(readerAt{files, e.file}, e.offset, e.size), e.size)
+		_, err := io.CopyN(io.Discard, io.NewSectionReader(payloadReader{files, e}, 0, e.size), e.size)
 		failed = cmp.Or(failed, err)
 		return err != nil
 	})
@@ -85,7 +85,7 @@ func (c *copies) keepPart(id segmentID, files *files, frames []extent) (int64, e
 			return err
 		}
 		for _, e := range frames {
-			if _, err := io.Copy(to, io.NewSectionReader(readerAt{files, e.file}, e.offset, e.size)); err != nil {
+			if _, err := io.Copy(to, io.NewSectionReader(payloadReader{files, e}, 0, e.size)); err != nil {
 				return err
 			}
 		}

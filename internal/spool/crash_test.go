@@ -48,9 +48,11 @@ type world struct {
 	dieAt    int                    // the life ends within this sync of a file; 0: not so
 	fault    func(crashfs.Op) error // of its operations, or nil
 
-	shut   bool               // the bucket takes nothing
-	maimed bool               // somebody has damaged the disk
-	found  []*spool.Recovered // of a maimed disk
+	shut    bool               // the bucket takes nothing
+	refuse  int                // it refuses one of so many keys until the last life; 0: none
+	cleaned int64              // bytes of live records that cleaning has copied
+	maimed  bool               // somebody has damaged the disk
+	found   []*spool.Recovered // of a maimed disk
 
 	trail  *trail  // of the life
 	points *points // of all worlds
@@ -298,12 +300,13 @@ func (l *life) sealOpen(p int) {
 // before the process dies.
 func (l *life) put(t *testing.T, forget bool) bool {
 	l.mu.Lock()
-	if len(l.ready) == 0 || l.w.shut {
+	at := slices.IndexFunc(l.ready, func(seg *spool.Segment) bool { return !l.w.refuses(seg.Key) })
+	if at < 0 || l.w.shut {
 		l.mu.Unlock()
 		return false
 	}
-	seg := l.ready[0]
-	l.ready = l.ready[1:]
+	seg := l.ready[at]
+	l.ready = slices.Delete(l.ready, at, at+1)
 	l.mu.Unlock()
 	object, err := io.ReadAll(l.j.Object(seg))
 	if err != nil {
@@ -322,6 +325,13 @@ func (l *life) put(t *testing.T, forget bool) bool {
 		l.j.Remove(seg)
 	}
 	return true
+}
+
+// refuses reports whether the bucket takes no object of that key now.
+func (w *world) refuses(key string) bool {
+	var n int
+	fmt.Sscanf(key, "%08d", &n)
+	return w.refuse > 0 && n%w.refuse == 0
 }
 
 func (w *world) history() string {
@@ -418,14 +428,15 @@ func (w *world) check(t *testing.T) {
 }
 
 // history runs lives that end badly, and a last one that ends well.
-func history(t *testing.T, seed uint64, seen *points) (deaths int64) {
+func history(t *testing.T, seed uint64, seen *points) (deaths, copied int64) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	w := newWorld(rng, seed)
 	w.points = seen
 	w.fileSize = [...]int64{1, 300, 1500, 6000, 0}[rng.IntN(5)]
 	w.ahead = [...]int64{0, 100, 2000, 20_000}[rng.IntN(4)]
 	w.rewrite = [...]int64{0, 1, 5000}[rng.IntN(3)]
-	w.note("history -seed %d, files of %d, %d reserved, %d written again at once", seed, w.fileSize, w.ahead, w.rewrite)
+	w.refuse = [...]int{0, 2, 5}[rng.IntN(3)]
+	w.note("history -seed %d, files of %d, %d reserved, %d written again at once, one of %d refused", seed, w.fileSize, w.ahead, w.rewrite, w.refuse)
 	for range 1 + rng.IntN(4) {
 		if rng.IntN(2) == 0 { // readers see what is on the disk
 			w.disk.Evict(rng)
@@ -453,7 +464,7 @@ func history(t *testing.T, seed uint64, seen *points) (deaths int64) {
 		deaths++
 	}
 	w.last(t)
-	return deaths
+	return deaths, w.cleaned
 }
 
 // newWorld returns one where nothing has happened.
@@ -483,18 +494,20 @@ func (w *world) end(l *life, kill bool) {
 	}
 	if l != nil {
 		l.j.Close()
+		w.cleaned += l.j.Copied()
 	}
 	w.disk = next
 }
 
 // last is a life that ends well. Then everything must be delivered.
 func (w *world) last(t *testing.T) {
-	w.dieAt = 0
+	w.dieAt, w.refuse = 0, 0
 	l, err := w.start(t)
 	if err != nil {
 		t.Fatalf("start: %v\n%s", err, w.history())
 	}
 	l.drain(t)
+	w.cleaned += l.j.Copied()
 	w.check(t)
 	if left, err := w.disk.Dir().List(); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v %v\n%s", left, err, w.history())
@@ -510,16 +523,24 @@ func TestCrashes(t *testing.T) {
 		history(t, *seed, nil)
 		return
 	}
-	var deaths, histories atomic.Int64
+	var deaths, histories, copied, cleaned atomic.Int64
 	seen := &points{seen: map[uint64]bool{}}
 	t.Cleanup(func() {
-		t.Logf("%d crashes in %d histories, at %d different points", deaths.Load(), histories.Load(), len(seen.seen))
+		t.Logf("%d crashes in %d histories, at %d different points; %d histories copied %d bytes of live records",
+			deaths.Load(), histories.Load(), len(seen.seen), cleaned.Load(), copied.Load())
+		if deaths.Load() >= 1000 && cleaned.Load() < deaths.Load()/100 {
+			t.Errorf("only %d histories copied live records", cleaned.Load())
+		}
 	})
 	for worker := range runtime.GOMAXPROCS(0) {
 		t.Run(fmt.Sprint(worker), func(own *testing.T) {
 			own.Parallel()
 			for deaths.Load() < int64(*crashes) && !t.Failed() {
-				deaths.Add(history(own, *first-1+uint64(histories.Add(1)), seen))
+				died, bytes := history(own, *first-1+uint64(histories.Add(1)), seen)
+				deaths.Add(died)
+				if copied.Add(bytes); bytes > 0 {
+					cleaned.Add(1)
+				}
 			}
 		})
 	}

@@ -5,6 +5,13 @@ import (
 	"hash/crc32"
 )
 
+// Copied returns how many bytes of live records were copied out of oldest files.
+func (j *Journal) Copied() int64 {
+	j.turn.Lock()
+	defer j.turn.Unlock()
+	return j.cleaner.copied
+}
+
 // FixHeader makes the checksum of a file's header right.
 func FixHeader(b []byte) {
 	binary.LittleEndian.PutUint32(b[32:], crc32.Checksum(b[:32], castagnoli))

@@ -34,12 +34,22 @@ type files struct {
 	swept   bool // files were removed, but perhaps not on disk
 	w       writer
 
-	blocks   map[blockID][]*file // with stages, of blocks whose frame is not on disk
-	segments map[segmentID][]*file
+	blocks   map[blockID][]share // the stages of blocks whose frame is not on disk
+	segments map[segmentID][]share
 
 	mu   sync.Mutex
 	open []*handle // last used last
 }
+
+// share is the live records of one owner, a block or a segment, in one file.
+type share struct {
+	file    *file
+	records int
+	bytes   int64
+}
+
+// share is that of one record.
+func (e extent) share() share { return share{e.file, 1, e.size} }
 
 // file is one journal file. Its name tells the order; nothing of the user's is
 // in it.
@@ -52,15 +62,23 @@ type file struct {
 	end     int64   // of what was reserved, if that is more
 	durable int64   // known to be on disk
 	needs   int     // blocks and segments that need it
+	live    int64   // bytes of the records that they need
 	gone    bool    // removed, but perhaps not on disk
 	void    bool    // nothing in it counts
-	closed  bool    // nobody will read it any more; under files.mu
+	stuck   bool    // has live records that cannot be copied
+
+	superseded map[int64]struct{} // ends of the records that recovery has found again in a later file
+
+	// Under files.mu.
+	closed bool              // nobody will read it any more
+	moved  map[int64]*extent // where payloads are that were in this file, by their offset
+	guests map[int64]*extent // the payloads that were copied into this file, by their offset
 }
 
 const nameFormat = "%016x-%s.journal"
 
 func newFiles(dir vfs.Dir, full, ahead int64) *files {
-	return &files{dir: dir, full: full, ahead: ahead, blocks: map[blockID][]*file{}, segments: map[segmentID][]*file{}}
+	return &files{dir: dir, full: full, ahead: ahead, blocks: map[blockID][]share{}, segments: map[segmentID][]share{}}
 }
 
 // write appends a group to the current file, or to a new one, and syncs it.
@@ -238,20 +256,58 @@ func (fs *files) end() {
 	f.append, fs.current = nil, nil
 }
 
-// need notes that f holds something of an owner that is not ended.
-func need[K comparable](owners map[K][]*file, id K, f *file) {
-	if held := owners[id]; !slices.Contains(held, f) {
-		owners[id] = append(held, f)
-		f.needs++
+// need notes live records of an owner.
+func need[K comparable](owners map[K][]share, id K, more share) {
+	more.file.live += more.bytes
+	held := owners[id]
+	for i := range held {
+		if s := &held[i]; s.file == more.file {
+			s.records += more.records
+			s.bytes += more.bytes
+			return
+		}
 	}
+	owners[id] = append(held, more)
+	more.file.needs++
+}
+
+// release takes back one live record in f. It reports false if the owner has none
+// there. A caller who does not know the record's size may pass less.
+func release[K comparable](owners map[K][]share, id K, f *file, bytes int64) bool {
+	held := owners[id]
+	at := slices.IndexFunc(held, func(s share) bool { return s.file == f })
+	if at < 0 {
+		return false
+	}
+	s := &held[at]
+	if s.records--; s.records > 0 {
+		bytes = min(bytes, s.bytes)
+		s.bytes -= bytes
+		f.live -= bytes
+		return true
+	}
+	f.live -= s.bytes
+	f.needs--
+	if len(held) == 1 {
+		delete(owners, id)
+	} else {
+		owners[id] = slices.Delete(held, at, at+1)
+	}
+	return true
 }
 
 // done notes that nothing of an owner is needed any more.
-func done[K comparable](owners map[K][]*file, id K) {
-	for _, f := range owners[id] {
-		f.needs--
+func done[K comparable](owners map[K][]share, id K) {
+	for _, s := range owners[id] {
+		s.file.needs--
+		s.file.live -= s.bytes
 	}
 	delete(owners, id)
+}
+
+// holds reports whether f has a live record of an owner.
+func holds[K comparable](owners map[K][]share, id K, f *file) bool {
+	return slices.ContainsFunc(owners[id], func(s share) bool { return s.file == f })
 }
 
 // reap removes files that are not needed, oldest first, but so many at most. It
@@ -313,6 +369,14 @@ func (fs *files) size() (n int64) {
 	return n
 }
 
+// live returns the bytes of all live records.
+func (fs *files) live() (n int64) {
+	for _, f := range fs.all {
+		n += f.live
+	}
+	return n
+}
+
 // maxOpen is how many files stay open, whatever is read.
 const maxOpen = 8
 
@@ -330,6 +394,42 @@ func (fs *files) readAt(f *file, p []byte, off int64) (int, error) {
 	}
 	defer fs.release(h)
 	return h.file.ReadAt(p, off)
+}
+
+// readPayload reads from offset off of a payload, which may have been copied to
+// another file since its extent was noted.
+func (fs *files) readPayload(e extent, p []byte, off int64) (int, error) {
+	fs.mu.Lock()
+	if now := e.file.moved[e.offset]; now != nil {
+		e = *now
+	}
+	h, err := fs.acquireLocked(e.file) // before the cleaner can move it again and remove this file
+	fs.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	defer fs.release(h)
+	return h.file.ReadAt(p, e.offset+off)
+}
+
+// redirect has those who read a payload find its copy. A payload that moves a
+// second time is found in one step too.
+func (fs *files) redirect(from, to extent) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	now := from.file.guests[from.offset]
+	if now == nil {
+		now = new(extent)
+		if from.file.moved == nil {
+			from.file.moved = map[int64]*extent{}
+		}
+		from.file.moved[from.offset] = now
+	}
+	*now = to
+	if to.file.guests == nil {
+		to.file.guests = map[int64]*extent{}
+	}
+	to.file.guests[to.offset] = now
 }
 
 // answers reports whether the disk can be read anywhere but on one page.
@@ -350,6 +450,10 @@ func (fs *files) answers(but *file, page int64) bool {
 func (fs *files) acquire(f *file) (*handle, error) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
+	return fs.acquireLocked(f)
+}
+
+func (fs *files) acquireLocked(f *file) (*handle, error) {
 	for i, h := range fs.open {
 		if h.of == f {
 			fs.open = append(slices.Delete(fs.open, i, i+1), h)

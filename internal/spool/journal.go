@@ -26,9 +26,10 @@ type JournalSettings struct {
 	RunID    string
 	Interval time.Duration // between commits that nobody waits for
 	FileSize int64         // when a file is full, at most 64 MiB; 0: that
+	Limit    int64         // bytes that all files should stay below; 0: none
 	Ahead    int64         // bytes that are reserved for commits that somebody waits for
 	Kept     int64         // bytes of copies of what is damaged; 0: 64 MiB
-	Rewrite  int64         // bytes that recovery writes again at once; 0: 1 MiB
+	Rewrite  int64         // bytes of records that recovery writes again at once; 0: 1 MiB; and cleaning; 0: 256 KiB
 
 	// Gather returns what a crash would lose otherwise: the lines that were
 	// not in a stage yet of every block without a frame. It may leave out
@@ -48,6 +49,8 @@ type Stage struct {
 	First, Last time.Time // received
 	Lines       [][]byte
 	Release     func() // the lines are not needed any more
+
+	written share // the records of the lines, in the group that was written last
 }
 
 // Journal is the spool of a sink with a directory: the records of all
@@ -92,6 +95,7 @@ type Journal struct {
 	// Of who has the turn.
 	files   *files // but for reading
 	held    []Stage
+	cleaner cleaner
 	crowd   int       // how many waited for the last commit for which anybody did
 	began   time.Time // when it began
 	yieldAt time.Time // not before
@@ -111,6 +115,7 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 		next:  &commit{done: make(chan struct{})},
 		files: newFiles(set.Dir, min(cmp.Or(set.FileSize, fileSize), fileSize), set.Ahead),
 	}
+	j.cleaner = cleaner{files: j.files, limit: set.Limit, most: cmp.Or(set.Rewrite, cleanStep)}
 	j.timer = time.AfterFunc(time.Hour, j.tick)
 	j.timer.Stop()
 	if j.files.adopted = len(old) == 0; !j.files.adopted {
@@ -142,10 +147,9 @@ func (j *Journal) Append(seg *Segment, f Frame) error {
 	j.enqueue(entry{
 		bytes: int64(len(f.Payload)),
 		write: func(w *writer) error { w.frame(record); return nil },
-		wrote: func(to *file, end int64) {
-			size := int64(len(record.frame.Payload))
-			seg.disk = append(seg.disk, extent{to, end - size, size})
-			need(j.files.segments, record.segmentID, to)
+		wrote: func(at extent) {
+			seg.disk = append(seg.disk, at.last(int64(len(record.frame.Payload))))
+			need(j.files.segments, record.segmentID, at.share())
 		},
 		then: func() {
 			done(j.files.blocks, record.block)
@@ -163,7 +167,7 @@ func (j *Journal) Seal(seg *Segment, sealed func()) {
 	record := &sealRecord{segmentID: seg.id(), frames: seg.frames, events: seg.Events, size: seg.Size(), crc: seg.CRC32()}
 	j.enqueue(entry{
 		write: func(w *writer) error { w.seal(record); return nil },
-		wrote: func(to *file, _ int64) { need(j.files.segments, record.segmentID, to) },
+		wrote: func(at extent) { need(j.files.segments, record.segmentID, at.share()) },
 		then:  sealed,
 	})
 	j.nudge()

@@ -63,7 +63,7 @@ func (l *Leftover) Lines() ([]byte, error) {
 		}
 		at := len(lines)
 		lines = append(lines, make([]byte, p.at.size)...)
-		if _, err := l.files.readAt(p.at.file, lines[at:], p.at.offset); err != nil {
+		if _, err := l.files.readPayload(p.at, lines[at:], 0); err != nil {
 			return nil, err
 		}
 		have += p.at.size
@@ -95,7 +95,7 @@ func (l *Leftover) Frame() (f Frame, framed bool, err error) {
 	}
 	f = l.framed.frame()
 	f.Payload = make([]byte, l.framed.at.size)
-	if _, err := l.files.readAt(l.framed.at.file, f.Payload, l.framed.at.offset); err != nil {
+	if _, err := l.files.readPayload(l.framed.at, f.Payload, 0); err != nil {
 		return f, true, err
 	}
 	if crc32.ChecksumIEEE(f.Payload) != f.CRC {

@@ -38,6 +38,7 @@ const removeNow = `
 const (
 	journalGo  = "internal/spool/journal.go"
 	commitGo   = "internal/spool/commit.go"
+	cleanGo    = "internal/spool/clean.go"
 	filesGo    = "internal/spool/files.go"
 	scanGo     = "internal/spool/scan.go"
 	recoverGo  = "internal/spool/recover.go"
@@ -72,7 +73,7 @@ var mutants = []mutant{
 	{"no sync at all", "1", []patch{{filesGo, "		err = f.append.file.Sync()", "		err = nil"}}, byCrashes, ""},
 	{"a failed commit is acknowledged", "1", []patch{{commitGo, "	c.err = err\n", ""}}, byCrashes, ""},
 	{"ack before sync", "1", []patch{
-		{commitGo, "	err := j.write(stages, queue)\n", "	j.files.early = func() { close(c.done) }\n	err := j.write(stages, queue)\n"},
+		{commitGo, "	err := j.write(copies, stages, queue)\n", "	j.files.early = func() { close(c.done) }\n	err := j.write(copies, stages, queue)\n"},
 		{filesGo, "	w       writer\n", "	w       writer\n	early   func()\n"},
 		{filesGo, "		err = f.append.file.Sync()\n", "		if fs.early != nil {\n			fs.early()\n		}\n		fs.early = nil\n		err = f.append.file.Sync()\n"},
 		{commitGo, "	c.err = err\n	close(c.done)", "	c.err = err\n	if j.files.early != nil {\n		close(c.done)\n	}"},
@@ -86,7 +87,7 @@ var mutants = []mutant{
 		}
 		for i := range queue {
 			if e := &queue[i]; e.wrote != nil {
-				e.wrote(f, e.end)
+				e.wrote(e.at)
 			}
 		}
 		for i := range queue {
@@ -114,7 +115,7 @@ var mutants = []mutant{
 		{journalGo, "write: func(w *writer) error { w.delivered(deliveredRecord{id}); return nil }", "write: func(w *writer) error { return nil }"},
 	}, byCrashes, ""},
 	{"unlink ignoring who needs the file", "7", []patch{{filesGo, "fs.all[0].needs == 0 && ", ""}}, byCrashes, ""},
-	{"unlink ignoring stages", "7a", []patch{{commitGo, "		need(j.files.blocks, blockID{j.run, s.Partition, s.Block}, current)\n", ""}}, byCrashes, ""},
+	{"unlink ignoring stages", "7a", []patch{{commitGo, "		need(j.files.blocks, blockID{j.run, s.Partition, s.Block}, s.written)\n", ""}}, byCrashes, ""},
 	{"unlink ignoring stages of earlier runs", "7a", []patch{{recoverGo, "	files.blocks = united(files.blocks, r.needBlocks)\n", ""}}, byCrashes, ""},
 	{"unlink ignoring segments of earlier runs", "7b", []patch{{recoverGo, "	files.segments = united(files.segments, r.needSegments)\n", ""}}, byCrashes, ""},
 	{"unlink in any order", "7c", []patch{
@@ -195,6 +196,25 @@ var mutants = []mutant{
 	{"what an earlier try has read is forgotten", "9", []patch{{recoverGo, "		r.doubts[d.file] = d.durable\n", "		if _, ok := said[d.file]; ok {\n			r.doubts[d.file] = d.durable\n		}\n"}}, "internal/spool TestRecoverKnowsWhatItHasRead", ""},
 	{"files of this run go before recovery ends", "7c", []patch{{filesGo, "	if !fs.adopted {\n		return false, nil\n	}\n", ""}}, "internal/spool TestDeliveredOutlivesItsFrames", ""},
 	{"files go only when something is written", "", []patch{{commitGo, "	j.reap() // also", "	if err == nil {\n		j.reap()\n	}\n	// also"}}, "internal/spool TestJournalRemovesOnAFullDisk", ""},
+	{"old file removed before the copies are synced", "7", []patch{
+		{commitGo, "			copies[i].now = w.last(f)\n", `			copies[i].now = w.last(f)
+			release(j.files.blocks, copies[i].block, copies[i].was.file, 0)
+			release(j.files.segments, copies[i].segment, copies[i].was.file, 0)
+` + removeNow},
+	}, byCrashes, ""},
+	{"a copy has another identity", "1", []patch{{cleanGo, "	w.buf = append(w.buf, l.body...)\n", "	l.body[1] ^= 1\n	w.buf = append(w.buf, l.body...)\n"}}, byCrashes, ""},
+	{"copies without their seal", "6", []patch{{cleanGo, "		if l.segment = s.segmentID; err == nil && holds(c.files.segments, l.segment, f) {\n			return l\n", "		if l.segment = s.segmentID; err == nil {\n			release(c.files.segments, l.segment, f, 0)\n"}}, byCrashes, ""},
+	{"cleaning skips stages", "7a", []patch{{cleanGo, "		if l.block, l.payload = s.blockID, size; err == nil && holds(c.files.blocks, l.block, f) {\n			return l\n", "		if l.block, l.payload = s.blockID, size; err == nil {\n			release(c.files.blocks, l.block, f, 0)\n"}}, byCrashes, ""},
+	{"cleaning skips frames", "7b", []patch{{cleanGo, "		if l.segment, l.payload = r.segmentID, size; err == nil && holds(c.files.segments, l.segment, f) {\n			return l\n", "		if l.segment, l.payload = r.segmentID, size; err == nil {\n			release(c.files.segments, l.segment, f, 0)\n"}}, byCrashes, ""},
+	{"a copy needs no file", "7b", []patch{{cleanGo, "			need(fs.segments, l.segment, l.now.share())\n", ""}}, byCrashes, ""},
+	{"a copied stage needs no file", "7a", []patch{{cleanGo, "			need(fs.blocks, l.block, l.now.share())\n", ""}}, byCrashes, ""},
+	{"who reads does not find the copy", "", []patch{{cleanGo, "			fs.redirect(l.was.last(l.payload), l.now.last(l.payload))\n", "			_ = fs.redirect\n"}}, "internal/spool TestCleaning_LiveRecordsLetFilesGo", ""},
+	{"a payload that moves twice is not found", "", []patch{{filesGo, "	now := from.file.guests[from.offset]\n", "	var now *extent\n"}}, "internal/spool TestCleaning_LiveRecordsLetFilesGo", ""},
+	{"a record found again is released and copied all the same", "7", []patch{{scanGo, "	f.superseded[at.end()] = struct{}{}\n", ""}}, byCrashes, ""},
+	{"a record found again is released without a copy", "9", []patch{{recoverGo, "	return last.file == d.body.file && last.end() == d.body.end()\n", "	return last.file == r.old[0]\n"}}, byCrashes, ""},
+	{"nothing is cleaned", "", []patch{{cleanGo, "if !fs.adopted || len(fs.all) == 0 ||", "if true || !fs.adopted || len(fs.all) == 0 ||"}}, ". TestSpool_RefusedObjectStopsNobody", ""},
+	{"a commit copies a whole file", "", []patch{{cleanGo, "cleanStep = 256 << 10", "cleanStep = 256 << 20"}}, "internal/spool TestCleaning_ComesInSmallSteps", ""},
+	{"a copy that fails fails the commit", "", []patch{{commitGo, "if j.cleaner.settle(err); err == nil {\n			return nil\n", "if j.cleaner.settle(err); true {\n			return err\n"}}, "internal/spool TestCleaning_FailingDisk", ""},
 	{"the end of a line behind a hole is taken", "4", []patch{{leftoverGo, "	if !torn {\n", "	if true {\n"}}, "internal/spool TestLinesAroundHole", ""},
 	{"lines behind a hole are left out", "4", []patch{{leftoverGo, "if p.offset >= have && p.at.size > 0 {", "if p.offset == have && p.at.size > 0 {"}}, "internal/spool TestDamage", ""},
 	{"a read error is an outage", "", []patch{{settleGo, "if !it.lost(refusal) {\n			u.delayLocked(it)\n", "if !it.lost(refusal) {\n			u.delayLocked(it)\n			u.slowLocked(it)\n"}}, "internal/upload TestUnreadable", ""},

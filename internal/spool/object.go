@@ -11,11 +11,26 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// extent is a stretch of a journal file: the payload of a frame.
+// extent is a stretch of a journal file: a record, its body or its payload.
 type extent struct {
 	file   *file
 	offset int64
 	size   int64
+}
+
+func (e extent) end() int64 { return e.offset + e.size }
+
+// last returns the last n bytes: the payload of a record is its end.
+func (e extent) last(n int64) extent { return extent{e.file, e.end() - n, n} }
+
+// payloadReader reads one payload.
+type payloadReader struct {
+	files *files
+	at    extent
+}
+
+func (r payloadReader) ReadAt(p []byte, off int64) (int, error) {
+	return r.files.readPayload(r.at, p, off)
 }
 
 // Object implements [Spool].
@@ -84,7 +99,7 @@ func (o *diskObject) readPart(p []byte, off int64) (int, error) {
 	i := sort.Search(len(o.starts), func(i int) bool { return o.starts[i] > off }) - 1
 	e, within := o.extents[i], off-o.starts[i]
 	p = p[:min(int64(len(p)), e.size-within)]
-	n, err := o.files.readAt(e.file, p, e.offset+within)
+	n, err := o.files.readPayload(e, p, within)
 	if n == len(p) {
 		return n, nil
 	}

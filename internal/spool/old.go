@@ -67,6 +67,7 @@ type oldSegment struct {
 	seg       *Segment      // nil when it is forgotten
 	partition *oldPartition // nil while its first frame was not found
 	seal      *sealRecord
+	sealAt    extent     // the body of its record
 	frames    []oldFrame // by index; none when it is forgotten, or joined for good
 	joined    bool       // whole, and its frames are forgotten
 	delivered bool
@@ -107,6 +108,17 @@ func (s *oldSegment) moving(f oldFrame) bool { return f.partition.in(f.block) !=
 
 func (s *oldSegment) find(index uint64) (at int, ok bool) {
 	return slices.BinarySearchFunc(s.frames, index, func(f oldFrame, n uint64) int { return cmp.Compare(f.index, n) })
+}
+
+// at returns where a frame is, if it is known.
+func (s *oldSegment) at(index uint64) (at extent, ok bool) {
+	if i, ok := s.find(index); ok {
+		return s.frames[i].at, true
+	}
+	if s.joined && index < s.seg.frames {
+		return s.seg.disk[index], true
+	}
+	return at, false
 }
 
 // has reports whether a frame is known.

@@ -10,10 +10,10 @@ import (
 func TestUnitedTakesOverTheLarger(t *testing.T) {
 	t.Parallel()
 	f, g := &file{number: 1}, &file{number: 2}
-	owners := func(of *file, ids ...uint64) map[uint64][]*file {
-		all := map[uint64][]*file{}
+	owners := func(of *file, ids ...uint64) map[uint64][]share {
+		all := map[uint64][]share{}
 		for _, id := range ids {
-			all[id] = []*file{of}
+			all[id] = []share{{file: of, records: 1}}
 		}
 		return all
 	}
@@ -27,7 +27,7 @@ func TestUnitedTakesOverTheLarger(t *testing.T) {
 		if reflect.ValueOf(got).Pointer() != reflect.ValueOf(many).Pointer() {
 			t.Error("the larger map was copied")
 		}
-		if len(got) != 6 || len(got[5]) != 2 || len(got[1]) != 1 || got[1][0] != f || got[6][0] != g {
+		if len(got) != 6 || len(got[5]) != 2 || len(got[1]) != 1 || got[1][0].file != f || got[6][0].file != g {
 			t.Errorf("owners %v", got)
 		}
 	}

@@ -171,13 +171,18 @@ func (w *writer) begin(kind recordType) {
 	binary.LittleEndian.PutUint32(w.buf[w.head:], uint32(kind))
 }
 
-// end completes the record, and returns where its body ends.
-func (w *writer) end() int {
+// end completes the record.
+func (w *writer) end() {
 	head, body := w.buf[w.head:w.head+recordHeadSize], w.buf[w.head+recordHeadSize:]
 	binary.LittleEndian.PutUint32(head[4:], uint32(len(body)))
 	binary.LittleEndian.PutUint32(head[8:], crc32.Update(w.salt, castagnoli, body))
 	binary.LittleEndian.PutUint32(head[12:], crc32.Update(w.salt, castagnoli, head[:12]))
-	return len(w.buf)
+}
+
+// last returns where in f the record will be that was written last, before the
+// writer is spilled.
+func (w *writer) last(f *file) extent {
+	return extent{f, f.size + int64(w.head), int64(len(w.buf) - w.head)}
 }
 
 func (w *writer) uint(n uint64)       { w.buf = binary.AppendUvarint(w.buf, n) }

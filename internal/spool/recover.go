@@ -74,8 +74,8 @@ type recovery struct {
 	blind    bool             // what cannot be read is damaged
 	changed  atomic.Bool      // a doubtful record is not any more what it was
 
-	needSegments map[segmentID][]*file
-	needBlocks   map[blockID][]*file
+	needSegments map[segmentID][]share
+	needBlocks   map[blockID][]share
 }
 
 type oldBlock struct {
@@ -124,7 +124,7 @@ func (j *Journal) Recover(ctx context.Context) (*Recovered, error) {
 			j: j, old: j.old, blind: j.tries > patience, each: each,
 			segments: map[segmentID]*oldSegment{}, blocks: map[blockID]*oldBlock{}, parts: map[blockID]*oldPartition{},
 			names: names{}, doubts: map[uint64]int64{},
-			needSegments: map[segmentID][]*file{}, needBlocks: map[blockID][]*file{},
+			needSegments: map[segmentID][]share{}, needBlocks: map[blockID][]share{},
 		}
 		err := r.run(ctx)
 		if errors.Is(err, errTwice) {
@@ -146,7 +146,7 @@ func (j *Journal) Recover(ctx context.Context) (*Recovered, error) {
 func (r *recovery) run(ctx context.Context) error {
 	said := map[uint64]int64{} // each file repeats what others have said
 	for _, f := range r.old {
-		f.needs = 0 // an earlier try has counted
+		f.needs, f.live, f.superseded = 0, 0, nil // an earlier try has counted
 		doubts, _, err := r.j.files.readDoubts(f, r.blind)
 		if err != nil {
 			return err
@@ -252,7 +252,6 @@ func (r *recovery) rewrite(ctx context.Context) error {
 		}
 		r.repeat(d)
 	}
-	r.leave()
 	if err := r.commit(ctx, r.adopt); err != nil {
 		return err
 	}
@@ -263,8 +262,14 @@ func (r *recovery) rewrite(ctx context.Context) error {
 	return nil
 }
 
-// repeat writes a record into a file of this run.
+// repeat writes a record into a file of this run, and releases the file that it
+// was in.
 func (r *recovery) repeat(d doubtful) {
+	if d.kind == recordStage {
+		release(r.needBlocks, d.block, d.body.file, d.body.size+recordHeadSize)
+	} else {
+		release(r.needSegments, d.segment, d.body.file, d.body.size+recordHeadSize)
+	}
 	whole := false
 	r.j.enqueue(entry{
 		bytes: d.body.size,
@@ -274,9 +279,9 @@ func (r *recovery) repeat(d doubtful) {
 			}
 			return nil
 		},
-		wrote: func(to *file, end int64) {
+		wrote: func(at extent) {
 			if whole {
-				r.moved(d, to, end)
+				r.moved(d, at)
 			}
 		},
 	})
@@ -304,40 +309,21 @@ func (r *recovery) commit(ctx context.Context, then func()) error {
 	}
 }
 
-// leave lets go of files of which nothing was certain: all that counts in them
-// is written again. There may be very many owners, so the journal does not wait
-// for this.
-func (r *recovery) leave() {
-	left := map[*file]bool{}
-	for _, f := range r.old {
-		if f.durable <= fileHeaderSize && f.needs > 0 && !slices.Contains(r.found.Foreign, f.name) {
-			left[f], f.needs = true, 0
-		}
-	}
-	if len(left) > 0 {
-		leave(r.needSegments, left)
-		leave(r.needBlocks, left)
-	}
-}
-
-func leave[K comparable](owners map[K][]*file, left map[*file]bool) {
-	for id, held := range owners {
-		owners[id] = slices.DeleteFunc(held, func(f *file) bool { return left[f] })
-	}
-}
-
 // adopt takes the old files over, and who needs them. They are counted already.
 func (r *recovery) adopt() {
 	files := r.j.files
 	files.all, files.adopted = slices.Concat(r.old, files.all), true
 	files.segments = united(files.segments, r.needSegments)
 	files.blocks = united(files.blocks, r.needBlocks)
+	for _, f := range r.old {
+		r.j.cleaner.earn(f.size)
+	}
 	r.settle()
 }
 
 // united returns the owners of both, as those of whom there are more: of earlier
 // runs there may be very many, and Track may wait for this.
-func united[K comparable](a, b map[K][]*file) map[K][]*file {
+func united[K comparable](a, b map[K][]share) map[K][]share {
 	if len(a) < len(b) {
 		a, b = b, a
 	}
@@ -362,15 +348,27 @@ func (r *recovery) settle() {
 }
 
 // counts reports whether a record still means something: lines that are in no
-// frame, a segment that is not delivered, or that it is.
+// frame, a segment that is not delivered, or that it is. One that was found again
+// in a later place does not.
 func (r *recovery) counts(d doubtful) bool {
+	var last extent
 	switch d.kind {
 	case recordStage:
-		return r.blocks[d.block] != nil
-	case recordFrame, recordSeal:
-		return !r.segments[d.segment].delivered
+		if b := r.blocks[d.block]; b != nil {
+			last = b.pieces[d.index].at
+		}
+	case recordFrame:
+		if s := r.segments[d.segment]; !s.delivered {
+			last, _ = s.at(d.index)
+		}
+	case recordSeal:
+		if s := r.segments[d.segment]; !s.delivered {
+			last = s.sealAt
+		}
+	default:
+		return true
 	}
-	return true
+	return last.file == d.body.file && last.end() == d.body.end()
 }
 
 // copy writes a record again, unless it is not any more what it was: the kernel
@@ -391,18 +389,17 @@ func (r *recovery) copy(w *writer, d doubtful) (whole bool) {
 }
 
 // moved notes where a record is now.
-func (r *recovery) moved(d doubtful, to *file, end int64) {
-	r.j.moved = append(r.j.moved, extent{to, end - d.body.size - recordHeadSize, d.body.size + recordHeadSize})
-	now := extent{to, end - d.payload, d.payload}
+func (r *recovery) moved(d doubtful, at extent) {
+	r.j.moved = append(r.j.moved, at)
 	switch d.kind {
 	case recordStage:
-		r.blocks[d.block].pieces[d.index].at = now
-		need(r.j.files.blocks, d.block, to)
+		r.blocks[d.block].pieces[d.index].at = at.last(d.payload)
+		need(r.j.files.blocks, d.block, at.share())
 	case recordFrame:
-		r.segments[d.segment].move(d.index, now)
-		need(r.j.files.segments, d.segment, to)
+		r.segments[d.segment].move(d.index, at.last(d.payload))
+		need(r.j.files.segments, d.segment, at.share())
 	case recordSeal:
-		need(r.j.files.segments, d.segment, to)
+		need(r.j.files.segments, d.segment, at.share())
 	}
 }
 

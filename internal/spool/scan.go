@@ -223,11 +223,14 @@ func (r *recovery) apply(rec record) error {
 		if err == nil {
 			old := r.segment(s.segmentID)
 			if !old.forgotten() {
-				old.seal = &s
+				if old.seal != nil {
+					supersede(r.needSegments, s.segmentID, old.sealAt)
+				}
+				old.seal, old.sealAt = &s, rec.body
 				r.fold(old)
 			}
 			if !old.delivered {
-				r.need(rec.body.file, s.segmentID)
+				r.need(rec, s.segmentID)
 			}
 			r.doubt(rec, doubtful{segment: s.segmentID})
 		}
@@ -276,12 +279,26 @@ func (r *recovery) fold(s *oldSegment) {
 	}
 }
 
-// need notes that a file holds something of a segment; one of this run is known
-// to.
-func (r *recovery) need(f *file, id segmentID) {
+// need notes that a file holds a record of a segment; of a file of this run that
+// is known.
+func (r *recovery) need(rec record, id segmentID) {
 	if !r.again {
-		need(r.needSegments, id, f)
+		need(r.needSegments, id, rec.share())
 	}
+}
+
+// supersede releases a record, of which at is the end, because it was found again
+// in a later place: a cleaner or a recovery has copied it, and perhaps was cut off.
+// It is not copied another time.
+func supersede[K comparable](owners map[K][]share, id K, at extent) {
+	f := at.file
+	if !release(owners, id, f, at.size) {
+		return // it is in a file of this run
+	}
+	if f.superseded == nil {
+		f.superseded = map[int64]struct{}{}
+	}
+	f.superseded[at.end()] = struct{}{}
 }
 
 // doubt notes that a record may not be on disk. What an earlier try has written
@@ -315,12 +332,32 @@ func (r *recovery) stage(rec record) error {
 	if s.last.After(b.last) {
 		b.last = s.last
 	}
-	b.pieces = append(b.pieces, piece{at: extent{rec.body.file, rec.body.offset + rec.length - size, size}, offset: s.offset})
-	if !r.again {
-		need(r.needBlocks, s.blockID, rec.body.file)
+	index := b.find(s.offset, size)
+	if index < len(b.pieces) {
+		supersede(r.needBlocks, s.blockID, b.pieces[index].at)
+		b.pieces[index].at = rec.body.last(size)
+	} else {
+		b.pieces = append(b.pieces, piece{at: rec.body.last(size), offset: s.offset})
 	}
-	r.doubt(rec, doubtful{block: s.blockID, index: uint64(len(b.pieces) - 1), payload: size})
+	if !r.again {
+		need(r.needBlocks, s.blockID, rec.share())
+	}
+	r.doubt(rec, doubtful{block: s.blockID, index: uint64(index), payload: size})
 	return nil
+}
+
+// find returns the index of the piece at an offset, or of the next one to add.
+// Mostly the pieces come in order.
+func (b *oldBlock) find(offset, size int64) int {
+	next := len(b.pieces)
+	if next == 0 || b.pieces[next-1].offset < offset {
+		return next
+	}
+	i := slices.IndexFunc(b.pieces, func(p piece) bool { return p.offset == offset && p.at.size == size })
+	if i < 0 {
+		return next
+	}
+	return i
 }
 
 func (r *recovery) frame(rec record) error {
@@ -346,11 +383,14 @@ func (r *recovery) frame(rec record) error {
 		s.partition = p
 	}
 	if !s.forgotten() {
-		s.put(packed(&f, extent{rec.body.file, rec.body.offset + rec.length - size, size}, p))
+		if before, ok := s.at(f.index); ok {
+			supersede(r.needSegments, f.segmentID, before)
+		}
+		s.put(packed(&f, rec.body.last(size), p))
 		r.fold(s)
 	}
 	if !s.delivered {
-		r.need(rec.body.file, f.segmentID)
+		r.need(rec, f.segmentID)
 	}
 	r.doubt(rec, doubtful{segment: f.segmentID, index: f.index, payload: size})
 	return nil

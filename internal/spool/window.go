@@ -21,6 +21,8 @@ type record struct {
 
 func (r *record) end() int64 { return r.offset + recordHeadSize + r.length }
 
+func (r *record) share() share { return share{r.body.file, 1, recordHeadSize + r.length} }
+
 // window reads the records of a file, mostly forth. It keeps little.
 type window struct {
 	f      *file
