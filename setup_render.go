@@ -1,72 +1,126 @@
 package s3sink
 
 import (
+	_ "embed"
 	"fmt"
 	"regexp"
 	"strings"
 )
 
-// CLI returns a shell script of AWS CLI commands that set the policies up. Where
-// they belong to more than one account it does the parts of the account that it
-// runs in. What belongs to nobody that is known, and what would replace a policy
-// that others need, is left to the reader, as a comment.
+// The parts of the script that [Policies.CLI] returns.
+var (
+	//go:embed setup_cli.sh
+	cliFunctions string
+
+	//go:embed setup_merge.awk
+	cliMerge string
+)
+
+// CLI returns a shell script that sets the policies up with the AWS CLI. It needs
+// sh, awk and aws.
+//
+// The script reads every policy before it changes anything. It creates missing
+// policies and roles, and leaves a policy alone that has the statements. If an existing
+// policy lacks some, the script prints that policy with the statements added,
+// changes nothing, and exits with 3, unless APPLY_MERGED=1 is in its environment.
+// It never removes a statement.
+//
+// Where the policies belong to more than one account, each run does the parts of
+// the account that it runs in. Policies of an unknown role, user or key are
+// comments.
 func (p Policies) CLI() string {
-	var b strings.Builder
-	b.WriteString("#!/bin/sh\nset -eu\n")
-	several := p.inSeveralAccounts()
-	if several {
-		b.WriteString("# This is for more than one account: run it in each. It does the parts of that account.\n" +
-			"account=$(aws sts get-caller-identity --query Account --output text)\n")
-	}
+	var sections strings.Builder
+	calls, several := 0, p.inSeveralAccounts()
 	for _, d := range p {
-		fmt.Fprintf(&b, "\n# %s\n", d.title())
-		command := d.command()
-		if here := d.condition(); several && command != "" && here != "" {
-			command = fmt.Sprintf("if [ \"$account\" %s ]; then\n%sfi\n", here, command)
-		}
-		b.WriteString(command)
-		switch {
-		case command != "":
-		case d.Kind == KeyPolicy:
-			fmt.Fprintf(&b, "# Add to the statements of the key's policy (in the console: KMS, the key, Key users):\n%s", commented(d.Policy.String()))
+		fmt.Fprintf(&sections, "\n# %s\n", d.title())
+		call := d.call()
+		switch here := d.condition(); {
+		case call == "" && d.Kind == KeyPolicy:
+			fmt.Fprintf(&sections, "# Add to the statements of the key's policy (in the console: KMS, the key, Key users):\n%s", commented(d.Policy.String()))
+		case call == "":
+			fmt.Fprintf(&sections, "# Attach to %s:\n%s", d.Of, commented(d.Policy.String()))
+		case several && here != "":
+			fmt.Fprintf(&sections, "if [ \"$account\" %s ]; then\n%s\nfi\n", here, call)
+			calls++
 		default:
-			fmt.Fprintf(&b, "# Attach to %s:\n%s", d.Of, commented(d.Policy.String()))
+			sections.WriteString(call + "\n")
+			calls++
 		}
 	}
-	return b.String()
+	if calls == 0 {
+		return "#!/bin/sh\n# Nothing here names a role, a user or a key: these policies are for you to attach.\n" + sections.String()
+	}
+	account := ""
+	if several {
+		account = "\n# These policies are for more than one account. Run the script in each: it does the parts of that account.\n" +
+			"account=$(aws sts get-caller-identity --query Account --output text)\n"
+	}
+	return cliFunctions + "\nprogram='\n" + cliMerge + "'\n" + account + "\npolicies() {\n" + sections.String() + "\n}\n" + cliPasses
 }
 
-// command sets one document up, or is "" if that is left to the reader.
-func (d PolicyDocument) command() string {
+// cliPasses is the end of the script.
+const cliPasses = `
+lacking=
+pass=read
+policies
+if [ -n "$lacking" ]; then
+	stop 3 'Nothing was changed. Read the policies above. To write them, run this again with APPLY_MERGED=1 in the environment.'
+fi
+pass=write
+policies
+`
+
+// call returns the call of a function in the script that sets one document up, or
+// "" if the script cannot.
+func (d PolicyDocument) call() string {
 	who := parsePrincipal(d.Of)
-	document, name := shellQuote(d.Policy.String()), shellWord(who.name)
+	words := []string{}
 	switch {
 	case d.Kind == TrustPolicy:
-		return fmt.Sprintf("# "+replacesTrust+"trust=%s\naws iam create-role --role-name %s --path %s --assume-role-policy-document \"$trust\" ||\n"+
-			"  aws iam update-assume-role-policy --role-name %[2]s --policy-document \"$trust\"\n", document, name, shellWord(who.path))
+		words = []string{"trust_policy", d.Of, who.name, who.path}
 	case d.Kind == PermissionsPolicy && who.kind != "":
-		return fmt.Sprintf("aws iam put-%s-policy --%s-name %s --policy-name %s --policy-document %s\n", who.kind, who.kind, name, d.name(), document)
+		words = []string{"inline_policy", who.kind, who.name, d.name()}
 	case d.Kind == BucketPolicy:
-		return fmt.Sprintf("# "+replacesBucket+"aws s3api put-bucket-policy --bucket %s --policy %s\n", bucketName(d.Of), document)
+		words = []string{"bucket_policy", bucketName(d.Of)}
+	case d.Kind == KeyPolicy && keyARN.MatchString(d.Of):
+		words = []string{"key_policy", d.Of, strings.Split(d.Of, ":")[3]}
+	default:
+		return ""
 	}
-	return ""
+	for i := range words {
+		words[i] = shellWord(words[i])
+	}
+	words = append(words, shellQuote(d.Policy.String()))
+	if d.Kind == KeyPolicy && d.account() == d.principalAccount() {
+		words = append(words, shellQuote(leaveToIAM(d.Of).String()))
+	}
+	return strings.Join(words, " ")
 }
 
-const (
-	replacesTrust  = "If there is such a role, this replaces its trust policy. Keep the statements for others in it.\n"
-	replacesBucket = "This replaces the bucket's policy. If it has one, add the statements to it.\n"
-)
+// leaveToIAM is the policy of a KMS key that leaves permissions to the IAM of its
+// account. Keys have this statement by default.
+func leaveToIAM(key string) Policy {
+	arn := strings.Split(key, ":")
+	return allow(Statement{
+		Principal: map[string]string{"AWS": "arn:" + arn[1] + ":iam::" + arn[4] + ":root"},
+		Action:    []string{"kms:*"},
+		Resource:  []string{"*"},
+	})
+}
 
 // Terraform returns the files of a module that sets the policies up, by name.
 // The documents are in a module of their own that needs no provider, so that
 // they can be looked at and tested without an account.
+//
+// Terraform replaces a policy as a whole. A comment at the head of main.tf tells how
+// to import and merge the policies that exist, which the module does not see.
 func (p Policies) Terraform() map[string]string {
 	var documents, main strings.Builder
 	documents.WriteString("# The policies of s3sink. This module needs no provider.\n")
 	if p.inSeveralAccounts() {
-		main.WriteString("# This is for more than one account: apply each part in the account of its ARN.\n")
+		main.WriteString("# This is for more than one account: apply each part in the account of its ARN.\n\n")
 	}
-	main.WriteString("terraform {\n  required_providers {\n    aws = {\n      source = \"hashicorp/aws\"\n    }\n  }\n}\n\n" +
+	main.WriteString(terraformReplaces + "terraform {\n  required_providers {\n    aws = {\n      source = \"hashicorp/aws\"\n    }\n  }\n}\n\n" +
 		"module \"policies\" {\n  source = \"./policies\"\n}\n")
 	labels, roles := unique{}, unique{}
 	resources := map[string]string{} // of roles, by ARN
@@ -79,22 +133,44 @@ func (p Policies) Terraform() map[string]string {
 		switch {
 		case d.Kind == TrustPolicy:
 			resources[d.Of] = roles.name(identifier(who.name))
-			fmt.Fprintf(&main, "# "+replacesTrust+"resource \"aws_iam_role\" %q {\n  name               = %s\n  path               = %s\n  assume_role_policy = %s\n}\n", resources[d.Of], hclQuote(who.name), hclQuote(who.path), document)
+			main.WriteString(importFirst("aws_iam_role", resources[d.Of], who.name))
+			fmt.Fprintf(&main, "resource \"aws_iam_role\" %q {\n  name               = %s\n  path               = %s\n  assume_role_policy = %s\n}\n", resources[d.Of], hclQuote(who.name), hclQuote(who.path), document)
 		case d.Kind == PermissionsPolicy && who.kind != "":
 			subject := hclQuote(who.name)
 			if role := resources[d.Of]; role != "" {
 				subject = fmt.Sprintf("aws_iam_role.%s.name", role)
 			}
+			main.WriteString(importFirst("aws_iam_"+who.kind+"_policy", label, who.name+":"+d.name()))
 			fmt.Fprintf(&main, "resource \"aws_iam_%s_policy\" %q {\n  name   = %q\n  %-6s = %s\n  policy = %s\n}\n", who.kind, label, d.name(), who.kind, subject, document)
 		case d.Kind == BucketPolicy:
-			fmt.Fprintf(&main, "# "+replacesBucket+"resource \"aws_s3_bucket_policy\" %q {\n  bucket = %q\n  policy = %s\n}\n", label, bucketName(d.Of), document)
+			main.WriteString(importFirst("aws_s3_bucket_policy", label, bucketName(d.Of)))
+			fmt.Fprintf(&main, "resource \"aws_s3_bucket_policy\" %q {\n  bucket = %q\n  policy = %s\n}\n", label, bucketName(d.Of), document)
 		case d.Kind == KeyPolicy:
-			fmt.Fprintf(&main, "# Add the statements of %s to the key's policy.\n", document)
+			fmt.Fprintf(&main, "# Add the statements of %s to the key's policy. A resource\n# \"aws_kms_key_policy\" would replace the policy.\n", document)
 		default:
 			fmt.Fprintf(&main, "# Attach %s to %s.\n", document, d.Of)
 		}
 	}
 	return map[string]string{"main.tf": main.String(), "policies/outputs.tf": documents.String()}
+}
+
+// terraformReplaces begins main.tf.
+const terraformReplaces = `# Terraform replaces a policy as a whole. If a role, an inline policy or a bucket
+# policy of these names exists, import it before the first apply: "terraform plan"
+# then shows the statements that would be removed. Without the import, apply fails
+# for a role, and removes them unseen for the others. To keep them, merge:
+#
+#   data "aws_iam_policy_document" "merged" {
+#     source_policy_documents = [file("existing.json"), module.policies.NAME]
+#   }
+#
+# and use data.aws_iam_policy_document.merged.json in place of module.policies.NAME.
+
+`
+
+// importFirst is the comment above a resource that may exist.
+func importFirst(kind, label, id string) string {
+	return fmt.Sprintf("# If it exists: terraform import %s.%s %s\n", kind, label, shellWord(id))
 }
 
 // account is whose the subject of the document is, or "" if that is not known:
@@ -104,6 +180,11 @@ func (d PolicyDocument) account() string {
 		return parts[4]
 	}
 	return ""
+}
+
+// principalAccount is the account of the role or user that a resource's policy allows.
+func (d PolicyDocument) principalAccount() string {
+	return strings.Split(d.Policy.Statement[0].Principal["AWS"], ":")[4]
 }
 
 // inSeveralAccounts reports whether one set of credentials will not do.
@@ -123,7 +204,7 @@ func (p Policies) inSeveralAccounts() bool {
 // condition is how a script compares its account to do the document's part.
 func (d PolicyDocument) condition() string {
 	if d.Kind == BucketPolicy {
-		return "!= " + strings.Split(d.Policy.Statement[0].Principal["AWS"], ":")[4]
+		return "!= " + d.principalAccount()
 	}
 	if account := d.account(); account != "" {
 		return "= " + account

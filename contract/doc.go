@@ -5,6 +5,8 @@
 //	cd contract && GOWORK=off go test -count=1 ./...
 //
 // The servers are built from the versions that servers/*/go.mod pin; nothing
-// but Go is needed. What each answered is in docs/contract.md, which the tests
-// compare with what they see; -update writes it anew.
+// but Go is needed. The setup script is also run against moto, where its
+// moto_server and the AWS CLI are installed; else its tests are skipped. What
+// each answered is in docs/contract.md, which the tests compare with what they
+// see; -update writes it anew.
 package contract

@@ -264,7 +264,7 @@ func TestPrint(t *testing.T) {
 			json: func(v any) bool { list, ok := v.([]any); return ok && len(list) == 7 },
 		},
 		asCLI: {
-			want: []string{"#!/bin/sh", "aws iam create-role --role-name Hop", "aws iam put-user-policy --user-name setup-test", "aws s3api put-bucket-policy --bucket acme-events"},
+			want: []string{"#!/bin/sh", "role/Hop' Hop / ", "inline_policy user setup-test s3sink-assume-role ", "bucket_policy acme-events "},
 			json: func(v any) bool { text, ok := v.(string); return ok && strings.HasPrefix(text, "#!/bin/sh") },
 		},
 		asTerraform: {

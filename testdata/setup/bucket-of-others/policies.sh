@@ -1,11 +1,12 @@
-#!/bin/sh
-set -eu
-# This is for more than one account: run it in each. It does the parts of that account.
+
+# These policies are for more than one account. Run the script in each: it does the parts of that account.
 account=$(aws sts get-caller-identity --query Account --output text)
+
+policies() {
 
 # permissions of arn:aws:iam::210987654321:user/exporter, to write below the prefix
 if [ "$account" = 210987654321 ]; then
-aws iam put-user-policy --user-name exporter --policy-name s3sink-write --policy-document '{
+inline_policy user exporter s3sink-write '{
   "Version": "2012-10-17",
   "Statement": [
     {
@@ -24,8 +25,7 @@ fi
 
 # bucket policy of arn:aws:s3:::acme-events, because the bucket is in another account than whoever writes
 if [ "$account" != 210987654321 ]; then
-# This replaces the bucket's policy. If it has one, add the statements to it.
-aws s3api put-bucket-policy --bucket acme-events --policy '{
+bucket_policy acme-events '{
   "Version": "2012-10-17",
   "Statement": [
     {
@@ -44,3 +44,14 @@ aws s3api put-bucket-policy --bucket acme-events --policy '{
   ]
 }'
 fi
+
+}
+
+lacking=
+pass=read
+policies
+if [ -n "$lacking" ]; then
+	stop 3 'Nothing was changed. Read the policies above. To write them, run this again with APPLY_MERGED=1 in the environment.'
+fi
+pass=write
+policies

@@ -1,11 +1,12 @@
-#!/bin/sh
-set -eu
-# This is for more than one account: run it in each. It does the parts of that account.
+
+# These policies are for more than one account. Run the script in each: it does the parts of that account.
 account=$(aws sts get-caller-identity --query Account --output text)
+
+policies() {
 
 # permissions of arn:aws-cn:iam::210987654321:user/service, to assume the role arn:aws-cn:iam::210987654321:role/Exporter
 if [ "$account" = 210987654321 ]; then
-aws iam put-user-policy --user-name service --policy-name s3sink-assume-role --policy-document '{
+inline_policy user service s3sink-assume-role '{
   "Version": "2012-10-17",
   "Statement": [
     {
@@ -23,8 +24,7 @@ fi
 
 # trust policy of arn:aws-cn:iam::210987654321:role/Exporter, so that it can be assumed, and only so
 if [ "$account" = 210987654321 ]; then
-# If there is such a role, this replaces its trust policy. Keep the statements for others in it.
-trust='{
+trust_policy 'arn:aws-cn:iam::210987654321:role/Exporter' Exporter / '{
   "Version": "2012-10-17",
   "Statement": [
     {
@@ -38,13 +38,11 @@ trust='{
     }
   ]
 }'
-aws iam create-role --role-name Exporter --path / --assume-role-policy-document "$trust" ||
-  aws iam update-assume-role-policy --role-name Exporter --policy-document "$trust"
 fi
 
 # permissions of arn:aws-cn:iam::210987654321:role/Exporter, to assume the role arn:aws-cn:iam::123456789012:role/vendors/S3Sink
 if [ "$account" = 210987654321 ]; then
-aws iam put-role-policy --role-name Exporter --policy-name s3sink-assume-role --policy-document '{
+inline_policy role Exporter s3sink-assume-role '{
   "Version": "2012-10-17",
   "Statement": [
     {
@@ -62,8 +60,7 @@ fi
 
 # trust policy of arn:aws-cn:iam::123456789012:role/vendors/S3Sink, so that it can be assumed, and only so
 if [ "$account" = 123456789012 ]; then
-# If there is such a role, this replaces its trust policy. Keep the statements for others in it.
-trust='{
+trust_policy 'arn:aws-cn:iam::123456789012:role/vendors/S3Sink' S3Sink /vendors/ '{
   "Version": "2012-10-17",
   "Statement": [
     {
@@ -84,13 +81,11 @@ trust='{
     }
   ]
 }'
-aws iam create-role --role-name S3Sink --path /vendors/ --assume-role-policy-document "$trust" ||
-  aws iam update-assume-role-policy --role-name S3Sink --policy-document "$trust"
 fi
 
 # permissions of arn:aws-cn:iam::123456789012:role/vendors/S3Sink, to write below the prefix
 if [ "$account" = 123456789012 ]; then
-aws iam put-role-policy --role-name S3Sink --policy-name s3sink-write --policy-document '{
+inline_policy role S3Sink s3sink-write '{
   "Version": "2012-10-17",
   "Statement": [
     {
@@ -108,3 +103,14 @@ aws iam put-role-policy --role-name S3Sink --policy-name s3sink-write --policy-d
   ]
 }'
 fi
+
+}
+
+lacking=
+pass=read
+policies
+if [ -n "$lacking" ]; then
+	stop 3 'Nothing was changed. Read the policies above. To write them, run this again with APPLY_MERGED=1 in the environment.'
+fi
+pass=write
+policies

@@ -1,5 +1,5 @@
-#!/bin/sh
-set -eu
+
+policies() {
 
 # permissions of the caller, to assume the role arn:aws:iam::123456789012:role/S3Sink
 # Attach to the caller:
@@ -19,7 +19,7 @@ set -eu
 # }
 
 # permissions of arn:aws:iam::123456789012:role/S3Sink, to write below the prefix
-aws iam put-role-policy --role-name S3Sink --policy-name s3sink-write --policy-document '{
+inline_policy role S3Sink s3sink-write '{
   "Version": "2012-10-17",
   "Statement": [
     {
@@ -81,3 +81,14 @@ aws iam put-role-policy --role-name S3Sink --policy-name s3sink-write --policy-d
 #     }
 #   ]
 # }
+
+}
+
+lacking=
+pass=read
+policies
+if [ -n "$lacking" ]; then
+	stop 3 'Nothing was changed. Read the policies above. To write them, run this again with APPLY_MERGED=1 in the environment.'
+fi
+pass=write
+policies

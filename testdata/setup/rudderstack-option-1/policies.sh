@@ -1,8 +1,8 @@
-#!/bin/sh
-set -eu
+
+policies() {
 
 # permissions of arn:aws:iam::123456789012:user/rudder, to write below the prefix
-aws iam put-user-policy --user-name rudder --policy-name s3sink-write --policy-document '{
+inline_policy user rudder s3sink-write '{
   "Version": "2012-10-17",
   "Statement": [
     {
@@ -17,3 +17,14 @@ aws iam put-user-policy --user-name rudder --policy-name s3sink-write --policy-d
     }
   ]
 }'
+
+}
+
+lacking=
+pass=read
+policies
+if [ -n "$lacking" ]; then
+	stop 3 'Nothing was changed. Read the policies above. To write them, run this again with APPLY_MERGED=1 in the environment.'
+fi
+pass=write
+policies

@@ -1,4 +1,16 @@
 # This is for more than one account: apply each part in the account of its ARN.
+
+# Terraform replaces a policy as a whole. If a role, an inline policy or a bucket
+# policy of these names exists, import it before the first apply: "terraform plan"
+# then shows the statements that would be removed. Without the import, apply fails
+# for a role, and removes them unseen for the others. To keep them, merge:
+#
+#   data "aws_iam_policy_document" "merged" {
+#     source_policy_documents = [file("existing.json"), module.policies.NAME]
+#   }
+#
+# and use data.aws_iam_policy_document.merged.json in place of module.policies.NAME.
+
 terraform {
   required_providers {
     aws = {
@@ -12,6 +24,7 @@ module "policies" {
 }
 
 # permissions of arn:aws:iam::210987654321:user/s3-copy, to write below the prefix
+# If it exists: terraform import aws_iam_user_policy.permissions_s3_copy 's3-copy:s3sink-write'
 resource "aws_iam_user_policy" "permissions_s3_copy" {
   name   = "s3sink-write"
   user   = "s3-copy"
@@ -19,11 +32,12 @@ resource "aws_iam_user_policy" "permissions_s3_copy" {
 }
 
 # bucket policy of arn:aws:s3:::acme-events, because the bucket is in another account than whoever writes
-# This replaces the bucket's policy. If it has one, add the statements to it.
+# If it exists: terraform import aws_s3_bucket_policy.bucket acme-events
 resource "aws_s3_bucket_policy" "bucket" {
   bucket = "acme-events"
   policy = module.policies.bucket
 }
 
 # key policy of arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab, because the key is in another account than whoever writes
-# Add the statements of module.policies.key to the key's policy.
+# Add the statements of module.policies.key to the key's policy. A resource
+# "aws_kms_key_policy" would replace the policy.

@@ -1,11 +1,12 @@
-#!/bin/sh
-set -eu
-# This is for more than one account: run it in each. It does the parts of that account.
+
+# These policies are for more than one account. Run the script in each: it does the parts of that account.
 account=$(aws sts get-caller-identity --query Account --output text)
+
+policies() {
 
 # permissions of arn:aws-us-gov:iam::210987654321:role/3rd-party, to assume the role arn:aws-us-gov:iam::123456789012:role/it's/$(id)/${x}/3rd-party
 if [ "$account" = 210987654321 ]; then
-aws iam put-role-policy --role-name 3rd-party --policy-name s3sink-assume-role --policy-document '{
+inline_policy role 3rd-party s3sink-assume-role '{
   "Version": "2012-10-17",
   "Statement": [
     {
@@ -23,8 +24,7 @@ fi
 
 # trust policy of arn:aws-us-gov:iam::123456789012:role/it's/$(id)/${x}/3rd-party, so that it can be assumed, and only so
 if [ "$account" = 123456789012 ]; then
-# If there is such a role, this replaces its trust policy. Keep the statements for others in it.
-trust='{
+trust_policy 'arn:aws-us-gov:iam::123456789012:role/it'\''s/$(id)/${x}/3rd-party' 3rd-party '/it'\''s/$(id)/${x}/' '{
   "Version": "2012-10-17",
   "Statement": [
     {
@@ -45,13 +45,11 @@ trust='{
     }
   ]
 }'
-aws iam create-role --role-name 3rd-party --path '/it'\''s/$(id)/${x}/' --assume-role-policy-document "$trust" ||
-  aws iam update-assume-role-policy --role-name 3rd-party --policy-document "$trust"
 fi
 
 # permissions of arn:aws-us-gov:iam::123456789012:role/it's/$(id)/${x}/3rd-party, to write below the prefix
 if [ "$account" = 123456789012 ]; then
-aws iam put-role-policy --role-name 3rd-party --policy-name s3sink-write --policy-document '{
+inline_policy role 3rd-party s3sink-write '{
   "Version": "2012-10-17",
   "Statement": [
     {
@@ -67,3 +65,14 @@ aws iam put-role-policy --role-name 3rd-party --policy-name s3sink-write --polic
   ]
 }'
 fi
+
+}
+
+lacking=
+pass=read
+policies
+if [ -n "$lacking" ]; then
+	stop 3 'Nothing was changed. Read the policies above. To write them, run this again with APPLY_MERGED=1 in the environment.'
+fi
+pass=write
+policies

@@ -1,4 +1,16 @@
 # This is for more than one account: apply each part in the account of its ARN.
+
+# Terraform replaces a policy as a whole. If a role, an inline policy or a bucket
+# policy of these names exists, import it before the first apply: "terraform plan"
+# then shows the statements that would be removed. Without the import, apply fails
+# for a role, and removes them unseen for the others. To keep them, merge:
+#
+#   data "aws_iam_policy_document" "merged" {
+#     source_policy_documents = [file("existing.json"), module.policies.NAME]
+#   }
+#
+# and use data.aws_iam_policy_document.merged.json in place of module.policies.NAME.
+
 terraform {
   required_providers {
     aws = {
@@ -12,6 +24,7 @@ module "policies" {
 }
 
 # permissions of arn:aws:iam::210987654321:role/apps/checkout, to assume the role arn:aws:iam::123456789012:role/S3Sink
+# If it exists: terraform import aws_iam_role_policy.permissions_checkout 'checkout:s3sink-assume-role'
 resource "aws_iam_role_policy" "permissions_checkout" {
   name   = "s3sink-assume-role"
   role   = "checkout"
@@ -19,7 +32,7 @@ resource "aws_iam_role_policy" "permissions_checkout" {
 }
 
 # trust policy of arn:aws:iam::123456789012:role/S3Sink, so that it can be assumed, and only so
-# If there is such a role, this replaces its trust policy. Keep the statements for others in it.
+# If it exists: terraform import aws_iam_role.S3Sink S3Sink
 resource "aws_iam_role" "S3Sink" {
   name               = "S3Sink"
   path               = "/"
@@ -27,6 +40,7 @@ resource "aws_iam_role" "S3Sink" {
 }
 
 # permissions of arn:aws:iam::123456789012:role/S3Sink, to write below the prefix
+# If it exists: terraform import aws_iam_role_policy.permissions_S3Sink 'S3Sink:s3sink-write'
 resource "aws_iam_role_policy" "permissions_S3Sink" {
   name   = "s3sink-write"
   role   = aws_iam_role.S3Sink.name
@@ -34,4 +48,5 @@ resource "aws_iam_role_policy" "permissions_S3Sink" {
 }
 
 # key policy of arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab, if its policy does not leave it to IAM
-# Add the statements of module.policies.key to the key's policy.
+# Add the statements of module.policies.key to the key's policy. A resource
+# "aws_kms_key_policy" would replace the policy.

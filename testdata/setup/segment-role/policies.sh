@@ -1,11 +1,12 @@
-#!/bin/sh
-set -eu
-# This is for more than one account: run it in each. It does the parts of that account.
+
+# These policies are for more than one account. Run the script in each: it does the parts of that account.
 account=$(aws sts get-caller-identity --query Account --output text)
+
+policies() {
 
 # permissions of arn:aws:iam::210987654321:role/apps/checkout, to assume the role arn:aws:iam::123456789012:role/S3Sink
 if [ "$account" = 210987654321 ]; then
-aws iam put-role-policy --role-name checkout --policy-name s3sink-assume-role --policy-document '{
+inline_policy role checkout s3sink-assume-role '{
   "Version": "2012-10-17",
   "Statement": [
     {
@@ -23,8 +24,7 @@ fi
 
 # trust policy of arn:aws:iam::123456789012:role/S3Sink, so that it can be assumed, and only so
 if [ "$account" = 123456789012 ]; then
-# If there is such a role, this replaces its trust policy. Keep the statements for others in it.
-trust='{
+trust_policy 'arn:aws:iam::123456789012:role/S3Sink' S3Sink / '{
   "Version": "2012-10-17",
   "Statement": [
     {
@@ -45,13 +45,11 @@ trust='{
     }
   ]
 }'
-aws iam create-role --role-name S3Sink --path / --assume-role-policy-document "$trust" ||
-  aws iam update-assume-role-policy --role-name S3Sink --policy-document "$trust"
 fi
 
 # permissions of arn:aws:iam::123456789012:role/S3Sink, to write below the prefix
 if [ "$account" = 123456789012 ]; then
-aws iam put-role-policy --role-name S3Sink --policy-name s3sink-write --policy-document '{
+inline_policy role S3Sink s3sink-write '{
   "Version": "2012-10-17",
   "Statement": [
     {
@@ -87,30 +85,58 @@ aws iam put-role-policy --role-name S3Sink --policy-name s3sink-write --policy-d
 fi
 
 # key policy of arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab, if its policy does not leave it to IAM
-# Add to the statements of the key's policy (in the console: KMS, the key, Key users):
-# {
-#   "Version": "2012-10-17",
-#   "Statement": [
-#     {
-#       "Sid": "UseThroughS3",
-#       "Effect": "Allow",
-#       "Principal": {
-#         "AWS": "arn:aws:iam::123456789012:role/S3Sink"
-#       },
-#       "Action": [
-#         "kms:GenerateDataKey"
-#       ],
-#       "Resource": [
-#         "*"
-#       ],
-#       "Condition": {
-#         "StringLike": {
-#           "kms:ViaService": [
-#             "s3.*.amazonaws.com",
-#             "s3.*.amazonaws.com.cn"
-#           ]
-#         }
-#       }
-#     }
-#   ]
-# }
+if [ "$account" = 123456789012 ]; then
+key_policy 'arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab' eu-west-1 '{
+  "Version": "2012-10-17",
+  "Statement": [
+    {
+      "Sid": "UseThroughS3",
+      "Effect": "Allow",
+      "Principal": {
+        "AWS": "arn:aws:iam::123456789012:role/S3Sink"
+      },
+      "Action": [
+        "kms:GenerateDataKey"
+      ],
+      "Resource": [
+        "*"
+      ],
+      "Condition": {
+        "StringLike": {
+          "kms:ViaService": [
+            "s3.*.amazonaws.com",
+            "s3.*.amazonaws.com.cn"
+          ]
+        }
+      }
+    }
+  ]
+}' '{
+  "Version": "2012-10-17",
+  "Statement": [
+    {
+      "Effect": "Allow",
+      "Principal": {
+        "AWS": "arn:aws:iam::123456789012:root"
+      },
+      "Action": [
+        "kms:*"
+      ],
+      "Resource": [
+        "*"
+      ]
+    }
+  ]
+}'
+fi
+
+}
+
+lacking=
+pass=read
+policies
+if [ -n "$lacking" ]; then
+	stop 3 'Nothing was changed. Read the policies above. To write them, run this again with APPLY_MERGED=1 in the environment.'
+fi
+pass=write
+policies

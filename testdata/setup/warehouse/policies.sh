@@ -1,5 +1,5 @@
 #!/bin/sh
-set -eu
+# Nothing here names a role, a user or a key: these policies are for you to attach.
 
 # permissions of whoever writes, to write below the prefix
 # Attach to whoever writes:
