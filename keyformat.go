@@ -25,6 +25,9 @@ import (
 //	{version}          this library's version; it holds dots
 //	{uuid}             a version 7 UUID, rising within the process; required once
 //
+// Its text is printable ASCII without the characters that S3 advises to avoid in
+// keys, \ ^ % ` " < > # | [ ]: tools and file systems read them as something else.
+//
 // A key never changes once drawn: a retry goes to the same key.
 type KeyFormat string
 
@@ -50,6 +53,12 @@ const (
 
 // maxKeyBytes is S3's limit.
 const maxKeyBytes = 1024
+
+// avoidInKeys are the "characters to avoid" of
+// https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html. Braces
+// belong to placeholders, and ~ is the escape character of source ids. A backslash
+// is the worst: it separates folders on Windows, so "a\..\b" leaves the folder a.
+const avoidInKeys = "\\^%`\"<>#|[]"
 
 // keyData is what a key is made of.
 type keyData struct {
@@ -89,6 +98,9 @@ func (f KeyFormat) compile() (keyTemplate, error) {
 		literal, rest, found := strings.Cut(text, "{")
 		if strings.ContainsAny(literal, "}") || !printable(literal) {
 			return nil, fmt.Errorf("only printable ASCII and whole placeholders, not %q", literal)
+		}
+		if i := strings.IndexAny(literal, avoidInKeys); i >= 0 {
+			return nil, fmt.Errorf("none of the characters %s, not %q: S3 advises against them in keys, because tools and file systems read them as something else", avoidInKeys, literal[i:i+1])
 		}
 		t = append(t, func(keyData) string { return literal })
 		if !found {
