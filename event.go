@@ -1,6 +1,7 @@
 package s3sink
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -52,7 +53,7 @@ type Event struct {
 	Channel string // such as "server" or "browser"
 
 	// Timestamp is when it happened, by the clock of whoever saw it; it
-	// becomes originalTimestamp. Defaults to SentAt.
+	// becomes originalTimestamp. Defaults to SentAt. Years are 0 to 9999.
 	Timestamp time.Time
 
 	// SentAt is when it was sent, by the same clock. With it the line's
@@ -111,7 +112,11 @@ func (m *lineMaker) call(e *Event, received time.Time) ([]byte, error) {
 	}
 	timestamp := original
 	if !e.SentAt.IsZero() {
-		timestamp = received.Add(-sent.Sub(original))
+		timestamp = shifted(original, sent, received)
+	}
+	if problem := cmp.Or(yearProblem("Timestamp", e.Timestamp), yearProblem("SentAt", e.SentAt),
+		yearProblem("Timestamp, corrected by SentAt,", timestamp)); problem != "" {
+		return nil, &EventError{Problem: problem}
 	}
 	line := specEvent{
 		Type: e.Type, MessageID: e.MessageID,
@@ -126,7 +131,21 @@ func (m *lineMaker) call(e *Event, received time.Time) ([]byte, error) {
 	if line.MessageID == "" {
 		line.MessageID = uuid7.New()
 	}
-	return m.encode(line)
+	return m.encode(line, *e)
+}
+
+// shifted returns t + (to - from). A Duration would end at 292 years, and time.Time
+// then returns another time without an error.
+func shifted(t, from, to time.Time) time.Time {
+	return time.Unix(t.Unix()+to.Unix()-from.Unix(), int64(t.Nanosecond()+to.Nanosecond()-from.Nanosecond()))
+}
+
+// yearProblem says that ISO 8601 cannot write the time, or returns "".
+func yearProblem(field string, t time.Time) string {
+	if year := t.UTC().Year(); year < 0 || year > 9999 {
+		return fmt.Sprintf("%s is in the year %d; want 0 to 9999", field, year)
+	}
+	return ""
 }
 
 // problem says what the Spec misses in e, or "".

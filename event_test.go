@@ -283,3 +283,113 @@ func TestMessageIDIsDrawn(t *testing.T) {
 		t.Errorf("ids %v, want two different ones", got)
 	}
 }
+
+// Given a time that ISO 8601 cannot write, the error names its field. The years 0
+// and 9999 are the first and the last that are written.
+func TestEvent_YearOutOfRange(t *testing.T) {
+	t.Parallel()
+	date := func(year int) time.Time { return time.Date(year, 6, 1, 12, 0, 0, 5_999_999, time.UTC) }
+	synctest.Test(t, func(t *testing.T) { // the clock stands at 2000-01-01 00:00 UTC
+		server, cfg := s3sinktest.New(t, s3sinktest.InMemory())
+		sink := open(t, cfg)
+		for _, tt := range []struct {
+			timestamp, sentAt time.Time
+			want              string // "" if the event is taken
+		}{
+			{timestamp: date(10000), want: "Timestamp is in the year 10000; want 0 to 9999"},
+			{timestamp: date(-1), want: "Timestamp is in the year -1; want 0 to 9999"},
+			{timestamp: time.Date(9999, 12, 31, 23, 0, 0, 0, time.FixedZone("", -3600)), want: "Timestamp is in the year 10000"},
+			{timestamp: time.UnixMilli(1 << 62), want: "Timestamp is in the year"},
+			{sentAt: date(12345), want: "SentAt is in the year 12345; want 0 to 9999"},
+			{timestamp: date(9999), sentAt: date(1990), want: "Timestamp, corrected by SentAt, is in the year 10008; want 0 to 9999"},
+			{timestamp: date(1), sentAt: date(9990), want: "Timestamp, corrected by SentAt, is in the year -7989"},
+			{timestamp: date(0)},
+			{timestamp: date(9999)},
+			{timestamp: date(9990), sentAt: date(2100)},
+			// More than 292 years apart, which no Duration holds.
+			{timestamp: date(1), sentAt: time.Date(1999, 12, 31, 23, 59, 50, 0, time.UTC)},
+		} {
+			err := sink.Track(s3sink.Event{Type: s3sink.TypePage, MessageID: "m", UserID: "u", Timestamp: tt.timestamp, SentAt: tt.sentAt})
+			var wrong *s3sink.EventError
+			switch {
+			case tt.want == "" && err != nil:
+				t.Errorf("Timestamp %v, SentAt %v: %v", tt.timestamp, tt.sentAt, err)
+			case tt.want != "" && (!errors.As(err, &wrong) || !strings.Contains(err.Error(), tt.want)):
+				t.Errorf("Timestamp %v, SentAt %v: got %v, want an EventError that says %q", tt.timestamp, tt.sentAt, err, tt.want)
+			}
+		}
+		mustClose(t, sink)
+		var got []string
+		for _, line := range lines(t, server, s3sinktest.Bucket) {
+			got = append(got, regexp.MustCompile(`"timestamp":"([^"]*)"`).FindStringSubmatch(line)[1])
+		}
+		want := []string{"0000-06-01T12:00:00.005Z", "9999-06-01T12:00:00.005Z", "9889-12-31T00:00:00.000Z", "0001-06-01T12:00:10.005Z"}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("timestamps %q, want %q", got, want)
+		}
+	})
+}
+
+// An error names the part of the event that cannot be encoded, by names that the
+// caller knows.
+func TestEventError_NamesThePart(t *testing.T) {
+	t.Parallel()
+	_, cfg := s3sinktest.New(t)
+	sink := open(t, cfg)
+	itself := map[string]any{}
+	itself["again"] = map[string]any{"x": itself}
+	page := func(properties, traits map[string]any) s3sink.Event {
+		return s3sink.Event{Type: s3sink.TypePage, UserID: "u", Properties: properties, Traits: traits}
+	}
+	event := page(map[string]any{"a": 1, "cart": []any{1, map[string]float64{"price": math.Inf(1)}}}, nil)
+	far := time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		event any
+		want  string
+	}{
+		{event, `Properties["cart"][1]["price"] of an Event cannot be encoded as JSON: json: unsupported value: +Inf`},
+		{&event, `Properties["cart"][1]["price"] of an Event cannot be encoded`},
+		{page(nil, map[string]any{"born": far}), `Traits["born"] of an Event cannot be encoded as JSON: json: error calling MarshalJSON for type time.Time: Time.MarshalJSON: year outside of range [0,9999]`},
+		{page(map[string]any{"p": panics{}}, nil), `encoding Properties["p"] of an Event panicked: from user code`},
+		{page(itself, nil), `Properties["again"]["x"] of an Event cannot be encoded`},
+		{map[string]any{"a b": make(chan int)}, `["a b"] of a map[string]interface {} cannot be encoded as JSON: json: unsupported type: chan int`},
+		{struct {
+			Skip chan int `json:"-"`
+			typed
+			Deep *[1]any
+		}{Deep: &[1]any{math.NaN()}}, "Deep[0] of a struct {"},
+		{typed{Cost: math.NaN()}, "Cost of a s3sink_test.typed cannot be encoded"},
+		{math.NaN(), "a float64 cannot be encoded"},
+		{map[int]any{1: math.NaN()}, "a map[int]interface {} cannot be encoded"},
+		{writes("{"), "a s3sink_test.writes cannot be encoded"},
+	} {
+		var wrong *s3sink.EventError
+		if err := sink.Track(tt.event); !errors.As(err, &wrong) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("got %v, want an EventError that says %s", err, tt.want)
+		} else if strings.Contains(err.Error(), "specEvent") {
+			t.Errorf("an internal type in %v", err)
+		}
+	}
+}
+
+// A byte order mark cannot be seen, so the error names it.
+func TestTrack_ByteOrderMark(t *testing.T) {
+	t.Parallel()
+	_, cfg := s3sinktest.New(t)
+	sink := open(t, cfg)
+	for text, want := range map[string]string{
+		"\ufeff{}":            "begins with a byte order mark; want",
+		" \n\ufeff {\"a\":1}": "begins with a byte order mark; want",
+		"\xff\xfe{\x00}\x00":  "begins with a byte order mark of UTF-16; want",
+	} {
+		var wrong *s3sink.EventError
+		if err := sink.Track([]byte(text)); !errors.As(err, &wrong) || !strings.Contains(err.Error(), want) {
+			t.Errorf("Track: got %v, want an EventError that says %q", err, want)
+		}
+		if err := sink.TrackLine([]byte(strings.TrimLeft(text, " \n"))); !errors.As(err, &wrong) || !strings.Contains(err.Error(), want) {
+			t.Errorf("TrackLine: got %v, want an EventError that says %q", err, want)
+		}
+	}
+}

@@ -52,7 +52,7 @@ func (m *lineMaker) line(event any, received time.Time, maxBytes int) ([]byte, e
 		}
 		line, err = m.call(e, received)
 	default:
-		line, err = m.encode(event)
+		line, err = m.encode(event, event)
 	}
 	if err != nil {
 		return nil, err
@@ -68,6 +68,9 @@ func (m *lineMaker) raw(b []byte, maxBytes int) ([]byte, error) {
 	line := bytes.Trim(b, " \t\r\n") // JSON's spaces, and no others
 	if len(line) == 0 {
 		return nil, &EventError{Problem: "no bytes; want one JSON object"}
+	}
+	if mark := byteOrderMark(line); mark != "" {
+		return nil, &EventError{Problem: "JSON that begins with " + mark + "; want UTF-8 without one"}
 	}
 	if !json.Valid(line) {
 		return nil, &EventError{Problem: "not valid JSON; want exactly one object", Err: whyInvalid(line)}
@@ -90,18 +93,19 @@ func whyInvalid(b []byte) error {
 	return json.Unmarshal(b, &v)
 }
 
-func (m *lineMaker) encode(event any) (line []byte, err error) {
+// encode returns the line of value. Errors name event, which the caller knows.
+func (m *lineMaker) encode(value, event any) (line []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			// The encoder may be in any state now: let go of it.
 			m.encoder = json.NewEncoder(&m.scratch)
 			m.encoder.SetEscapeHTML(false)
-			line, err = nil, &EventError{Problem: fmt.Sprintf("encoding a %T panicked", event), Err: fmt.Errorf("%v", p)}
+			line, err = nil, &EventError{Problem: fmt.Sprintf("encoding %s panicked", culprit(event)), Err: fmt.Errorf("%v", p)}
 		}
 	}()
 	m.scratch.Reset()
-	if err := m.encoder.Encode(event); err != nil {
-		return nil, &EventError{Problem: fmt.Sprintf("a %T cannot be encoded as JSON", event), Err: err}
+	if err := m.encoder.Encode(value); err != nil {
+		return nil, &EventError{Problem: culprit(event) + " cannot be encoded as JSON", Err: err}
 	}
 	return bytes.TrimSuffix(m.scratch.Bytes(), []byte("\n")), nil
 }
@@ -135,8 +139,22 @@ func begins(line []byte) string {
 		return "is a string"
 	case bytes.Equal(line, []byte("null")):
 		return "is null"
+	case byteOrderMark(line) != "":
+		return "begins with " + byteOrderMark(line)
 	}
 	return "is not an object"
+}
+
+// byteOrderMark names the mark that text begins with, or returns "". Editors and
+// PowerShell write one, JSON has none, and it cannot be seen.
+func byteOrderMark(text []byte) string {
+	switch {
+	case bytes.HasPrefix(text, []byte("\xef\xbb\xbf")):
+		return "a byte order mark"
+	case bytes.HasPrefix(text, []byte("\xff\xfe")), bytes.HasPrefix(text, []byte("\xfe\xff")):
+		return "a byte order mark of UTF-16"
+	}
+	return ""
 }
 
 func tooLong(n, most int) error {
