@@ -23,7 +23,7 @@ const (
 	DefaultMaxObjectBytes    = 100_000_000
 	DefaultMaxObjectAge      = 5 * time.Minute
 	DefaultMaxEventBytes     = 1 << 20
-	DefaultMaxMemory         = 128 << 20 // 64 MiB with a SpoolDir
+	DefaultMaxMemory         = 128 << 20 // at most: see Config.MaxMemory
 	DefaultMaxSpoolBytes     = 10 << 30
 	DefaultCommitInterval    = time.Second
 	DefaultMaxOpenPartitions = 10_000
@@ -195,12 +195,17 @@ type Config struct {
 	// MaxMemory bounds the bytes of events that are not in S3 yet, raw and
 	// compressed, and what remembers them, over all sources. Each compressor,
 	// one for each core, needs about 3 MiB more while it runs, or three times
-	// the largest event. When memory runs short, the largest objects are
-	// closed early.
-	// An object held in memory cannot be larger than it. Beside it, an object
-	// that an earlier run has left in SpoolDir takes up to 3 KB until it is
-	// delivered, 253 MB for a hundred thousand. Defaults to
-	// [DefaultMaxMemory]; the minimum is 1 MiB and 4 events of MaxEventBytes.
+	// the largest event. When memory runs short without a
+	// SpoolDir, the largest objects are closed early, and none can be larger than
+	// MaxMemory. With a SpoolDir their events go to the disk and the objects stay
+	// open. Beside MaxMemory, an object that an earlier run has left in SpoolDir
+	// takes up to 3 KB until it is delivered, 253 MB for a hundred thousand.
+	//
+	// Defaults to [DefaultMaxMemory], or 64 MiB with a SpoolDir, and to a quarter
+	// of the process's memory limit if that is less: the smallest of GOMEMLIMIT
+	// and, on Linux, the limits of its cgroup and that cgroup's parents. New logs
+	// the default at Info if a limit lowered it, else at Debug. The minimum, also
+	// of the default, is 1 MiB and 4 events of MaxEventBytes.
 	MaxMemory int64
 
 	// MaxOpenPartitions bounds how many partitions (a source and a
@@ -269,10 +274,7 @@ func (c Config) withDefaults() Config {
 	c.MaxObjectBytes = cmp.Or(c.MaxObjectBytes, DefaultMaxObjectBytes)
 	c.MaxObjectAge = cmp.Or(c.MaxObjectAge, DefaultMaxObjectAge)
 	c.MaxEventBytes = cmp.Or(c.MaxEventBytes, DefaultMaxEventBytes)
-	if c.SpoolDir != "" {
-		c.MaxMemory = cmp.Or(c.MaxMemory, DefaultMaxMemory/2)
-	}
-	c.MaxMemory = cmp.Or(c.MaxMemory, DefaultMaxMemory)
+	c.MaxMemory = cmp.Or(c.MaxMemory, c.largestDefaultMemory())
 	c.MaxSpoolBytes = cmp.Or(c.MaxSpoolBytes, DefaultMaxSpoolBytes)
 	c.CommitInterval = cmp.Or(c.CommitInterval, DefaultCommitInterval)
 	c.MaxOpenPartitions = cmp.Or(c.MaxOpenPartitions, DefaultMaxOpenPartitions)
@@ -435,7 +437,7 @@ func (c *Config) checkLimits(errs *configErrors) {
 	number("MaxObjectBytes", c.MaxObjectBytes, deflate.Bound(line)+int64(deflate.Overhead), DefaultMaxObjectBytes)
 	number("MaxObjectEvents", c.MaxObjectEvents, 0, 1<<62)
 	duration("MaxObjectAge", c.MaxObjectAge, minObjectAge, 24*time.Hour)
-	number("MaxMemory", c.MaxMemory, max(minMemory, 4*line), 1<<50)
+	number("MaxMemory", c.MaxMemory, c.leastMemory(), 1<<50)
 	number("MaxSpoolBytes", c.MaxSpoolBytes, 1<<20, 1<<50)
 	duration("CommitInterval", c.CommitInterval, 10*time.Millisecond, time.Hour)
 	if c.Durability != SyncInterval && c.Durability != SyncEach {

@@ -29,6 +29,7 @@ var arrows = []struct {
 	may   []string
 }{
 	{"internal/budget/*.go", nil},
+	{"internal/memlimit/*.go", nil},
 	{"internal/uuid7/*.go", nil},
 	{"internal/vfs/*.go", nil},
 	{"internal/vfs/crashfs/*.go", []string{"internal/vfs"}},
@@ -38,7 +39,7 @@ var arrows = []struct {
 	{"internal/s3put/*.go", []string{"github.com/aws/..."}},
 	{"internal/upload/*.go", []string{"internal/s3put", "internal/spool"}},
 
-	{"*.go", []string{"internal/budget", "internal/deflate", "internal/s3put", "internal/spool", "internal/upload", "internal/uuid7", "internal/vfs"}},
+	{"*.go", []string{"internal/budget", "internal/deflate", "internal/memlimit", "internal/s3put", "internal/spool", "internal/upload", "internal/uuid7", "internal/vfs"}},
 	{"config.go", []string{"github.com/aws/..."}},
 	{"credentials.go", []string{"github.com/aws/..."}},
 	{"session.go", []string{"github.com/aws/..."}},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/s3sink/s3sink/internal/budget"
 	"github.com/s3sink/s3sink/internal/deflate"
+	"github.com/s3sink/s3sink/internal/memlimit"
 	"github.com/s3sink/s3sink/internal/s3put"
 	"github.com/s3sink/s3sink/internal/spool"
 	"github.com/s3sink/s3sink/internal/upload"
@@ -69,9 +70,14 @@ type Sink struct {
 // AWS SDK reads of its configuration, and the wait for another sink that uses
 // Config.SpoolDir. Call [Sink.Close] to stop the sink.
 func New(ctx context.Context, cfg Config) (*Sink, error) {
+	chosen := cfg.MaxMemory != 0
+	limit := cfg.fitMemory(memlimit.Process)
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, err
+	}
+	if !chosen {
+		logDefaultMemory(&cfg, limit)
 	}
 	hooks := &hookRunner{logger: cfg.Logger}
 	scope := newScope(&cfg)
