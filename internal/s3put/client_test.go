@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -227,6 +228,49 @@ func TestErrorBodiesAreBounded(t *testing.T) {
 	}
 	if n := body.read.Load(); n > 4<<20 {
 		t.Errorf("%d bytes of an error page were read", n)
+	}
+}
+
+// refusesEarly answers before it has read the request's body. Like net/http, it
+// cannot go on with the answer once the request's body has ended early.
+type refusesEarly struct {
+	status int
+	code   string
+}
+
+func (e refusesEarly) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp := s3Error(e.status, e.code)
+	resp.Request = r
+	resp.Body = io.NopCloser(io.MultiReader(bodyIsOpen{r.Body}, resp.Body))
+	return resp, nil
+}
+
+// bodyIsOpen reads nothing, and fails once the request's body is closed.
+type bodyIsOpen struct{ request io.Reader }
+
+func (b bodyIsOpen) Read([]byte) (int, error) {
+	if _, err := b.request.Read(make([]byte, 1)); err != nil {
+		return 0, net.ErrClosed
+	}
+	return 0, io.EOF
+}
+
+// Given a server that refuses a request before it has the body, then the error
+// has the code of its answer.
+func TestErrorCode_RefusedBeforeTheBodyIsSent(t *testing.T) {
+	t.Parallel()
+	cfg, _, err := s3put.LoadConfig(t.Context(), &aws.Config{},
+		&http.Client{Transport: refusesEarly{http.StatusBadRequest, "ExpiredToken"}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = client(t, nil, func(set *s3put.Settings) { set.AWS = cfg }).Put(t.Context(), request())
+	var e *s3put.Error
+	if !errors.As(err, &e) {
+		t.Fatal(err)
+	}
+	if e.Status != http.StatusBadRequest || e.Code != "ExpiredToken" || e.Class != s3put.Refresh {
+		t.Errorf("got %d %q, class %v, want 400 ExpiredToken, class %v: %v", e.Status, e.Code, e.Class, s3put.Refresh, err)
 	}
 }
 

@@ -1,6 +1,8 @@
 package s3put
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -61,35 +63,50 @@ const maxErrorBody = 1 << 20
 
 // forSink returns base as the sink uses it: one transport for the sink's
 // life, no redirects followed (data and signatures go nowhere but to the host
-// that was asked for), bounded error bodies.
+// that was asked for), and error bodies read at once, up to maxErrorBody.
 func forSink(base *http.Client) *http.Client {
 	c := *base
 	rt := c.Transport
 	if rt == nil {
 		rt = http.DefaultTransport
 	}
-	c.Transport = boundErrors{rt}
+	c.Transport = readErrors{rt}
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &c
 }
 
-type boundErrors struct{ next http.RoundTripper }
+// readErrors reads the body of an error before it returns the response. Without
+// it the error code is lost when a server refuses a request early:
+//
+//  1. The server answers when it has the request's headers.
+//  2. The SDK closes the request's body as soon as it has the response's headers.
+//  3. net/http, still sending, finds the request's body too short and closes
+//     the connection.
+//  4. The SDK reads the response's body from the closed connection. A status
+//     without a code is left, and an ended session looks like a bad request.
+type readErrors struct{ next http.RoundTripper }
 
-func (b boundErrors) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := b.next.RoundTrip(req)
+func (t readErrors) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.next.RoundTrip(req)
 	if err != nil || resp.StatusCode < http.StatusMultipleChoices {
 		return resp, err
 	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	resp.Body = struct {
 		io.Reader
 		io.Closer
-	}{io.LimitReader(resp.Body, maxErrorBody), resp.Body}
+	}{io.MultiReader(bytes.NewReader(body), failing{err}), resp.Body}
 	return resp, nil
 }
 
+// failing is a reader that returns its error, or io.EOF if it is nil.
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, cmp.Or(f.err, io.EOF) }
+
 // CloseIdleConnections lets [http.Client.CloseIdleConnections] through.
-func (b boundErrors) CloseIdleConnections() {
-	if c, ok := b.next.(interface{ CloseIdleConnections() }); ok {
+func (t readErrors) CloseIdleConnections() {
+	if c, ok := t.next.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
 }
