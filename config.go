@@ -242,7 +242,8 @@ type Config struct {
 	Hooks Hooks
 
 	// HTTPClient is used for S3 and STS; its redirect policy is not. Defaults
-	// to one made like the AWS SDK's.
+	// to one made like the AWS SDK's. If its Transport panics the request has
+	// failed; a panic on a goroutine that it started ends the process.
 	HTTPClient *http.Client
 
 	// AWS replaces the configuration that the SDK loads from the environment
@@ -288,6 +289,7 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(warnings{slog.Default().Handler()})
 	}
+	c.Logger = slog.New(guardedHandler{c.Logger.Handler()})
 	return c
 }
 

@@ -37,6 +37,7 @@ type awsEnvironment struct {
 	policy      func() Policy // what sessions are cut down to, when one is made
 	refreshed   func(CredentialRefresh)
 	copyUser    aws.CredentialsProvider // or nil
+	guard       guard
 }
 
 // Ambient uses what the AWS SDK finds where the process runs: environment
@@ -59,15 +60,47 @@ func (ambient) provider(env awsEnvironment) aws.CredentialsProvider {
 	case env.config.Credentials == nil:
 		return noCredentials{}
 	}
-	return cached(env.config.Credentials)
+	return env.cached(env.config.Credentials)
 }
 
 // cached keeps what p returns until it expires.
-func cached(p aws.CredentialsProvider) aws.CredentialsProvider {
+func (env awsEnvironment) cached(p aws.CredentialsProvider) aws.CredentialsProvider {
 	if cache, ok := p.(*aws.CredentialsCache); ok {
 		return cache
 	}
-	return aws.NewCredentialsCache(p)
+	return aws.NewCredentialsCache(guardedProvider{p, env.guard})
+}
+
+const providerCode = "the credentials provider"
+
+// guardedProvider is a provider whose panic is an error. It is below the cache,
+// which calls it on a goroutine of the AWS SDK, where nobody could recover.
+type guardedProvider struct {
+	provider aws.CredentialsProvider
+	guard    guard
+}
+
+// Retrieve implements [aws.CredentialsProvider].
+func (p guardedProvider) Retrieve(ctx context.Context) (creds aws.Credentials, err error) {
+	err = p.guard.call(providerCode, func() (err error) {
+		creds, err = p.provider.Retrieve(ctx)
+		return err
+	})
+	return creds, err
+}
+
+// HandleFailToRefresh implements [aws.HandleFailRefreshCredentialsCacheStrategy]
+// for providers that do.
+func (p guardedProvider) HandleFailToRefresh(ctx context.Context, last aws.Credentials, failed error) (creds aws.Credentials, err error) {
+	strategy, ok := p.provider.(aws.HandleFailRefreshCredentialsCacheStrategy)
+	if !ok {
+		return aws.Credentials{}, failed
+	}
+	err = p.guard.call(providerCode, func() (err error) {
+		creds, err = strategy.HandleFailToRefresh(ctx, last, failed)
+		return err
+	})
+	return creds, err
 }
 
 // copyUser returns the access keys of RudderStack's variables, or nil without
@@ -113,14 +146,19 @@ func (k accessKeys) provider(awsEnvironment) aws.CredentialsProvider {
 	return credentials.NewStaticCredentialsProvider(k.id, k.secretKey.reveal(), k.token.reveal())
 }
 
-// Provider uses p. The sink caches what it returns until it expires.
+// Provider uses p. The sink caches what it returns until it expires. A panic of
+// p is an error, and uploads are parked; but an aws.CredentialsCache calls the
+// provider below it on a goroutine of its own, and a panic there ends the
+// process.
 func Provider(p aws.CredentialsProvider) Credentials { return custom{&p} }
 
 // custom holds a pointer, because fmt would look into the provider.
 type custom struct{ p *aws.CredentialsProvider }
 
-func (c custom) String() string                                  { return "custom provider" }
-func (c custom) provider(awsEnvironment) aws.CredentialsProvider { return cached(*c.p) }
+func (c custom) String() string { return "custom provider" }
+func (c custom) provider(env awsEnvironment) aws.CredentialsProvider {
+	return env.cached(*c.p)
+}
 func (c custom) check(errs *configErrors) {
 	if *c.p == nil {
 		errs.add("Credentials.Provider", "nil", "a provider")
@@ -233,9 +271,9 @@ func (r role) assume(env awsEnvironment, base aws.CredentialsProvider, externalI
 			o.Policy = aws.String(env.policy().compact())
 		}
 	}
-	return aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
+	return guardedProvider{aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
 		return stscreds.NewAssumeRoleProvider(client, r.arn, options).Retrieve(ctx)
-	})
+	}), env.guard}
 }
 
 func stsClient(env awsEnvironment, base aws.CredentialsProvider) *sts.Client {
@@ -273,6 +311,7 @@ func environmentIn(cfg *Config, base aws.Config, policy func() Policy, refreshed
 			policy:      policy,
 			refreshed:   refreshed,
 			copyUser:    user,
+			guard:       guard{cfg.Logger},
 		}
 	}
 }

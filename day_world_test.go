@@ -4,6 +4,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,7 @@ type sky struct {
 	denyChange time.Time // when it begins or ends
 	denyEnded  time.Time
 
+	panics   atomic.Bool // the transport of a process does
 	attempts atomic.Int64
 	starts   atomic.Int64 // of processes
 	before   [2]int64     // attempts and starts when the storm began
@@ -59,6 +61,7 @@ var storms = []storm{
 	{"frozen", true, func(s *sky) { s.server.Freeze(true) }},
 	{"broken proxy", true, inject("", s3sinktest.Fault{Status: 502, Body: []byte(page)})},
 	{"403", true, inject("PutObject", s3sinktest.Fault{Status: 403, Code: "AccessDenied", Message: "no"})},
+	{"panics", true, func(s *sky) { s.panics.Store(true) }},
 	{"slow", false, inject("PutObject", s3sinktest.Fault{Delay: 8 * time.Second})},
 	{"STS down", false, inject("AssumeRole", s3sinktest.Fault{Status: 503})},
 	{"STS hangs", false, inject("AssumeRole", s3sinktest.Fault{Stall: true})},
@@ -117,6 +120,7 @@ func (s *sky) clear(t *testing.T) {
 	s.server.ClearFaults()
 	s.server.Refuse(false)
 	s.server.Freeze(false)
+	s.panics.Store(false)
 	if s.storm == nil {
 		return
 	}
@@ -173,6 +177,7 @@ func (w *wire) refused() bool { return w.refusals.Load() > 0 }
 
 func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Method != http.MethodPut {
+		w.panics()
 		return w.base.Transport.RoundTrip(r)
 	}
 	w.ledger.sent(w.t, r)
@@ -188,6 +193,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if n := w.running.Add(1); n > s3sink.DefaultUploadConcurrency {
 		w.t.Errorf("%d PUTs at once", n)
 	}
+	w.panics()
 	res, err := w.base.Transport.RoundTrip(r)
 	switch {
 	case err != nil:
@@ -207,6 +213,17 @@ func denied(r *http.Request) *http.Response {
 		Header: http.Header{"Content-Type": {"application/xml"}}, ContentLength: int64(len(body)),
 		Body: io.NopCloser(strings.NewReader(body)), Request: r,
 	}
+}
+
+// panics does, or ends its goroutine, in the storm of that name.
+func (w *wire) panics() {
+	if !w.sky.panics.Load() {
+		return
+	}
+	if w.sky.attempts.Load()%2 == 0 {
+		runtime.Goexit()
+	}
+	panic("a transport's bug")
 }
 
 // diskFaults has a disk fail and be slow now and then, and end the process.

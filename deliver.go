@@ -34,12 +34,19 @@ func (s *Sink) newHeader(p *partition, sequence uint64, opened time.Time) spool.
 
 // put makes one attempt to store a sealed segment.
 func (s *Sink) put(ctx context.Context, seg *spool.Segment) (s3put.Result, error) {
-	result, err := s.client.Put(ctx, s3put.Request{
-		Bucket: seg.Bucket, Key: seg.Key,
-		Body: s.batcher.spool.Object(seg), Size: seg.Size(), CRC32: seg.CRC32(),
-		ContentType: seg.ContentType, ContentEncoding: seg.ContentEncoding,
-		Metadata: metadata(seg),
+	var result s3put.Result
+	err := s.guard.call(awsCode, func() (err error) {
+		result, err = s.client.Put(ctx, s3put.Request{
+			Bucket: seg.Bucket, Key: seg.Key,
+			Body: s.batcher.spool.Object(seg), Size: seg.Size(), CRC32: seg.CRC32(),
+			ContentType: seg.ContentType, ContentEncoding: seg.ContentEncoding,
+			Metadata: metadata(seg),
+		})
+		return err
 	})
+	if err != nil {
+		err = s3put.Describe(err)
+	}
 	var e *s3put.Error
 	if errors.As(err, &e) && e.Class == s3put.Integrity {
 		// The bytes changed on their way, which a repeat mends, or before.

@@ -36,7 +36,9 @@ func SSES3() Encryption { return Encryption{algorithm: "AES256"} }
 func SSEKMS(key string, opts ...KMSOption) Encryption {
 	e := Encryption{algorithm: "aws:kms", key: key, bucketKey: true}
 	for _, opt := range opts {
-		opt(&e)
+		if opt != nil {
+			opt(&e)
+		}
 	}
 	return e
 }

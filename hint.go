@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/s3sink/s3sink/internal/barrier"
 )
 
 // hint tells a person what to change. The status has chosen the documented
@@ -27,7 +29,10 @@ func (v *validation) hint(e *ValidationError) string {
 // noAnswer is the hint for what failed on the way.
 func (v *validation) noAnswer(e *ValidationError) string {
 	var certificate *tls.CertificateVerificationError
+	var foreign *barrier.Panic
 	switch {
+	case errors.As(e.Err, &foreign):
+		return "Code that the sink calls panicked: the AWS SDK, Config.HTTPClient, Config.AWS or a credentials provider. Its stack is in the log of Config.Logger."
 	case e.AWSCode == "NotImplemented", isKMS(e.AWSCode):
 		return ""
 	case e.Status >= 500, e.Status == 429, isBusy(e.AWSCode):

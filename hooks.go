@@ -2,7 +2,6 @@ package s3sink
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -126,7 +125,7 @@ const hookQueue = 1024
 
 // hookRunner calls hooks. Its goroutine exists only while there are calls.
 type hookRunner struct {
-	logger *slog.Logger
+	guard  guard
 	missed atomic.Int64
 
 	mu      sync.Mutex
@@ -151,19 +150,12 @@ func (h *hookRunner) call(f func()) {
 }
 
 func (h *hookRunner) run() {
-	done := false
-	defer func() {
-		if !done { // the hook called runtime.Goexit
-			go h.run()
-		}
-	}()
 	for {
 		f, ok := h.next()
 		if !ok {
-			done = true
 			return
 		}
-		h.safely(f)
+		h.guard.call("a hook", func() error { f(); return nil })
 	}
 }
 
@@ -178,16 +170,6 @@ func (h *hookRunner) next() (f func(), ok bool) {
 	f = h.calls[0]
 	h.calls = h.calls[1:]
 	return f, true
-}
-
-// safely keeps a hook that panics from ending the process.
-func (h *hookRunner) safely(f func()) {
-	defer func() {
-		if p := recover(); p != nil {
-			h.logger.Error("s3sink: a hook panicked", slog.Any("panic", p))
-		}
-	}()
-	f()
 }
 
 // drain waits for the calls that are queued, until ctx ends.

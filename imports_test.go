@@ -28,6 +28,7 @@ var arrows = []struct {
 	files string // as in [path.Match]
 	may   []string
 }{
+	{"internal/barrier/*.go", nil},
 	{"internal/budget/*.go", nil},
 	{"internal/memlimit/*.go", nil},
 	{"internal/uuid7/*.go", nil},
@@ -36,10 +37,10 @@ var arrows = []struct {
 	{"internal/deflate/*.go", []string{"github.com/klauspost/compress/..."}},
 	{"internal/spool/*.go", []string{"internal/deflate", "internal/vfs"}},
 	{"internal/spool/*_test.go", []string{"internal/vfs/crashfs"}},
-	{"internal/s3put/*.go", []string{"github.com/aws/..."}},
+	{"internal/s3put/*.go", []string{"internal/barrier", "github.com/aws/..."}},
 	{"internal/upload/*.go", []string{"internal/s3put", "internal/spool"}},
 
-	{"*.go", []string{"internal/budget", "internal/deflate", "internal/memlimit", "internal/s3put", "internal/spool", "internal/upload", "internal/uuid7", "internal/vfs"}},
+	{"*.go", []string{"internal/barrier", "internal/budget", "internal/deflate", "internal/memlimit", "internal/s3put", "internal/spool", "internal/upload", "internal/uuid7", "internal/vfs"}},
 	{"config.go", []string{"github.com/aws/..."}},
 	{"credentials.go", []string{"github.com/aws/..."}},
 	{"session.go", []string{"github.com/aws/..."}},

@@ -47,6 +47,7 @@ type Sink struct {
 	spoolDamaged  atomic.Int64 // bytes that recovery has found so
 	spoolTorn     atomic.Int64
 	hooks         *hookRunner
+	guard         guard
 	keys          keyTemplate
 	runID         func() string
 	bucket        string
@@ -79,7 +80,7 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 	if !chosen {
 		logDefaultMemory(&cfg, limit)
 	}
-	hooks := &hookRunner{logger: cfg.Logger}
+	hooks := &hookRunner{guard: guard{cfg.Logger}}
 	scope := newScope(&cfg)
 	client, env, err := newClient(ctx, &cfg, scope, hooks)
 	if err != nil {
@@ -97,6 +98,7 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 		scope:   scope,
 		keys:    keys,
 		hooks:   hooks,
+		guard:   guard{cfg.Logger},
 		runID:   sync.OnceValue(uuid7.New), // at first use: an idle snapshot must not carry one
 		closed:  make(chan struct{}),
 	}

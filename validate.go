@@ -163,7 +163,11 @@ func (v *validation) run(ctx context.Context) *ValidationError {
 
 func (v *validation) region(ctx context.Context) (string, *ValidationError) {
 	step := v.begin(StepRegion, "find the region of bucket "+v.sink.bucket)
-	region, err := v.sink.client.Region(ctx)
+	var region string
+	err := v.sink.guard.call(awsCode, func() (err error) {
+		region, err = v.sink.client.Region(ctx)
+		return err
+	})
 	if err != nil {
 		return "", v.fail(step, putCode(err), err)
 	}
@@ -221,7 +225,11 @@ func (v *validation) base(ctx context.Context, env awsEnvironment, r role, base 
 	}
 	ctx, cancel := context.WithTimeout(ctx, stsTimeout)
 	defer cancel()
-	me, err := stsClient(env, base).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	var me *sts.GetCallerIdentityOutput
+	err = v.sink.guard.call(awsCode, func() (err error) {
+		me, err = stsClient(env, base).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+		return err
+	})
 	switch {
 	case err == nil:
 		step.As, v.account = oneLine(aws.ToString(me.Arn)), aws.ToString(me.Account)
@@ -308,10 +316,13 @@ func (v *validation) put(ctx context.Context, creds aws.Credentials) error {
 	tried := map[s3put.Class]bool{}
 	for {
 		body := "This object shows that s3sink may write here. It can be deleted.\n"
-		_, err := v.sink.client.PutAs(ctx, creds, s3put.Request{
-			Bucket: v.report.Bucket, Key: v.report.Key, Replace: true,
-			Body: strings.NewReader(body), Size: int64(len(body)), CRC32: crc32.ChecksumIEEE([]byte(body)),
-			ContentType: "text/plain; charset=utf-8",
+		err := v.sink.guard.call(awsCode, func() error {
+			_, err := v.sink.client.PutAs(ctx, creds, s3put.Request{
+				Bucket: v.report.Bucket, Key: v.report.Key, Replace: true,
+				Body: strings.NewReader(body), Size: int64(len(body)), CRC32: crc32.ChecksumIEEE([]byte(body)),
+				ContentType: "text/plain; charset=utf-8",
+			})
+			return err
 		})
 		if err == nil {
 			return nil

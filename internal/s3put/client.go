@@ -217,18 +217,21 @@ func (c *Client) connect(ctx context.Context) (*connection, error) {
 	}
 }
 
-func (c *Client) discoverAndConnect(ctx context.Context) (*connection, error) {
+// discoverAndConnect ends the wait of others however it ends itself: a panic of
+// the SDK passes through it.
+func (c *Client) discoverAndConnect(ctx context.Context) (conn *connection, err error) {
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		close(c.finding)
+		c.finding = nil
+		c.conn = conn
+	}()
 	region, err := c.region(ctx)
-	var conn *connection
-	if err == nil {
-		conn = c.connectionTo(region)
+	if err != nil {
+		return nil, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	close(c.finding)
-	c.finding = nil
-	c.conn = conn
-	return conn, err
+	return c.connectionTo(region), nil
 }
 
 func (c *Client) connectionTo(region string) *connection {

@@ -10,6 +10,8 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go"
+
+	"github.com/s3sink/s3sink/internal/barrier"
 )
 
 // Class says what to do after an attempt.
@@ -94,8 +96,12 @@ func newError(err error) *Error {
 	}
 	e.Class = classify(e.Status, e.Code)
 	var certificate *tls.CertificateVerificationError
-	if errors.As(err, &certificate) || errors.Is(err, http.ErrSchemeMismatch) {
+	var foreign *barrier.Panic
+	switch {
+	case errors.As(err, &certificate), errors.Is(err, http.ErrSchemeMismatch):
 		e.Class = Parked // not the server that was meant, or its certificate needs a person
+	case errors.As(err, &foreign):
+		e.Class = Parked // a fault of code, which the next attempt will meet too
 	}
 	return e
 }

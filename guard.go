@@ -1,0 +1,53 @@
+package s3sink
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/s3sink/s3sink/internal/barrier"
+)
+
+// guard calls code that is not the sink's. A panic there becomes an error for
+// the operation, and a record in the log with the stack; it never ends the
+// process. See [barrier.Run].
+type guard struct{ logger *slog.Logger }
+
+// awsCode names what an upload and a validation call.
+const awsCode = "the AWS SDK, or Config.HTTPClient, Config.AWS or the credentials below it,"
+
+// call returns f's error, or an error that wraps a [*barrier.Panic].
+func (g guard) call(code string, f func() error) error {
+	var failed error
+	p := barrier.Run(func() { failed = f() })
+	if p == nil {
+		return failed
+	}
+	g.logger.Error("s3sink: code outside the sink panicked; the operation that called it has failed",
+		slog.String("code", code), slog.Any("error", p), slog.String("stack", p.Stack))
+	return fmt.Errorf("%s %w", code, p)
+}
+
+// guardedHandler is the handler of Config.Logger. A record that it panics over
+// is lost, and nothing else.
+type guardedHandler struct{ next slog.Handler }
+
+func (h guardedHandler) Enabled(ctx context.Context, l slog.Level) (on bool) {
+	barrier.Run(func() { on = h.next.Enabled(ctx, l) })
+	return on
+}
+
+func (h guardedHandler) Handle(ctx context.Context, r slog.Record) (err error) {
+	if p := barrier.Run(func() { err = h.next.Handle(ctx, r) }); p != nil {
+		return p
+	}
+	return err
+}
+
+func (h guardedHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return guardedHandler{h.next.WithAttrs(attrs)}
+}
+
+func (h guardedHandler) WithGroup(name string) slog.Handler {
+	return guardedHandler{h.next.WithGroup(name)}
+}
