@@ -131,6 +131,12 @@ type Config struct {
 	// object, its own included. Defaults to [CreateOnlyAuto].
 	CreateOnly CreateOnly
 
+	// SignPayload signs the SHA-256 of each object, so that the store refuses
+	// one that was damaged on its way. Each object has a CRC-32 besides; but
+	// stores that do not know that header keep damaged objects. Over http every
+	// object is signed. Defaults to [SignPayloadAuto].
+	SignPayload SignPayload
+
 	// MaxObjectBytes closes an object before it gets longer than this many
 	// compressed bytes. It must hold one event of MaxEventBytes. Defaults to
 	// [DefaultMaxObjectBytes], which is also the most: Segment's files
@@ -261,6 +267,16 @@ const (
 	CreateOnlyOff
 )
 
+// SignPayload says whether uploads over https sign the SHA-256 of the object.
+type SignPayload int
+
+// Settings of [Config].SignPayload.
+const (
+	SignPayloadAuto SignPayload = iota // off when the endpoint is AWS's, on elsewhere
+	SignPayloadOn
+	SignPayloadOff
+)
+
 // maxSourceID is far more than ids have, and leaves room in a key.
 const maxSourceID = 256
 
@@ -332,6 +348,9 @@ func (c *Config) checkPlace(errs *configErrors) {
 	c.checkEndpoint(errs, "STSEndpoint", c.STSEndpoint)
 	if c.CreateOnly < CreateOnlyAuto || c.CreateOnly > CreateOnlyOff {
 		errs.add("CreateOnly", fmt.Sprint(int(c.CreateOnly)), "CreateOnlyAuto, CreateOnlyOn or CreateOnlyOff")
+	}
+	if c.SignPayload < SignPayloadAuto || c.SignPayload > SignPayloadOff {
+		errs.add("SignPayload", fmt.Sprint(int(c.SignPayload)), "SignPayloadAuto, SignPayloadOn or SignPayloadOff")
 	}
 }
 

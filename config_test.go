@@ -24,6 +24,7 @@ func TestConfigReportsEveryProblem(t *testing.T) {
 		Endpoint:          "https://user:hunter2@s3.example.com",
 		STSEndpoint:       "sts.example.com",
 		CreateOnly:        9,
+		SignPayload:       -1,
 		MaxObjectBytes:    100_000_001,
 		MaxObjectEvents:   -1,
 		MaxObjectAge:      time.Millisecond,
@@ -49,7 +50,7 @@ func TestConfigReportsEveryProblem(t *testing.T) {
 		fields = append(fields, wrong.Field)
 	}
 	want := []string{
-		"Bucket", "Prefix", "SourceID", "KeyFormat", "Region", "Endpoint", "STSEndpoint", "CreateOnly",
+		"Bucket", "Prefix", "SourceID", "KeyFormat", "Region", "Endpoint", "STSEndpoint", "CreateOnly", "SignPayload",
 		"MaxEventBytes", "MaxObjectBytes", "MaxObjectEvents", "MaxObjectAge", "MaxMemory", "MaxOpenPartitions",
 		"CompressionLevel", "UploadConcurrency", "MinUploadRate", "RetryParked",
 		"Credentials.RoleARN", "Credentials.ExternalID", "Credentials.SessionName", "Credentials.Duration",

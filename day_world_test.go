@@ -33,6 +33,7 @@ type sky struct {
 	denyEnded  time.Time
 
 	panics   atomic.Bool // the transport of a process does
+	damages  atomic.Bool // every body, on its way
 	attempts atomic.Int64
 	starts   atomic.Int64 // of processes
 	before   [2]int64     // attempts and starts when the storm began
@@ -62,6 +63,7 @@ var storms = []storm{
 	{"broken proxy", true, inject("", s3sinktest.Fault{Status: 502, Body: []byte(page)})},
 	{"403", true, inject("PutObject", s3sinktest.Fault{Status: 403, Code: "AccessDenied", Message: "no"})},
 	{"panics", true, func(s *sky) { s.panics.Store(true) }},
+	{"damage", true, func(s *sky) { s.damages.Store(true) }},
 	{"slow", false, inject("PutObject", s3sinktest.Fault{Delay: 8 * time.Second})},
 	{"STS down", false, inject("AssumeRole", s3sinktest.Fault{Status: 503})},
 	{"STS hangs", false, inject("AssumeRole", s3sinktest.Fault{Stall: true})},
@@ -121,6 +123,7 @@ func (s *sky) clear(t *testing.T) {
 	s.server.Refuse(false)
 	s.server.Freeze(false)
 	s.panics.Store(false)
+	s.damages.Store(false)
 	if s.storm == nil {
 		return
 	}
@@ -194,7 +197,15 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 		w.t.Errorf("%d PUTs at once", n)
 	}
 	w.panics()
+	body := &watchedBody{ReadCloser: r.Body}
+	r.Body = body
+	if w.sky.damages.Load() {
+		damage(r)
+	}
 	res, err := w.base.Transport.RoundTrip(r)
+	if body.failed.Load() {
+		w.sky.attempts.Add(-1) // the disk is at fault: other objects go on
+	}
 	switch {
 	case err != nil:
 	case res.StatusCode == http.StatusForbidden:
@@ -213,6 +224,20 @@ func denied(r *http.Request) *http.Response {
 		Header: http.Header{"Content-Type": {"application/xml"}}, ContentLength: int64(len(body)),
 		Body: io.NopCloser(strings.NewReader(body)), Request: r,
 	}
+}
+
+// watchedBody notes whether it could not be read.
+type watchedBody struct {
+	io.ReadCloser
+	failed atomic.Bool
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		b.failed.Store(true)
+	}
+	return n, err
 }
 
 // panics does, or ends its goroutine, in the storm of that name.

@@ -2,6 +2,7 @@ package s3sink
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -41,6 +42,7 @@ func (s *Sink) put(ctx context.Context, seg *spool.Segment) (s3put.Result, error
 			Body: s.batcher.spool.Object(seg), Size: seg.Size(), CRC32: seg.CRC32(),
 			ContentType: seg.ContentType, ContentEncoding: seg.ContentEncoding,
 			Metadata: metadata(seg),
+			SHA256:   func() ([sha256.Size]byte, error) { return s.sha256(seg) },
 		})
 		return err
 	})
@@ -59,6 +61,19 @@ func (s *Sink) put(ctx context.Context, seg *spool.Segment) (s3put.Result, error
 	}
 	s.explainEarlier(seg, err)
 	return result, err
+}
+
+// sha256 returns the hash with which an object is signed. It finds damage before
+// anything is sent.
+func (s *Sink) sha256(seg *spool.Segment) ([sha256.Size]byte, error) {
+	sum, err := spool.SHA256(s.batcher.spool, seg)
+	switch {
+	case errors.Is(err, spool.ErrChanged):
+		err = &s3put.Error{Class: s3put.Damaged, Err: err}
+	case err != nil:
+		err = &s3put.Error{Class: s3put.Unreadable, Err: err}
+	}
+	return sum, err
 }
 
 // metadata lets an object say what it holds, to a reader that has nothing but
@@ -95,7 +110,8 @@ func newClient(ctx context.Context, cfg *Config, scope *scope, hooks *hookRunner
 		HintRegion:  hintRegions[cfg.partition()],
 		Endpoint:    cfg.Endpoint,
 		PathStyle:   cfg.UsePathStyle,
-		CreateOnly:  cfg.CreateOnly.setting(),
+		CreateOnly:  onOrOff(cfg.CreateOnly, CreateOnlyAuto, CreateOnlyOn),
+		SignBody:    onOrOff(cfg.SignPayload, SignPayloadAuto, SignPayloadOn),
 		Headers:     cfg.headers(),
 		Version:     version,
 		OwnHTTP:     own,
@@ -105,13 +121,13 @@ func newClient(ctx context.Context, cfg *Config, scope *scope, hooks *hookRunner
 	return client, env, nil
 }
 
-// setting is nil for automatic.
-func (c CreateOnly) setting() *bool {
-	if c == CreateOnlyAuto {
+// onOrOff is nil for automatic.
+func onOrOff[T comparable](value, auto, on T) *bool {
+	if value == auto {
 		return nil
 	}
-	on := c == CreateOnlyOn
-	return &on
+	isOn := value == on
+	return &isOn
 }
 
 func (c *Config) onCredentialRefresh(hooks *hookRunner, r CredentialRefresh) {

@@ -2,6 +2,7 @@ package s3sink
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -321,6 +322,7 @@ func (v *validation) put(ctx context.Context, creds aws.Credentials) error {
 				Bucket: v.report.Bucket, Key: v.report.Key, Replace: true,
 				Body: strings.NewReader(body), Size: int64(len(body)), CRC32: crc32.ChecksumIEEE([]byte(body)),
 				ContentType: "text/plain; charset=utf-8",
+				SHA256:      func() ([sha256.Size]byte, error) { return sha256.Sum256([]byte(body)), nil },
 			})
 			return err
 		})

@@ -22,7 +22,7 @@ func (s *Server) putObject(c *call) answer {
 		return c.refuse(err)
 	}
 	for _, check := range []func(*call) *apiError{
-		checkLength, checkHeaders, s.checkACL, checkTags, checkEncryption, checkMetadata, checkMD5, checkChecksum,
+		checkLength, checkHeaders, s.checkACL, checkTags, checkEncryption, checkMetadata, checkMD5, s.checkChecksum,
 	} {
 		if err := check(c); err != nil {
 			return c.refuse(err)

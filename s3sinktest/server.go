@@ -30,6 +30,8 @@ type Server struct {
 	closing chan struct{}  // closed when Close begins: wakes stalled requests
 	closed  chan struct{}  // closed when Close has finished
 
+	ignoresChecksums bool
+
 	faults faultQueue
 	gate   *gate
 
@@ -50,7 +52,7 @@ type Server struct {
 type Option func(*options)
 
 type options struct {
-	tls, untrusted, inMemory bool
+	tls, untrusted, inMemory, noChecksums bool
 }
 
 // TLS serves https with a self-signed certificate that [Server.HTTPClient]
@@ -70,6 +72,11 @@ func UntrustedTLS() Option { return func(o *options) { o.tls, o.untrusted = true
 // server, its clients and the call of Close have to be inside the bubble.
 func InMemory() Option { return func(o *options) { o.inMemory = true } }
 
+// IgnoreChecksums stores objects whatever their x-amz-checksum- headers say, as
+// stores do that do not know these headers. It still compares a body with the
+// x-amz-content-sha256 of a request that is signed with one.
+func IgnoreChecksums() Option { return func(o *options) { o.noChecksums = true } }
+
 // NewServer starts a server and returns at once; it already accepts requests.
 // It is empty: give it buckets, users and roles. It panics when it cannot
 // listen on the loopback interface. Call [Server.Close] when done.
@@ -86,6 +93,8 @@ func NewServer(opts ...Option) *Server {
 		keys:    make(map[string]credential),
 		roles:   make(map[string]role),
 		kmsKeys: make(map[string]kmsKey),
+
+		ignoresChecksums: o.noChecksums,
 	}
 	s.listen(o)
 	s.http = &http.Server{

@@ -4,6 +4,7 @@ package s3put
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"net/http"
 	"sync"
@@ -25,6 +26,7 @@ type Settings struct {
 	Endpoint   string // "" is AWS's, or what AWS names
 	PathStyle  bool
 	CreateOnly *bool // nil: on when the endpoint is AWS
+	SignBody   *bool // nil: on when the endpoint is not AWS
 	Headers    Headers
 	Version    string // of the library, for the User-Agent
 	OwnHTTP    bool   // nobody else uses AWS.HTTPClient
@@ -70,6 +72,7 @@ type connection struct {
 	s3         *s3.Client // one for all attempts: the SDK keeps the clock offset on it
 	creds      aws.CredentialsProvider
 	createOnly bool
+	signBody   bool
 }
 
 // New returns a client. It makes no request: the region is discovered by the
@@ -118,8 +121,18 @@ func (c *Client) PutAs(ctx context.Context, creds aws.Credentials, r Request) (R
 func (c *Client) put(ctx context.Context, conn *connection, creds aws.Credentials, r Request) (Result, *Error) {
 	body := &body{ReadSeeker: r.Body}
 	r.Body = body
+	var sum [sha256.Size]byte
+	if conn.signBody {
+		var err error
+		if sum, err = r.SHA256(); err != nil {
+			return Result{}, newError(err)
+		}
+	}
 	out, err := conn.s3.PutObject(ctx, c.input(conn, r), func(o *s3.Options) {
 		o.Credentials = credentials.StaticCredentialsProvider{Value: creds}
+		if conn.signBody {
+			o.APIOptions = append(o.APIOptions, withPayloadHash(sum))
+		}
 	})
 	if err == nil && aws.ToString(out.ETag) == "" {
 		id, _ := awsmiddleware.GetRequestIDMetadata(out.ResultMetadata)
@@ -237,11 +250,18 @@ func (c *Client) discoverAndConnect(ctx context.Context) (conn *connection, err 
 func (c *Client) connectionTo(region string) *connection {
 	conn := &connection{region: region, creds: c.credentials(region)}
 	conn.s3 = c.build(region, conn.creds)
-	conn.createOnly = conn.s3.Options().BaseEndpoint == nil
-	if c.set.CreateOnly != nil {
-		conn.createOnly = *c.set.CreateOnly
-	}
+	isAWS := conn.s3.Options().BaseEndpoint == nil
+	conn.createOnly = setOr(c.set.CreateOnly, isAWS)
+	conn.signBody = setOr(c.set.SignBody, !isAWS)
 	return conn
+}
+
+// setOr returns what is set, or else automatic.
+func setOr(set *bool, automatic bool) bool {
+	if set != nil {
+		return *set
+	}
+	return automatic
 }
 
 // signer leaves Accept-Encoding unsigned: Google's store changes it on the way

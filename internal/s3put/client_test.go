@@ -3,6 +3,7 @@ package s3put_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -86,6 +87,7 @@ func request() s3put.Request {
 		Bucket: "events", Key: "a/b.gz", Body: bytes.NewReader(content), Size: int64(len(content)),
 		CRC32: crc32.ChecksumIEEE(content), ContentType: "application/gzip",
 		Metadata: map[string]string{"s3sink-events": "7"},
+		SHA256:   func() ([sha256.Size]byte, error) { return sha256.Sum256(content), nil },
 	}
 }
 

@@ -1,15 +1,20 @@
 package s3put
 
 import (
+	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"io"
 	"maps"
 	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go/middleware"
 )
 
 // Request is one object to store.
@@ -19,6 +24,10 @@ type Request struct {
 	Size        int64
 	CRC32       uint32
 	Metadata    map[string]string
+
+	// SHA256 returns the hash of the body. It is called if the body is to be
+	// signed, for each attempt.
+	SHA256 func() ([sha256.Size]byte, error)
 
 	ContentType, ContentEncoding string
 
@@ -77,6 +86,18 @@ func (c *Client) input(conn *connection, r Request) *s3.PutObjectInput {
 		in.BucketKeyEnabled = &e.BucketKey
 	}
 	return in
+}
+
+// withPayloadHash signs a request with the hash of its body. The SDK takes one
+// that is known; else it hashes the body for each request over http, and does
+// not sign it over https.
+func withPayloadHash(sum [sha256.Size]byte) func(*middleware.Stack) error {
+	return func(stack *middleware.Stack) error {
+		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("S3SinkPayloadHash",
+			func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+				return next.HandleInitialize(v4.SetPayloadHash(ctx, hex.EncodeToString(sum[:])), in)
+			}), middleware.After)
+	}
 }
 
 // body remembers why it could not be read: by way of a transport that comes as

@@ -239,7 +239,7 @@ var mutants = []mutant{
 	{"Close leaves the open blocks out", "1", []patch{{batcherGo, "	b.sealAll(nil, SealedByClose)\n", ""}}, byDays, ""},
 	{"a block's number is used again", "1", []patch{{batcherGo, "number: b.blocks,", "number: 0,"}}, bySinks, ""},
 	{"framed bytes are compressed again", "12", []patch{
-		{deliverGo, "	result, err := s.client.Put(ctx, s3put.Request{\n", "	body, size, crc := again(s.batcher.spool.Object(seg))\n	result, err := s.client.Put(ctx, s3put.Request{\n"},
+		{deliverGo, "		result, err = s.client.Put(ctx, s3put.Request{\n", "		body, size, crc := again(s.batcher.spool.Object(seg))\n		result, err = s.client.Put(ctx, s3put.Request{\n"},
 		{deliverGo, "Body: s.batcher.spool.Object(seg), Size: seg.Size(), CRC32: seg.CRC32(),", "Body: body, Size: size, CRC32: crc,"},
 		{deliverGo, "import (\n", "import (\n	\"bytes\"\n	\"compress/gzip\"\n	\"hash/crc32\"\n	\"io\"\n	\"math/rand/v2\"\n"},
 		{deliverGo, "const longOutage", `
@@ -275,7 +275,7 @@ const longOutage`},
 	}, ". TestReceivedDay", ""},
 	{"a dropped event is not counted", "", []patch{{batcherGo, "	b.settledEvents[as] += events\n", "	if as != dropped {\n		b.settledEvents[as] += events\n	}\n"}}, ". TestCloseCountsWhatIsLost", ""},
 	{"a refused event is not counted", "", []patch{{sourceGo, "		s.sink.rejected.Add(1)\n", ""}}, ". TestBadEvents", ""},
-	{"a hook is called under a lock", "", []patch{{hooksGo, "		h.safely(f)\n", "		h.mu.Lock()\n		h.safely(f)\n		h.mu.Unlock()\n"}}, ". TestReentrantHooks", ""},
+	{"a hook is called under a lock", "", []patch{{hooksGo, "		h.guard.call(\"a hook\", func() error { f(); return nil })\n", "		h.mu.Lock()\n		h.guard.call(\"a hook\", func() error { f(); return nil })\n		h.mu.Unlock()\n"}}, ". TestReentrantHooks", ""},
 	{"sessions are not renewed early", "", []patch{{sessionGo, "refreshEarly = 5 * time.Minute", "refreshEarly = 0"}}, ". TestSessionsAreCached", ""},
 	{"no backoff in an outage", "", []patch{{settleGo, "u.gate = now.Add(backoff(u.failures))", "u.gate = now"}}, byDays, ""},
 	{"a full spool takes events", "", []patch{{sinkSpoolGo, "if s.journal.Bytes() > s.cfg.MaxSpoolBytes {", "if false {"}}, byDays, ""},

@@ -4,10 +4,12 @@
 package spool
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/s3sink/s3sink/internal/deflate"
@@ -41,22 +43,51 @@ type Spool interface {
 // is on it.
 var ErrUnread = errors.New("the object cannot be read")
 
+// ErrChanged says that the bytes of an object are not those that were framed.
+var ErrChanged = errors.New("the object has changed")
+
 // Verify reports whether the object that a sealed segment is still is what was
 // framed, or returns ErrUnread.
 func Verify(s Spool, seg *Segment) error {
-	sum := crc32.NewIEEE()
-	n, err := io.Copy(sum, s.Object(seg))
+	_, err := digest(s, seg)
 	switch {
+	case err == nil, errors.Is(err, ErrChanged):
+		return err
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("the object breaks off: %w", err)
-	case err != nil:
-		return fmt.Errorf("%w: %w", ErrUnread, err)
-	case n != seg.Size():
-		return fmt.Errorf("the object has %d bytes instead of %d", n, seg.Size())
-	case sum.Sum32() != seg.CRC32():
-		return fmt.Errorf("the object's CRC-32 is %08x instead of %08x", sum.Sum32(), seg.CRC32())
 	}
-	return nil
+	return fmt.Errorf("%w: %w", ErrUnread, err)
+}
+
+// SHA256 returns the hash of the object that a sealed segment is. It reads the
+// object at the first call, and the segment keeps the hash. The error is
+// ErrChanged, or why the object could not be read. It may be called from several
+// goroutines at once.
+func SHA256(s Spool, seg *Segment) ([sha256.Size]byte, error) {
+	if known := seg.sha256.Load(); known != nil {
+		return *known, nil
+	}
+	sum, err := digest(s, seg)
+	if err == nil {
+		seg.sha256.Store(&sum)
+	}
+	return sum, err
+}
+
+// digest reads the whole object, a piece at a time. Its SHA-256 is worth nothing
+// if the bytes are not those that were framed, so it checks their CRC-32 too.
+func digest(s Spool, seg *Segment) (sum [sha256.Size]byte, err error) {
+	crc, sha := crc32.NewIEEE(), sha256.New()
+	n, err := io.Copy(io.MultiWriter(crc, sha), s.Object(seg))
+	switch {
+	case err != nil:
+		return sum, err
+	case n != seg.Size():
+		return sum, fmt.Errorf("%w: it has %d bytes instead of %d", ErrChanged, n, seg.Size())
+	case crc.Sum32() != seg.CRC32():
+		return sum, fmt.Errorf("%w: its CRC-32 is %08x instead of %08x", ErrChanged, crc.Sum32(), seg.CRC32())
+	}
+	return [sha256.Size]byte(sha.Sum(nil)), nil
 }
 
 // Header is what makes a segment the object it will be. It is fixed when the
@@ -105,7 +136,8 @@ type Segment struct {
 	payloads           extents  // in memory
 	disk               []extent // or on disk
 	frames             uint64
-	trailer            []byte // set by seal
+	trailer            []byte                            // set by seal
+	sha256             atomic.Pointer[[sha256.Size]byte] // nil: not computed
 }
 
 func (s *Segment) id() segmentID { return segmentID{s.RunID, s.Sequence} }
