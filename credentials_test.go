@@ -142,7 +142,7 @@ func TestEndedSessionIsNotUsed(t *testing.T) {
 		if err := flush(10 * time.Minute); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("with an ended session: %v", err)
 		}
-		if err := sink.Err(); err != nil {
+		if err := sink.Err(); !s3sink.Retryable(err) {
 			t.Errorf("an outage of STS parked uploads: %v", err)
 		}
 		server.ClearFaults()

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +26,8 @@ type ledger struct {
 	all    [sourcesOfDay][]*dayEvent
 	life   []*dayEvent          // of the process that runs
 	bodies map[string][2]string // by key, what was sent
+
+	noRoom atomic.Bool // an event of the process that runs found none
 }
 
 type dayEvent struct {
@@ -66,6 +69,9 @@ func (l *ledger) told(t *testing.T, e *dayEvent, err error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e.at = time.Now()
+	if errors.Is(err, s3sink.ErrBufferFull) {
+		l.noRoom.Store(true)
+	}
 	var spool *s3sink.SpoolError
 	switch {
 	case err == nil:

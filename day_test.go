@@ -7,7 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -74,10 +73,12 @@ type day struct {
 	sink      *s3sink.Sink // nil while no process runs
 	wire      *wire
 	born      time.Time
+	log       *logLines
 	died      chan struct{} // closed when the process ends within an operation
 	callers   sync.WaitGroup
 	hangUp    context.CancelFunc // of callers
 	found     int64              // bytes on the disk when it began
+	outages   int                // times that the sink was looked at in a long outage
 	looked    time.Time          // when the sink was looked at last
 	recovered int64              // what the last process has left, if it is known; or -1
 }
@@ -86,7 +87,6 @@ func newDay(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config, seed uin
 	rng := rand.New(rand.NewPCG(seed, 24))
 	cfg.Durability = s3sink.Durability(seed % 2)
 	cfg.CreateOnly = []s3sink.CreateOnly{s3sink.CreateOnlyOn, s3sink.CreateOnlyOff}[rng.IntN(2)]
-	cfg.Logger = slog.New(slog.DiscardHandler)
 	cfg.MaxMemory, cfg.MaxSpoolBytes, cfg.MaxEventBytes = 1<<20, 1<<20, 1<<10
 	cfg.MaxObjectEvents = int64(rng.IntN(3) * 100)
 	cfg.MaxObjectBytes = int64(5000 + rng.IntN(100_000))
@@ -111,8 +111,8 @@ func (d *day) String() string {
 		lives += d.counts[kind]
 		how += fmt.Sprintf(" %s %d,", kind, d.counts[kind])
 	}
-	return fmt.Sprintf("durability %d: %d events taken, %d of them promised, %d unknown, %d refused; %d lives:%s; disk: %v; S3 and STS: %v; %d PUTs",
-		d.cfg.Durability, taken, promised, unknown, refused, lives, strings.TrimSuffix(how, ","), d.faults.counts, d.sky.counts, d.sky.attempts.Load())
+	return fmt.Sprintf("durability %d: %d events taken, %d of them promised, %d unknown, %d refused; %d lives:%s; disk: %v; S3 and STS: %v, seen %d times in a long outage; %d PUTs",
+		d.cfg.Durability, taken, promised, unknown, refused, lives, strings.TrimSuffix(how, ","), d.faults.counts, d.sky.counts, d.outages, d.sky.attempts.Load())
 }
 
 // pass lets a day pass.
@@ -147,6 +147,8 @@ func (d *day) start() bool {
 	d.wire = newWire(d.server, d.sky, d.ledger, d.t)
 	cfg := d.cfg
 	cfg.HTTPClient = d.wire.client()
+	d.log = new(logLines)
+	cfg.Logger = d.log.logger()
 	sink, err := s3sink.NewOnDisk(d.t.Context(), cfg, d.disk.Dir())
 	if err != nil {
 		d.counts["refused to start"]++
@@ -162,6 +164,7 @@ func (d *day) start() bool {
 	d.sink, d.born = sink, time.Now()
 	ctx, cancel := context.WithCancel(d.t.Context())
 	d.hangUp = cancel
+	d.ledger.noRoom.Store(false)
 	for source := range sourcesOfDay {
 		c := &caller{day: d, sink: sink, source: source, rng: rand.New(rand.NewPCG(d.rng.Uint64(), 1))}
 		d.callers.Go(func() { c.run(ctx) })
@@ -239,6 +242,9 @@ func (d *day) close() {
 	d.callers.Wait()
 	checkBooks(d.t, d.sink)
 	st := d.sink.Stats()
+	if said := d.log.with(d.t, refusesText); d.ledger.noRoom.Load() && len(said) == 0 {
+		d.t.Error("events found no room, and the log does not say so")
+	}
 	var left *s3sink.CloseError
 	if errors.As(err, &left); err == nil && st.Pending > 0 || err != nil && (left == nil || left.Left != st.Pending || left.Dropped > 0) {
 		d.t.Errorf("close: %v, %+v", err, st)
@@ -353,6 +359,15 @@ func (d *day) lookAtErrors(st s3sink.Stats) {
 	if d.faults.dead(10*time.Second) && time.Since(d.born) > 10*time.Second && d.ledger.active(st.Synced) {
 		if err := d.sink.Err(); st.SpoolError == nil || err == nil {
 			d.t.Errorf("nothing comes to the disk, but Err is %v and SpoolError %v", err, st.SpoolError)
+		}
+	}
+	// An open object is sealed, and every attempt fails for so long.
+	if long := s3sink.DefaultMaxObjectAge + s3sink.LastingOutage + 3*time.Minute; d.sky.outage(long) && time.Since(d.born) > long &&
+		!d.faults.since(long) && st.Pending > 0 && time.Since(st.Oldest) > long {
+		d.outages++
+		var failed *s3sink.UploadError
+		if err := d.sink.Err(); !errors.As(err, &failed) || st.UploadError == nil || st.FailingSince.IsZero() {
+			d.t.Errorf("%s for %v, but Err is %v, and Stats says %v since %v", d.sky.storm.name, time.Since(d.sky.began), err, st.UploadError, st.FailingSince)
 		}
 	}
 	var refused *s3sink.UploadError

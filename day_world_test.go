@@ -148,6 +148,11 @@ func (s *sky) allows(long time.Duration) bool {
 	return !s.denies.Load() && time.Since(s.denyEnded) > long
 }
 
+// outage reports whether nothing has been delivered for so long.
+func (s *sky) outage(long time.Duration) bool {
+	return s.storm != nil && s.storm.total && time.Since(s.began) > long
+}
+
 // calm reports whether it has been, for so long.
 func (s *sky) calm(long time.Duration) bool {
 	return s.storm == nil && time.Since(s.began) > long

@@ -151,6 +151,7 @@ const longOutage = 8
 
 func (s *Sink) onAttempt(a upload.Attempt) {
 	s.attempts.Add(1)
+	s.noteHealth(a)
 	if a.Err != nil && a.Failures >= longOutage && !errors.Is(a.Err, context.Canceled) { // else Close has cut it off
 		s.warn(&s.warnedOutage, "s3sink: uploads fail again and again; events are kept as far as there is room", newUploadError(a.Segment.Key, a.Number, a.Err))
 	}
@@ -165,6 +166,18 @@ func (s *Sink) onAttempt(a upload.Attempt) {
 	s.hooks.call(func() {
 		hook(Attempt{Object: objectInfo(a.Segment), Number: a.Number, Duration: a.Duration, Err: err})
 	})
+}
+
+// noteHealth notes what an attempt says of S3 and of the way there: nothing if
+// Close cut it off, or if this machine is at fault.
+func (s *Sink) noteHealth(a upload.Attempt) {
+	switch {
+	case a.Err == nil:
+		s.uploads.clear()
+	case errors.Is(a.Err, context.Canceled), a.Err.Class == s3put.Unreadable, a.Err.Class == s3put.Damaged:
+	default:
+		s.uploads.failed(newUploadError(a.Segment.Key, a.Number, a.Err))
+	}
 }
 
 func (s *Sink) onDelivered(d upload.Delivery) {
@@ -186,6 +199,7 @@ func (s *Sink) onDelivered(d upload.Delivery) {
 // onDamaged sets an object aside. Only a fault of this machine's memory leads
 // here, or of the disk.
 func (s *Sink) onDamaged(r upload.Refusal) {
+	s.uploads.clear() // the object may have been the only one that failed
 	err := newUploadError(r.Segment.Key, r.Attempts, r.Err)
 	err.Err = fmt.Errorf("%w: %w", ErrDamaged, err.Err)
 	said := []any{slog.String("key", err.Key), slog.Int64("events", r.Segment.Events), slog.Any("error", err.Err)}

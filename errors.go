@@ -13,10 +13,11 @@ import (
 
 var (
 	// ErrBufferFull says that an event found no room: events arrive faster
-	// than they can be compressed and uploaded, or uploads are parked. When
-	// they are, the same error also wraps the [*UploadError] that says why.
-	// The event was not taken; Track may be called again, and TrackContext
-	// waits for room instead.
+	// than they can be compressed and uploaded, or uploads fail or are parked.
+	// Then the same error also wraps the [*UploadError] that says why. The event
+	// was not taken; Track may be called again, and TrackContext waits for room
+	// instead. The Logger gets a warning at the first such event, one a minute
+	// with their number, and one when events are taken again.
 	ErrBufferFull = errors.New("s3sink: no room for the event")
 
 	// ErrClosed says that Close was called. The event was not taken.
@@ -114,6 +115,31 @@ func (e *UploadError) Error() string {
 
 func (e *UploadError) Unwrap() error { return e.Err }
 
+// noRoomError is ErrBufferFull with its cause. Its text is made when somebody
+// reads it: in an outage it is returned for every event.
+type noRoomError struct {
+	cause error // nil if only the spool is full
+	spool bool  // MaxSpoolBytes is reached
+}
+
+func (e *noRoomError) Error() string {
+	text := ErrBufferFull.Error()
+	if e.spool {
+		text += " (the spool is full)"
+	}
+	if e.cause != nil {
+		text += ": " + e.cause.Error()
+	}
+	return text
+}
+
+func (e *noRoomError) Unwrap() []error {
+	if e.cause == nil {
+		return []error{ErrBufferFull}
+	}
+	return []error{ErrBufferFull, e.cause}
+}
+
 // SpoolError is why the spool directory cannot be used now.
 type SpoolError struct{ Err error }
 
@@ -124,7 +150,7 @@ func (e *SpoolError) Unwrap() error { return e.Err }
 type CloseError struct {
 	Delivered int64 // events in S3, over the whole run
 	Dropped   int64 // events given up; an attempt that was cut off may have stored some
-	Err       error // the context's cause, joined with the last refusal and a [*SpoolError] if there are; or ErrDamaged
+	Err       error // the context's cause, joined with the last [*UploadError] and a [*SpoolError] if there are; or ErrDamaged
 
 	Quarantined int64 // events in objects that were damaged
 	Left        int64 // events in the spool, for the next sink that has it; after a SpoolError some may not be there

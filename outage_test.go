@@ -15,9 +15,10 @@ import (
 )
 
 // S3 and STS are down for a day, in another way every hour, while events go on
-// coming. Memory fills, and from then on Track says so; it costs S3 one small
-// request at a time; nobody has to act; and when it is over everything that was
-// taken is there once and in order.
+// coming. Memory fills, and from then on Track says so, and so do Err, Stats and
+// the log, which counts every refused event; it costs S3 one small request at a
+// time; nobody has to act; and when it is over everything that was taken is there
+// once and in order, and Err, Stats and the log say that it is over.
 func TestDayOfOutage(t *testing.T) {
 	t.Parallel()
 	put := func(f s3sinktest.Fault) func(*s3sinktest.Server) {
@@ -41,6 +42,8 @@ func TestDayOfOutage(t *testing.T) {
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		puts := &meter{next: cfg.HTTPClient.Transport}
 		cfg.HTTPClient.Transport = puts
+		log := new(logLines)
+		cfg.Logger = log.logger()
 		cfg.MaxMemory = 1 << 20
 		cfg.MaxEventBytes = 1 << 10
 		cfg.Hooks.Parked = func(p s3sink.Parked) { t.Errorf("parked: %v", p.Err) }
@@ -87,8 +90,9 @@ func TestDayOfOutage(t *testing.T) {
 			if n, most := sink.Stats().Attempts-before, puts.most.Load(); most > 1 || n < 30 || n > 170 {
 				t.Errorf("hour %d: %d attempts, %d at once; want 50 to 120 or so, and 1", hour, n, most)
 			}
-			if err := sink.Err(); err != nil {
-				t.Errorf("hour %d: %v", hour, err)
+			var failed *s3sink.UploadError
+			if err, st := sink.Err(), sink.Stats(); !errors.As(err, &failed) || !s3sink.Retryable(err) || st.UploadError == nil || st.FailingSince.IsZero() {
+				t.Errorf("hour %d: Err is %v, and Stats says %v since %v", hour, err, st.UploadError, st.FailingSince)
 			}
 			checkBooks(t, sink)
 			server.ClearFaults()
@@ -104,7 +108,17 @@ func TestDayOfOutage(t *testing.T) {
 			t.Errorf("%d events waited; 2 minutes later %d", waits, st.Pending)
 		}
 		produce(time.Hour)
+		if err, st := sink.Err(), sink.Stats(); err != nil || st.UploadError != nil || !st.FailingSince.IsZero() {
+			t.Errorf("after the outage Err is %v, and Stats says %v since %v", err, st.UploadError, st.FailingSince)
+		}
 		mustClose(t, sink)
+		logged, over := int64(0), log.with(t, againText)
+		for _, line := range log.with(t, refusesText) {
+			logged += line.Refused
+		}
+		if logged != refused || len(over) == 0 {
+			t.Errorf("the log counts %d refused events of %d, and says %d times that events are taken again", logged, refused, len(over))
+		}
 
 		total := int64(0)
 		stored := make([][]int, len(sources))

@@ -175,11 +175,14 @@ func (o outcome) test(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config
 	mustTrack(t, sink, struct{}{})
 	time.Sleep(outage)
 	o.checkErr(t, sink.Err())
+	if st := sink.Stats(); (st.UploadError == nil) != (o.class == done) || st.FailingSince.IsZero() != (o.class == done) {
+		t.Errorf("after %v Stats says %v since %v", outage, st.UploadError, st.FailingSince)
+	}
 	server.ClearFaults()
 	server.Inject(attempts.fault())
 	time.Sleep(s3sink.DefaultRetryParked)
-	if err := sink.Err(); err != nil {
-		t.Errorf("Err is %v, but S3 is mended", err)
+	if err, st := sink.Err(), sink.Stats(); err != nil || st.UploadError != nil || !st.FailingSince.IsZero() {
+		t.Errorf("S3 works again, but Err is %v, and Stats says %v since %v", err, st.UploadError, st.FailingSince)
 	}
 	all, st := attempts.seen(), sink.Stats()
 	if st.Delivered != 1 || st.Attempts != int64(len(all)) {
@@ -238,15 +241,15 @@ func (o outcome) parks() int {
 
 func (o outcome) checkErr(t *testing.T, err error) {
 	t.Helper()
-	if o.parks() == 0 {
+	if o.class == done {
 		if err != nil {
-			t.Errorf("Err is %v, but it is tried again by itself", err)
+			t.Errorf("Err is %v, but the object is stored", err)
 		}
 		return
 	}
 	var refused *s3sink.UploadError
-	if !errors.As(err, &refused) || s3sink.Retryable(err) {
-		t.Fatalf("Err is %v (retryable %t), want the refusal", err, s3sink.Retryable(err))
+	if !errors.As(err, &refused) || s3sink.Retryable(err) != (o.parks() == 0) {
+		t.Fatalf("Err is %v (retryable %t), want the answer of the last attempt", err, s3sink.Retryable(err))
 	}
 	o.checkError(t, refused)
 }

@@ -46,6 +46,8 @@ type Sink struct {
 	foreignEvents atomic.Int64
 	spoolDamaged  atomic.Int64 // bytes that recovery has found so
 	spoolTorn     atomic.Int64
+	uploads       uploadHealth
+	refusals      refusals
 	hooks         *hookRunner
 	guard         guard
 	keys          keyTemplate
@@ -116,6 +118,7 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 	if s.batcher, err = s.newBatcher(); err != nil {
 		return nil, err
 	}
+	s.refusals.logger, s.refusals.bucket, s.refusals.room = cfg.Logger, s.bucket, s.hasRoom
 	s.own = s.sources.get(s, cfg.SourceID)
 	if cfg.Disabled {
 		cfg.Logger.Warn("s3sink: the sink is disabled: events are checked, counted and dropped", slog.String("bucket", s.bucket))
@@ -167,8 +170,8 @@ func (s *Sink) newBatcher() (*batcher, error) {
 func (s *Sink) Track(event any) error { return s.own.Track(event) }
 
 // TrackContext is Track, but waits for room until ctx ends; then it returns
-// ctx's cause, joined with the [*UploadError] if uploads are parked, and the
-// event was not taken.
+// ctx's cause, joined with the [*UploadError] of the last attempt if uploads fail
+// or are parked, and the event was not taken.
 func (s *Sink) TrackContext(ctx context.Context, event any) error {
 	return s.own.TrackContext(ctx, event)
 }
@@ -203,8 +206,8 @@ func (s *Sink) Source(id string) (*Source, error) {
 
 // Flush closes every open object, whatever its age, and waits until everything
 // that this sink took before the call is in S3; then it returns nil. When ctx
-// ends first it returns ctx's cause, joined with the [*UploadError] if uploads
-// are parked; the sink goes on trying. It waits for no backoff, and where uploads
+// ends first it returns ctx's cause, joined with the [*UploadError] of the last
+// attempt if uploads fail or are parked; the sink goes on trying. It waits for no backoff, and where uploads
 // are parked it makes only a few attempts. Flush does not stop new events. After
 // a Close that dropped events it returns [ErrClosed], and [ErrDamaged] if events
 // that it waited for were set aside. With Config.Disabled it returns nil at once.
@@ -219,7 +222,7 @@ func (s *Sink) flush(ctx context.Context, src *Source) error {
 	s.uploader.Hurry()
 	if !w.wait(ctx) {
 		s.batcher.abandon(w)
-		return errors.Join(context.Cause(ctx), s.Err())
+		return errors.Join(context.Cause(ctx), s.cause())
 	}
 	if n := s.batcher.ended(dropped); n > 0 { // by Close alone
 		return fmt.Errorf("%w: it dropped %d events", ErrClosed, n)
@@ -277,15 +280,16 @@ func (s *Sink) Close(ctx context.Context) error {
 
 func (s *Sink) shutdown(ctx context.Context) error {
 	s.batcher.close()
+	s.refusals.close()
 	s.awaitRecovery(ctx)
 	s.batcher.pool.Wait() // nothing may be appended behind the journal's last commit
 	w := s.batcher.awaitAll()
-	parked := s.parked()
+	failed := s.uploadError()
 	s.uploader.Hurry()
 	s.uploader.Unpark()
 	w.wait(ctx)
-	if err := s.parked(); err != nil {
-		parked = err // refused again
+	if err := s.uploadError(); err != nil {
+		failed = err // again
 	}
 	left := s.uploader.Stop()
 	unread := s.notRecovered()
@@ -309,18 +313,45 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	}
 	lost := &CloseError{Delivered: st.Delivered, Dropped: st.Dropped, Quarantined: st.Quarantined, Left: st.Pending}
 	if st.Dropped > 0 || st.Pending > 0 || unread != nil {
-		lost.Err = errors.Join(context.Cause(ctx), parked, unsaved, unread)
+		lost.Err = errors.Join(context.Cause(ctx), failed, unsaved, unread)
 	} else {
 		lost.Err = ErrDamaged
 	}
 	return lost
 }
 
-// Err returns nil, or the [*UploadError] for which uploads are parked: S3
-// refuses them and somebody must act; or the [*SpoolError] for which events do
-// not come to the disk, or what earlier runs have left is not read. It is meant
-// for health checks.
+// Err returns nil while the sink works, or the first of these that holds:
+//
+//   - the [*UploadError] for which uploads are parked: S3 refuses them until
+//     somebody acts;
+//   - the [*SpoolError] for which events are not written to the SpoolDir, or what
+//     earlier runs have left there is not read;
+//   - [ErrBufferFull], which wraps the last [*UploadError] if uploads fail: an event
+//     was refused for want of room within the last minute, or there is none yet;
+//   - the last [*UploadError], if every attempt has failed for [LastingOutage].
+//
+// An outage that is shorter and costs no event is in [Stats] alone: UploadError
+// and FailingSince.
+//
+// Err is meant for alerts, and for readiness where a service that cannot record
+// events should get no traffic. Do not make it a liveness probe: a restart brings
+// S3 back no sooner, and without a SpoolDir it drops every event that waits.
 func (s *Sink) Err() error {
+	if err := s.blocked(); err != nil {
+		return err
+	}
+	if s.refusals.active() {
+		return s.noRoom()
+	}
+	if last, since := s.uploads.failing(); last != nil && time.Since(since) >= LastingOutage {
+		return last
+	}
+	return nil
+}
+
+// blocked returns why events are not delivered or not written to the SpoolDir
+// until something changes, or nil.
+func (s *Sink) blocked() error {
 	if err := s.parked(); err != nil {
 		return err
 	}
@@ -341,10 +372,37 @@ func (s *Sink) parked() error {
 	return nil
 }
 
-// noRoom is ErrBufferFull with the reason, where there is one.
+// uploadError returns the UploadError for which uploads are parked, or that of the
+// last attempt if it failed, or nil.
+func (s *Sink) uploadError() error {
+	if err := s.parked(); err != nil {
+		return err
+	}
+	if last, _ := s.uploads.failing(); last != nil {
+		return last
+	}
+	return nil
+}
+
+// cause returns why a caller of Track, Flush or Close waits in vain, as far as the
+// sink knows, or nil.
+func (s *Sink) cause() error {
+	if err := s.blocked(); err != nil {
+		return err
+	}
+	return s.uploadError()
+}
+
+// noRoom returns ErrBufferFull with its cause, where there is one.
 func (s *Sink) noRoom() error {
-	if err := s.Err(); err != nil {
-		return fmt.Errorf("%w: %w", ErrBufferFull, err)
+	if err := s.cause(); err != nil {
+		return &noRoomError{cause: err}
 	}
 	return ErrBufferFull
+}
+
+// hasRoom reports whether an event that needs bytes of MaxMemory would be taken.
+func (s *Sink) hasRoom(bytes int64) bool {
+	used, _ := s.batcher.budget.Used()
+	return used+bytes <= s.batcher.budget.Size() && s.spoolReady() == nil
 }

@@ -108,12 +108,16 @@ func (s *Source) trackLine(ctx context.Context, line []byte) error {
 func (s *Source) add(ctx context.Context, line []byte, received time.Time) error {
 	b := s.sink.batcher
 	if ctx.Err() != nil {
-		return errors.Join(context.Cause(ctx), s.sink.Err())
+		return errors.Join(context.Cause(ctx), s.sink.cause())
 	}
 	if s.sink.cfg.Disabled {
 		return b.discard()
 	}
 	if err := s.sink.spoolReady(); err != nil {
+		if b.isClosed() {
+			return ErrClosed
+		}
+		s.sink.refusals.add(0, err)
 		return err
 	}
 	var granted int64
@@ -130,13 +134,16 @@ func (s *Source) add(ctx context.Context, line []byte, received time.Time) error
 		}
 		if ctx == noWait {
 			b.relieve()
-			return s.sink.noRoom()
+			err := s.sink.noRoom()
+			s.sink.refusals.add(need, err)
+			return err
 		}
 		if err := b.budget.Take(ctx, need); err != nil { // it relieves
 			if errors.Is(err, budget.ErrClosed) {
 				return ErrClosed
 			}
-			return errors.Join(err, s.sink.Err())
+			s.sink.refusals.add(need, s.sink.noRoom())
+			return errors.Join(err, s.sink.cause())
 		}
 		granted = need
 		if s.sink.byClock() {

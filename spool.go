@@ -376,7 +376,7 @@ func (s *Sink) spoolReady() error {
 		return nil
 	}
 	if s.journal.Bytes() > s.cfg.MaxSpoolBytes {
-		return fmt.Errorf("%w (the spool is full)", s.noRoom())
+		return &noRoomError{cause: s.cause(), spool: true}
 	}
 	if s.cfg.Durability == SyncEach {
 		if err := s.journal.Err(); err != nil {

@@ -32,6 +32,9 @@ type Stats struct {
 	MemoryPeak     int64 // the most that ever were
 	PendingBlocks  int   // pending blocks: open, being compressed, or in objects not in S3; those of one that are on disk are one
 
+	UploadError  error     // why the last attempt to store an object failed, an [*UploadError]; nil if it succeeded
+	FailingSince time.Time // since when every attempt has failed; zero while uploads work
+
 	Oldest time.Time // when the oldest pending event was tracked; zero if there is none
 
 	SpoolBytes int64     // of the spool's files
@@ -53,6 +56,9 @@ func (s *Sink) Stats() Stats {
 	st.LostAnswers = s.existed.Load()
 	st.MissedHooks = s.hooks.missed.Load()
 	st.Memory, st.MemoryPeak = s.batcher.budget.Used()
+	if last, since := s.uploads.failing(); last != nil {
+		st.UploadError, st.FailingSince = last, since
+	}
 	st.Foreign = s.foreignEvents.Load()
 	st.SpoolDamaged, st.SpoolTorn = s.spoolDamaged.Load(), s.spoolTorn.Load()
 	if s.journal != nil {
