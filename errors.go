@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -140,11 +142,47 @@ func (e *noRoomError) Unwrap() []error {
 	return []error{ErrBufferFull, e.cause}
 }
 
-// SpoolError is why the spool directory cannot be used now.
+// SpoolError is why the spool directory cannot be used now. Its text has the
+// operation and the cause. It does not name the journal file, which is another one
+// at each attempt, so that alerts can be grouped by the text; [SpoolError.File]
+// names it, and so does the text of Err.
 type SpoolError struct{ Err error }
 
-func (e *SpoolError) Error() string { return fmt.Sprintf("s3sink: spool: %v", e.Err) }
+func (e *SpoolError) Error() string {
+	text := e.Err.Error()
+	for _, inner := range fileErrors(e.Err) {
+		text = strings.ReplaceAll(text, inner.Error(), inner.Op+": "+inner.Err.Error())
+	}
+	return "s3sink: spool: " + text
+}
+
 func (e *SpoolError) Unwrap() error { return e.Err }
+
+// File returns the name of the file in the SpoolDir that the error is about, or "".
+func (e *SpoolError) File() string {
+	for _, inner := range fileErrors(e.Err) {
+		return inner.Path
+	}
+	return ""
+}
+
+// fileErrors returns the errors of files in the SpoolDir that err wraps. A path of
+// several elements is that of the directory itself, which is the same each time.
+func fileErrors(err error) (all []*fs.PathError) {
+	switch wrapper := err.(type) {
+	case *fs.PathError:
+		if wrapper.Path != "." && !strings.ContainsRune(wrapper.Path, filepath.Separator) {
+			return []*fs.PathError{wrapper}
+		}
+	case interface{ Unwrap() error }:
+		return fileErrors(wrapper.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, inner := range wrapper.Unwrap() {
+			all = append(all, fileErrors(inner)...)
+		}
+	}
+	return all
+}
 
 // CloseError says what Close could not bring to S3 before its context ended.
 type CloseError struct {

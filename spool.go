@@ -157,9 +157,11 @@ func (s *Sink) recover(ctx context.Context) {
 			return // what follows would come before the rest
 		}
 		if err != nil {
-			s.unread.Store(&SpoolError{Err: fmt.Errorf("a part of what earlier runs have left is gone: %w", err)})
+			gone := &SpoolError{Err: fmt.Errorf("a part of what earlier runs have left is gone: %w", err)}
+			s.unread.Store(gone)
 			s.cfg.Logger.Error("s3sink: a part of the spool is gone; what is left of that source's day waits for the next run, "+
-				"behind the events of this one; look after the disk", slog.String("source", t.Source), slog.Any("error", err))
+				"behind the events of this one; look after the disk", slog.String("source", t.Source),
+				slog.Any("error", gone), slog.String("file", gone.File()))
 		}
 	}
 	s.batcher.endRecovery()
@@ -173,8 +175,9 @@ func (s *Sink) addOld(seg *spool.Segment) { s.uploader.AddOld(seg, s.isEarlier(s
 // again. It reports false if ctx has ended.
 func (s *Sink) cannotRead(ctx context.Context, err error) bool {
 	if ctx.Err() == nil {
-		s.unread.Store(&SpoolError{Err: fmt.Errorf("read what earlier runs have left: %w", err)})
-		s.cfg.Logger.Error("s3sink: the spool cannot be read; nothing is uploaded until it can", slog.Any("error", err))
+		unread := &SpoolError{Err: fmt.Errorf("read what earlier runs have left: %w", err)}
+		s.unread.Store(unread)
+		s.cfg.Logger.Error("s3sink: the spool cannot be read; nothing is uploaded until it can", slog.Any("error", unread), slog.String("file", unread.File()))
 	}
 	return pause(ctx, recoverAgain)
 }
@@ -428,8 +431,9 @@ func (s *Sink) notRecovered() error {
 func (s *Sink) closeSpool() error {
 	defer s.spoolDir.Close()
 	if err := s.journal.Close(); err != nil {
-		s.cfg.Logger.Error("s3sink: the spool's last commit failed", slog.Any("error", err))
-		return &SpoolError{Err: err}
+		failed := &SpoolError{Err: err}
+		s.cfg.Logger.Error("s3sink: the spool's last commit failed", slog.Any("error", failed), slog.String("file", failed.File()))
+		return failed
 	}
 	return nil
 }

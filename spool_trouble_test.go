@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -148,4 +149,51 @@ func linesByKey(t *testing.T, server *s3sinktest.Server) (all []string) {
 		all = append(all, unpack(t, o).lines...)
 	}
 	return all
+}
+
+// Given a disk that fails at every attempt, each on another file, the text of the
+// error stays the same, its File and the wrapped error name the file, and errors.Is
+// finds the cause.
+func TestSpoolError_TextIsStable(t *testing.T) {
+	t.Parallel()
+	for name, call := range map[string]crashfs.Call{"sync": crashfs.CallSync, "append": crashfs.CallAppend, "create": crashfs.CallCreate} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, _ *s3sinktest.Server, cfg s3sink.Config) {
+				disk := crashfs.New(1)
+				disk.Inject(func(op crashfs.Op) error {
+					if op.Call == call {
+						return syscall.ENOSPC
+					}
+					return nil
+				})
+				log := new(logLines)
+				cfg.Logger = log.logger()
+				sink, err := s3sink.NewOnDisk(t.Context(), cfg, disk.Dir())
+				if err != nil {
+					t.Fatal(err)
+				}
+				mustTrack(t, sink, struct{}{})
+				texts, files := map[string]bool{}, map[string]bool{}
+				for range 5 {
+					time.Sleep(2 * s3sink.DefaultCommitInterval)
+					var full *s3sink.SpoolError
+					var named *fs.PathError
+					for _, err := range []error{sink.Err(), sink.Sync(t.Context()), sink.Stats().SpoolError} {
+						if !errors.As(err, &full) || !errors.Is(err, syscall.ENOSPC) || !errors.As(err, &named) || named.Path != full.File() {
+							t.Fatalf("%#v", err)
+						}
+						texts[full.Error()], files[full.File()] = true, true
+					}
+				}
+				if len(texts) != 1 || len(files) < 5 {
+					t.Errorf("%d texts of failures of %d files, want one:\n%v", len(texts), len(files), texts)
+				}
+				closeWithin(t, sink, 0)
+				if said := log.with(t, "last commit failed"); len(said) != 1 || !texts[said[0].Error] {
+					t.Errorf("the log says %+v", said)
+				}
+			})
+		})
+	}
 }

@@ -38,7 +38,7 @@ type Stats struct {
 	Oldest time.Time // when the oldest pending event was tracked; zero if there is none
 
 	SpoolBytes int64     // of the spool's files
-	SpoolError error     // why the last commit failed, or nil
+	SpoolError error     // why the last commit failed, a [*SpoolError]; nil if it did not
 	Synced     time.Time // with a SpoolDir: every event accepted before it is on disk or in S3; the current time while no event waits for the disk
 	Foreign    int64     // events in the spool for another bucket or prefix; not in Recovered
 
@@ -62,7 +62,10 @@ func (s *Sink) Stats() Stats {
 	st.Foreign = s.foreignEvents.Load()
 	st.SpoolDamaged, st.SpoolTorn = s.spoolDamaged.Load(), s.spoolTorn.Load()
 	if s.journal != nil {
-		st.SpoolBytes, st.Synced, st.SpoolError = s.journal.Bytes(), s.journal.Synced(), s.journal.Err()
+		st.SpoolBytes, st.Synced = s.journal.Bytes(), s.journal.Synced()
+		if err := s.journal.Err(); err != nil {
+			st.SpoolError = &SpoolError{Err: err}
+		}
 	}
 	return st
 }

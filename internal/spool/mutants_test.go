@@ -231,7 +231,7 @@ var mutants = []mutant{
 	{"no lock", "", []patch{{sinkSpoolGo, "err := dir.Lock(soon)", "err := soon.Err()"}}, ". TestNew_SpoolDirIsLocked", ""},
 	{"what a failed commit left goes without a directory sync", "9", []patch{{filesGo, "	if fs.swept {\n		if err := fs.dir.Sync(); err != nil { // one of those below may say what they are\n			return false, err\n		}\n	}\n", ""}}, byCrashes, ""},
 	{"a full disk ends what is salvaged", "", []patch{{sinkSpoolGo, "	for s.journal.Commit(ctx) != nil {\n", "	for err := s.journal.Commit(ctx); err != nil; {\n		return err\n"}}, ". TestSalvageWaitsForTheDisk", ""},
-	{"what is gone is not said", "", []patch{{sinkSpoolGo, "if err != nil {\n			s.unread.Store(", "if err != nil {\n			_ = ("}}, ". TestSpoolGoneIsSaid", ""},
+	{"what is gone is not said", "", []patch{{sinkSpoolGo, "s.unread.Store(gone)", ""}}, ". TestSpoolGoneIsSaid", ""},
 	{"Synced passes a line added during the commit", "1", []patch{{commitGo, "j.committed = seen", "j.committed = j.changes"}}, "internal/spool TestJournalSynced_LineAddedAfterGathering", ""},
 	{"Sync does not wait for the disk", "1", []patch{{sinkGo, "	err := s.journal.Commit(ctx)\n", "	err := error(nil)\n"}}, ". TestSync_EventsSurvivePowerCut", ""},
 	{"Close waits for itself", "", []patch{{commitGo, "			j.last()\n", "			j.Commit(context.Background())\n"}, {commitGo, "import (\n", "import (\n	\"context\"\n"}}, "internal/spool TestCloseBesideCommits", ""},
