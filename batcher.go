@@ -137,7 +137,7 @@ func (b *batcher) openBlock(p *partition, held int64) (excess, ok bool) {
 	if b.closed {
 		return false, false
 	}
-	p.block = &block{part: p, held: held, opensNew: p.later, number: b.blocks, opened: time.Now()}
+	p.block = &block{part: p, source: p.source, held: held, opensNew: p.later, number: b.blocks, opened: time.Now()}
 	p.block.since = p.block.opened
 	p.later = false
 	p.newest = p.block
@@ -377,11 +377,7 @@ func (b *batcher) settleLocked(blk *block, as fate) {
 		if as == quarantined {
 			w.damaged += events
 		}
-		w.blocks--
-		if w.blocks == 0 {
-			close(w.done)
-			delete(b.waiters, w)
-		}
+		b.countLocked(w)
 	}
 }
 

@@ -30,7 +30,8 @@ const (
 // block is open (it takes lines), then cut (it waits for compression or for
 // the blocks before it), then part of a segment.
 type block struct {
-	part   *partition
+	part   *partition // nil for a block of an earlier run
+	source *Source
 	events atomic.Int64 // added to under Source.mu, read by Stats
 
 	// Under Source.mu while open; the compressor's when cut.
@@ -52,7 +53,7 @@ type block struct {
 	sealed     bool      // its segment is
 	opensNew   bool      // the block before it must not be in the same object
 	sealsAfter SealReason
-	number     uint64    // rises with each block of the sink
+	number     uint64    // rises with each block of this run; or recovered
 	opened     time.Time // by the monotonic clock
 }
 

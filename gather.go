@@ -132,15 +132,20 @@ func (b *batcher) foldLocked(seg *spool.Segment, blk *block) {
 	b.contents[seg] = slices.Delete(all, i, i+1)
 }
 
-// recovered takes a segment of an earlier run into the books.
-func (b *batcher) recovered(seg *spool.Segment) {
+// addRecovered takes a segment of an earlier run into the books.
+func (b *batcher) addRecovered(seg *spool.Segment, src *Source) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	blk := &block{number: unasked, cut: true, appended: true, sealed: true, opened: seg.First}
+	blk := &block{number: recovered, source: src, cut: true, appended: true, sealed: true, opened: seg.First}
 	blk.events.Store(seg.Events)
 	b.pending[blk] = struct{}{}
 	b.contents[seg] = []*block{blk}
 	b.recoveredEvents += seg.Events
+	for w := range b.waiters {
+		if w.wants(blk) {
+			w.blocks++
+		}
+	}
 }
 
 // quarantine counts events of earlier runs that are damaged.
@@ -159,8 +164,8 @@ func (b *batcher) openRecovered(p *partition) *spool.Segment {
 	return spool.NewSegment(b.newHeader(p, b.sequence, time.Now()))
 }
 
-func (b *batcher) sealRecovered(seg *spool.Segment, ready func(*spool.Segment)) {
-	b.recovered(seg)
+func (b *batcher) sealRecovered(seg *spool.Segment, src *Source, ready func(*spool.Segment)) {
+	b.addRecovered(seg, src)
 	b.mu.Lock()
 	b.sealed(seg, SealedByRecovery)
 	b.mu.Unlock()
@@ -172,6 +177,9 @@ func (b *batcher) sealRecovered(seg *spool.Segment, ready func(*spool.Segment)) 
 func (b *batcher) endRecovery() {
 	b.mu.Lock()
 	b.recovering = false
+	for w := range b.waiters { // each began before
+		b.countLocked(w)
+	}
 	waiting := b.waiting
 	b.waiting = nil
 	b.mu.Unlock()

@@ -204,8 +204,10 @@ func (s *Sink) Source(id string) (*Source, error) {
 	return s.sources.get(s, id), nil
 }
 
-// Flush closes every open object, whatever its age, and waits until everything
-// that this sink took before the call is in S3; then it returns nil. When ctx
+// Flush closes every open object, whatever its age, and waits until every event
+// that this sink took before the call is in S3, and every event that earlier runs
+// have left in the SpoolDir; then it returns nil. Events that it cannot read there,
+// and [Stats.Foreign] ones, are not waited for: see [Sink.Err]. When ctx
 // ends first it returns ctx's cause, joined with the [*UploadError] of the last
 // attempt if uploads fail or are parked; the sink goes on trying. It waits for no backoff, and where uploads
 // are parked it makes only a few attempts. Flush does not stop new events. After
@@ -220,8 +222,11 @@ func (s *Sink) flush(ctx context.Context, src *Source) error {
 	w := s.batcher.await(src)
 	s.batcher.sealAll(src, SealedByFlush)
 	s.uploader.Hurry()
-	if !w.wait(ctx) {
+	if !w.wait(ctx, s.closed) {
 		s.batcher.abandon(w)
+		if ctx.Err() == nil {
+			return fmt.Errorf("%w: %w", ErrClosed, s.closeErr)
+		}
 		return errors.Join(context.Cause(ctx), s.cause())
 	}
 	if n := s.batcher.ended(dropped); n > 0 { // by Close alone
@@ -283,11 +288,11 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	s.refusals.close()
 	s.awaitRecovery(ctx)
 	s.batcher.pool.Wait() // nothing may be appended behind the journal's last commit
-	w := s.batcher.awaitAll()
+	w := s.batcher.await(nil)
 	failed := s.uploadError()
 	s.uploader.Hurry()
 	s.uploader.Unpark()
-	w.wait(ctx)
+	w.wait(ctx, nil)
 	if err := s.uploadError(); err != nil {
 		failed = err // again
 	}

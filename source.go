@@ -59,7 +59,8 @@ func (s *Source) TrackLineContext(ctx context.Context, line []byte) error {
 	return s.counted(s.trackLine(ctx, line))
 }
 
-// Flush is [Sink.Flush] for the events of this source.
+// Flush is [Sink.Flush] for the events of this source, those of earlier runs
+// included.
 func (s *Source) Flush(ctx context.Context) error { return s.sink.flush(ctx, s) }
 
 // Sync is [Sink.Sync]: one fsync writes the events of every source.

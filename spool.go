@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -145,7 +144,7 @@ func (s *Sink) recover(ctx context.Context) {
 	found.Tails = slices.DeleteFunc(found.Tails, s.foreignTail)
 	s.widen(found)
 	for _, seg := range found.Sealed {
-		s.batcher.recovered(seg)
+		s.batcher.addRecovered(seg, s.sources.get(s, seg.Source))
 		s.addOld(seg)
 	}
 	for _, t := range found.Tails {
@@ -240,12 +239,12 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 	if err != nil {
 		return err
 	}
-	b := s.batcher
+	b, src := s.batcher, s.sources.get(s, t.Source)
 	var seg *spool.Segment
 	queued := int64(0)
 	take := func() { // t.Segment, behind what comes before it
 		if seg != nil {
-			b.sealRecovered(seg, s.addOld)
+			b.sealRecovered(seg, src, s.addOld)
 		}
 		seg, t.Segment = t.Segment, nil
 	}
@@ -263,11 +262,11 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 			continue
 		}
 		if seg != nil && !seg.Fits(&f, b.lim.object) {
-			b.sealRecovered(seg, s.addOld)
+			b.sealRecovered(seg, src, s.addOld)
 			seg = nil
 		}
 		if seg == nil {
-			seg = b.openRecovered(&partition{source: &Source{sink: s, id: t.Source}, day: t.Day})
+			seg = b.openRecovered(&partition{source: src, day: t.Day})
 		}
 		if failed = b.spool.Append(seg, f); failed != nil {
 			break
@@ -283,7 +282,7 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 		take()
 	}
 	if seg != nil && seg.Events > 0 {
-		b.sealRecovered(seg, s.addOld)
+		b.sealRecovered(seg, src, s.addOld)
 	}
 	if failed == nil {
 		s.replaced(t.Broken)
@@ -437,6 +436,3 @@ func (s *Sink) closeSpool() error {
 	}
 	return nil
 }
-
-// unasked is the number of blocks that Close waits for and Flush does not.
-const unasked = math.MaxUint64 - 1

@@ -232,13 +232,13 @@ func TestWaitersOfBlocksThatAreOne(t *testing.T) {
 		pending(4)
 
 		failReads(disk, 2*time.Hour, 0)
-		if !none.wait(t.Context()) || first.damaged+third.damaged != 0 {
+		if !none.wait(t.Context(), nil) || first.damaged+third.damaged != 0 {
 			t.Error("they were told before the object was sealed")
 		}
 		if err := sink.Flush(t.Context()); !errors.Is(err, ErrDamaged) {
 			t.Errorf("Flush: %v", err)
 		}
-		if !first.wait(t.Context()) || !third.wait(t.Context()) || first.damaged != 3 || third.damaged != 63 {
+		if !first.wait(t.Context(), nil) || !third.wait(t.Context(), nil) || first.damaged != 3 || third.damaged != 63 {
 			t.Errorf("%d and %d events that were waited for are damaged, want 3 and 63", first.damaged, third.damaged)
 		}
 		if st := sink.Stats(); st.Quarantined != 127 || st.Pending != 0 {

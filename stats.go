@@ -12,7 +12,7 @@ import "time"
 type Stats struct {
 	// Events.
 	Accepted    int64 // Track returned nil
-	Recovered   int64 // found in the spool, which earlier runs have left
+	Recovered   int64 // left in the spool by earlier runs, as far as they have been read
 	Delivered   int64 // in S3
 	Pending     int64 // in the sink
 	Quarantined int64 // in objects that were damaged, in memory or in the spool
@@ -41,6 +41,10 @@ type Stats struct {
 	SpoolError error     // why the last commit failed, a [*SpoolError]; nil if it did not
 	Synced     time.Time // with a SpoolDir: every event accepted before it is on disk or in S3; the current time while no event waits for the disk
 	Foreign    int64     // events in the spool for another bucket or prefix; not in Recovered
+
+	// Recovering says that the files of earlier runs are still being read: Recovered
+	// and Foreign may rise. New does not wait for that; Flush does.
+	Recovering bool
 
 	// What this run has found in the files of earlier ones.
 	SpoolDamaged int64 // bytes that had been on disk and were damaged
@@ -74,7 +78,7 @@ func (b *batcher) stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	st := Stats{
-		Recovered: b.recoveredEvents,
+		Recovered: b.recoveredEvents, Recovering: b.recovering,
 		Accepted:  b.accepted,
 		Delivered: b.settledEvents[delivered], Quarantined: b.settledEvents[quarantined], Dropped: b.settledEvents[dropped],
 		Objects: b.objects, ObjectBytes: b.bytes, RawBytes: b.rawBytes,

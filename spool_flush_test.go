@@ -1,0 +1,168 @@
+package s3sink_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/internal/vfs/crashfs"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+// leaveOnDisk returns a disk on which a killed run has left events of two sources:
+// sealed objects, and lines that are in no object yet.
+func leaveOnDisk(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config, sealed, open int) *crashfs.FS {
+	t.Helper()
+	server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503})
+	defer server.ClearFaults()
+	disk := crashfs.New(1)
+	cfg.MaxObjectEvents = 1
+	first := openOnDisk(t, cfg, disk)
+	for n := range sealed {
+		src, err := first.Source([]string{"a", "b"}[n%2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustTrack(t, src, json.RawMessage(fmt.Sprintf(`{"n":%d}`, n)))
+	}
+	if err := closeWithin(t, first, 0); sealed > 0 && !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	cfg.MaxObjectEvents = 0
+	disk = disk.Kill()
+	second := openOnDisk(t, cfg, disk)
+	for n := range open {
+		src, err := second.Source([]string{"a", "b"}[n%2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustTrack(t, src, json.RawMessage(fmt.Sprintf(`{"open":%d}`, n)))
+	}
+	if err := second.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	disk.Stop()
+	closeWithin(t, second, 0)
+	synctest.Wait()
+	return disk.Kill()
+}
+
+// Given a spool in which earlier runs have left events, a Flush right after New
+// returns when all of them are in S3, and Stats then counts them.
+func TestFlush_WaitsForEarlierRuns(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ sealed, open int }{{20, 0}, {0, 6}, {20, 6}} {
+		bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+			disk := leaveOnDisk(t, server, cfg, tt.sealed, tt.open)
+			server.Inject(s3sinktest.Fault{Operation: "PutObject", Delay: time.Second})
+			sink := openOnDisk(t, cfg, disk)
+			mustFlush(t, sink)
+			st := sink.Stats()
+			want := int64(tt.sealed + tt.open)
+			if st.Recovering || st.Recovered != want || st.Delivered != want || st.Pending != 0 {
+				t.Errorf("%d events were left; after Flush: %+v", want, st)
+			}
+			if got := len(linesByKey(t, server)); got != int(want) {
+				t.Errorf("%d lines are stored, want %d", got, want)
+			}
+			closeWithin(t, sink, time.Minute)
+		})
+	}
+}
+
+// Given a bucket that refuses one source, a Flush of another source waits for what
+// earlier runs have left of that one alone.
+func TestSourceFlush_WaitsForItsOwnEarlierEvents(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+		disk := leaveOnDisk(t, server, cfg, 20, 6)
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Match: keyContains("/b/"), Status: 403, Code: "AccessDenied"})
+		sink := openOnDisk(t, cfg, disk)
+		a, err := sink.Source("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := sink.Source("b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustFlush(t, a)
+		if st := sink.Stats(); st.Delivered != 13 || st.Recovered != 26 {
+			t.Errorf("after the Flush of a: %+v", st)
+		}
+		for of, flush := range map[string]func(context.Context) error{"b": b.Flush, "the sink": sink.Flush} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if err := flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("Flush of %s: %v", of, err)
+			}
+			cancel()
+		}
+		closeWithin(t, sink, time.Second)
+	})
+}
+
+// Given a spool that cannot be read yet, Stats says that the recovery goes on, and
+// a Flush without a deadline ends when the sink is closed.
+func TestFlush_EndsWithTheSink(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+		disk := leaveOnDisk(t, server, cfg, 4, 0)
+		disk.Inject(func(op crashfs.Op) error {
+			if op.Call == crashfs.CallRead {
+				return syscall.EIO
+			}
+			return nil
+		})
+		sink, err := newOnDisk(t, cfg, disk)
+		if err != nil {
+			disk.Inject(nil)
+			t.Skipf("New reads: %v", err)
+		}
+		flushed := make(chan error, 1)
+		go func() { flushed <- sink.Flush(context.Background()) }()
+		time.Sleep(time.Minute)
+		if st := sink.Stats(); !st.Recovering || st.Recovered != 0 {
+			t.Errorf("nothing can be read, and Stats says %+v", st)
+		}
+		closeWithin(t, sink, time.Second)
+		if err := <-flushed; !errors.Is(err, s3sink.ErrClosed) {
+			t.Errorf("Flush: %v", err)
+		}
+		disk.Inject(nil)
+	})
+}
+
+// Given a Flush without a deadline while S3 is down, when Close leaves the events
+// in the spool, then Flush ends with ErrClosed.
+func TestFlush_EndsWhenCloseLeavesEvents(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+		cfg.SpoolDir = t.TempDir() + "/spool"
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503})
+		sink := open(t, cfg)
+		mustTrack(t, sink, struct{}{})
+		flushed := make(chan error, 1)
+		go func() { flushed <- sink.Flush(context.Background()) }()
+		time.Sleep(time.Second)
+		closed := closeWithin(t, sink, time.Second)
+		if err := <-flushed; !errors.Is(err, s3sink.ErrClosed) || closed == nil {
+			t.Errorf("Flush: %v, Close: %v", err, closed)
+		}
+		if err := sink.Flush(context.Background()); !errors.Is(err, s3sink.ErrClosed) {
+			t.Errorf("Flush after Close: %v", err)
+		}
+	})
+}
+
+// keyContains matches requests for keys that contain text.
+func keyContains(text string) func(*http.Request) bool {
+	return func(r *http.Request) bool { return strings.Contains(r.URL.Path, text) }
+}
