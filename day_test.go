@@ -249,18 +249,24 @@ func (d *day) close() {
 	if errors.As(err, &left); err == nil && st.Pending > 0 || err != nil && (left == nil || left.Left != st.Pending || left.Dropped > 0) {
 		d.t.Errorf("close: %v, %+v", err, st)
 	}
-	died := d.isDead()
+	died, safe := d.isDead(), err == nil || errors.Is(err, s3sink.ErrLeftInSpool)
 	d.recovered = -1
-	if st.SpoolError == nil && !died {
-		d.ledger.closed()
+	if !safe && !d.faults.since(time.Hour) {
+		d.t.Errorf("close: %v, but the disk is well: everything must be in the spool", err)
+	}
+	known := st.SpoolError == nil && !died // what is on the disk
+	if safe || known {
+		d.ledger.closed() // whatever Track has taken is there
+	} else {
+		d.ledger.crashed(d.faults.ended(), st.Synced, d.faults.troubled())
+	}
+	if known {
 		if files := d.files(); err == nil && len(files) != 1 && !d.faults.since(time.Minute) {
 			d.t.Errorf("all is in S3, and this is left: %v", files)
 		}
 		if !errors.Is(err, s3sink.ErrUnread) {
 			d.recovered = st.Pending
 		}
-	} else {
-		d.ledger.crashed(d.faults.ended(), st.Synced, d.faults.troubled())
 	}
 	var spool *s3sink.SpoolError
 	if st.SpoolError != nil && err != nil && !errors.As(err, &spool) {

@@ -30,6 +30,13 @@ var (
 	// wraps it names the directory, and the other process as far as it is known.
 	ErrSpoolLocked = errors.New("s3sink: another sink uses the spool directory; " + multipleInstances)
 
+	// ErrLeftInSpool says that Close has lost no event, but that some are not in S3
+	// yet: they are fsynced in the SpoolDir, and the next sink that has it delivers
+	// them. A service may end with success then. Without a SpoolDir, and when an
+	// event was dropped or damaged or the disk has failed, the error of Close is
+	// another one.
+	ErrLeftInSpool = errors.New("s3sink: no event is lost, the rest is in the spool for the next sink")
+
 	// ErrOutcomeUnknown says that an event was taken and that it is not known
 	// whether it is on disk: the disk failed, or ctx ended. It may still be
 	// delivered, once. A repeat is another event.
@@ -184,11 +191,12 @@ func fileErrors(err error) (all []*fs.PathError) {
 	return all
 }
 
-// CloseError says what Close could not bring to S3 before its context ended.
+// CloseError says what Close could not bring to S3 before its context ended. It
+// wraps [ErrLeftInSpool] if all of that is safe in the spool.
 type CloseError struct {
 	Delivered int64 // events in S3, over the whole run
 	Dropped   int64 // events given up; an attempt that was cut off may have stored some
-	Err       error // the context's cause, joined with the last [*UploadError] and a [*SpoolError] if there are; or ErrDamaged
+	Err       error // ErrLeftInSpool or ErrDamaged if they apply, the context's cause, the last [*UploadError] and a [*SpoolError], joined
 
 	Quarantined int64 // events in objects that were damaged
 	Left        int64 // events in the spool, for the next sink that has it; after a SpoolError some may not be there

@@ -239,6 +239,38 @@ func ExampleSink_Sync() {
 	// Output: committed up to 3
 }
 
+func ExampleSink_Close() {
+	ctx := context.Background()
+	server := s3sinktest.NewServer()
+	defer server.Close()
+	server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503, Code: "SlowDown"}) // S3 is down
+	dir, err := os.MkdirTemp("", "s3sink-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	cfg := server.Config()
+	cfg.SpoolDir = filepath.Join(dir, "spool")
+	sink, err := s3sink.New(ctx, cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := sink.Track(map[string]any{"event": "Signed Up"}); err != nil {
+		log.Fatal(err)
+	}
+
+	// With a SpoolDir a short context is enough: what is not in S3 when it ends
+	// is fsynced, and the next process delivers it.
+	ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	err = sink.Close(ctx)
+	var rest *s3sink.CloseError
+	if errors.Is(err, s3sink.ErrLeftInSpool) && errors.As(err, &rest) {
+		fmt.Println("nothing is lost,", rest.Left, "event is in the spool")
+	}
+	// Output: nothing is lost, 1 event is in the spool
+}
+
 func ExampleAssumeRole() {
 	// The service's own identity may assume an intermediate role, and that
 	// one the role of the customer, who demands an external id.

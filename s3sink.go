@@ -266,8 +266,10 @@ const closeGrace = time.Second
 
 // Close stops the sink: it takes no more events, closes every open object and
 // uploads until everything is in S3 or ctx ends. It returns nil only if
-// everything is in S3, and a [*CloseError] that counts the rest if not; without
-// a spool the rest is lost. With Config.Disabled nothing was to be in S3, and it
+// everything is in S3, and a [*CloseError] that counts the rest if not. Without a
+// SpoolDir the rest is lost. With one it is fsynced for the next sink, and the error
+// wraps [ErrLeftInSpool]; a short ctx is enough then, because ctx bounds the uploads
+// and not the fsync. With Config.Disabled nothing was to be in S3, and it
 // returns nil. ctx bounds the network: what is open is compressed first, at most
 // MaxMemory, and hooks that are queued get a second at the end. Every call waits
 // for the same shutdown, which the first call's ctx bounds, and returns the same
@@ -316,13 +318,20 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	if s.cfg.Disabled || st.Dropped == 0 && st.Quarantined == 0 && st.Pending == 0 && unread == nil {
 		return nil
 	}
-	lost := &CloseError{Delivered: st.Delivered, Dropped: st.Dropped, Quarantined: st.Quarantined, Left: st.Pending}
-	if st.Dropped > 0 || st.Pending > 0 || unread != nil {
-		lost.Err = errors.Join(context.Cause(ctx), failed, unsaved, unread)
-	} else {
-		lost.Err = ErrDamaged
+	rest := &CloseError{Delivered: st.Delivered, Dropped: st.Dropped, Quarantined: st.Quarantined, Left: st.Pending}
+	var state error
+	switch {
+	case st.Quarantined > 0:
+		state = ErrDamaged
+	case st.Dropped == 0 && unsaved == nil && s.unread.Load() == nil:
+		state = ErrLeftInSpool
 	}
-	return lost
+	if st.Dropped > 0 || st.Pending > 0 || unread != nil {
+		rest.Err = errors.Join(state, context.Cause(ctx), failed, unsaved, unread)
+	} else {
+		rest.Err = state
+	}
+	return rest
 }
 
 // Err returns nil while the sink works, or the first of these that holds:

@@ -166,3 +166,47 @@ func TestFlush_EndsWhenCloseLeavesEvents(t *testing.T) {
 func keyContains(text string) func(*http.Request) bool {
 	return func(r *http.Request) bool { return strings.Contains(r.URL.Path, text) }
 }
+
+// Given a spool and S3 that is down, Close says that nothing is lost as soon as its
+// context ends, however short that is, and the next sink delivers everything. Without
+// a spool the events are dropped, and Close does not say so.
+func TestClose_LeftInSpool(t *testing.T) {
+	t.Parallel()
+	for _, span := range []time.Duration{0, time.Second, 25 * time.Second} {
+		for _, fault := range []s3sinktest.Fault{{Status: 503}, {Status: 403, Code: "AccessDenied"}, {Stall: true}} {
+			bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+				fault.Operation = "PutObject"
+				server.Inject(fault)
+				closed := func(cfg s3sink.Config) error {
+					sink := open(t, cfg)
+					for n := range 1000 {
+						mustTrack(t, sink, json.RawMessage(fmt.Sprintf(`{"n":%d}`, n)))
+					}
+					began := time.Now()
+					err := closeWithin(t, sink, span)
+					if waited := time.Since(began); waited != span {
+						t.Errorf("Close(%v) took %v", span, waited)
+					}
+					return err
+				}
+				spooled := cfg
+				spooled.SpoolDir = t.TempDir() + "/spool"
+				var left *s3sink.CloseError
+				if err := closed(spooled); !errors.Is(err, s3sink.ErrLeftInSpool) || !errors.As(err, &left) || left.Left != 1000 ||
+					!strings.Contains(err.Error(), "no event is lost") {
+					t.Errorf("with a spool: %v", err)
+				}
+				if err := closed(cfg); errors.Is(err, s3sink.ErrLeftInSpool) || !errors.As(err, &left) || left.Dropped != 1000 {
+					t.Errorf("without a spool: %v", err)
+				}
+				synctest.Wait()
+				server.ClearFaults()
+				next := open(t, spooled)
+				mustClose(t, next)
+				if got := len(lines(t, server, s3sinktest.Bucket)); got != 1000 {
+					t.Errorf("the next sink delivered %d events, want 1000", got)
+				}
+			})
+		}
+	}
+}

@@ -37,7 +37,7 @@ func TestSpoolOutlivesTheSink(t *testing.T) {
 				err := sink.Close(ctx)
 				cancel()
 				var left *s3sink.CloseError
-				if !errors.As(err, &left) || left.Left != int64(300*(run+1)) || left.Dropped != 0 {
+				if !errors.Is(err, s3sink.ErrLeftInSpool) || !errors.As(err, &left) || left.Left != int64(300*(run+1)) || left.Dropped != 0 {
 					t.Fatalf("close: %v", err)
 				}
 				checkBooks(t, sink)

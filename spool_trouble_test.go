@@ -57,7 +57,7 @@ func TestCloseSaysThatTheDiskFails(t *testing.T) {
 		})
 		var left *s3sink.CloseError
 		var spool *s3sink.SpoolError
-		if err := closeWithin(t, sink, time.Second); !errors.As(err, &left) || left.Left != 1 || !errors.As(err, &spool) || !errors.Is(err, syscall.EIO) {
+		if err := closeWithin(t, sink, time.Second); !errors.As(err, &left) || left.Left != 1 || !errors.As(err, &spool) || !errors.Is(err, syscall.EIO) || errors.Is(err, s3sink.ErrLeftInSpool) {
 			t.Errorf("close: %v", err)
 		}
 	})
