@@ -37,6 +37,7 @@ func TestMeasurements(t *testing.T) {
 		{"backlog", "-size 4MiB -segments 40 -sources 4 -unpack -sealed events", []int{2, 1}, nil},
 		{"sources", "-n 100 -for 2s -unpack", []int{2}, map[string]string{"events": "200"}},
 		{"spool", "-raw 4MB -unpack", []int{2}, nil},
+		{"sync", "-for 200ms -unpack", []int{3}, nil},
 		{"synceach", "-for 200ms -unpack", []int{3}, nil},
 		{"synceach", "-for 200ms -unpack -busy 1", []int{3}, nil},
 	} {

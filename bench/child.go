@@ -24,6 +24,7 @@ var roles = map[string]func(context.Context, *json.Decoder) (any, error){
 	"sources":  as(trackSources),
 	"pipeline": as(pipeline),
 	"each":     as(trackEach),
+	"consume":  as(consume),
 }
 
 func as[J, R any](do func(context.Context, J) (R, error)) func(context.Context, *json.Decoder) (any, error) {

@@ -14,5 +14,5 @@
 // from the page cache (system_linux.go), and open links to its files, because the journal
 // never writes to a file of an earlier run; so every round finds the same.
 // sources.go has ten thousand sources in one sink, pipeline.go the whole way of an
-// event at full speed, and each.go Track that waits for the disk.
+// event at full speed, sync.go a consumer that commits offsets, and each.go Track that waits for the disk.
 package main

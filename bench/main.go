@@ -23,6 +23,7 @@ var measurements = []struct {
 	{"backlog", "the same with very many objects; and deliver them", measureBacklog, 3},
 	{"sources", "commit the events of many sources, beside those of one", measureSources, 1},
 	{"spool", "SyncInterval at full speed, beside memory mode", measureSpool, 5},
+	{"sync", "a consumer that commits its offsets, beside one that does not", measureSync, 5},
 	{"synceach", "SyncEach, beside a bare file", measureEach, 4},
 }
 
