@@ -129,10 +129,8 @@ func shutdown(server *http.Server, sink *s3sink.Sink) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	closed := sink.Close(ctx)
-	var left *s3sink.CloseError
-	var disk *s3sink.SpoolError
-	if errors.As(closed, &left) && left.Dropped+left.Quarantined == 0 && !errors.As(closed, &disk) {
-		log.Printf("%d events wait in the spool for the next pod", left.Left)
+	if errors.Is(closed, s3sink.ErrLeftInSpool) { // for the next pod
+		log.Print(closed)
 		closed = nil
 	}
 	return errors.Join(err, closed)
