@@ -225,7 +225,8 @@ type Config struct {
 	CompressionLevel int
 
 	// UploadConcurrency is how many objects are sent at once; fewer after
-	// failures. Defaults to [DefaultUploadConcurrency].
+	// failures. While a caller waits for delivery or for room, attempts that make
+	// no progress do not count, and at most as many others run beside them. Defaults to [DefaultUploadConcurrency].
 	UploadConcurrency int
 
 	// MinUploadRate is the bytes a second below which an attempt is given up

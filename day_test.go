@@ -209,6 +209,10 @@ func (d *day) isDead() bool {
 // end ends the process in one way or another.
 func (d *day) end() {
 	switch kind := d.rng.IntN(3); {
+	case kind == 0 && !d.isDead() && d.rng.IntN(2) == 0:
+		d.counts["closed while S3 recovers"]++
+		d.closeWhileS3Recovers()
+		d.disk = d.disk.Kill()
 	case kind == 0 && !d.isDead():
 		d.counts["closed"]++
 		d.close()
@@ -235,9 +239,43 @@ func (d *day) close() {
 		d.hangUp()
 		d.callers.Wait()
 	}
-	ctx, cancel := context.WithTimeout(d.t.Context(), upTo(d.rng, 10*time.Second))
+	grace := upTo(d.rng, 10*time.Second)
+	ctx, cancel := context.WithTimeout(d.t.Context(), grace)
 	defer cancel()
-	err := d.sink.Close(ctx)
+	d.sky.urgent += grace
+	d.checkClosed(d.sink.Close(ctx))
+}
+
+// closeWhileS3Recovers ends the process as a deploy does during an outage that
+// soon ends. STS has up to 10 s for a session that it began to make in the outage;
+// 12 s after its end nothing may be left, unless the disk fails.
+func (d *day) closeWhileS3Recovers() {
+	const grace = 25 * time.Second
+	d.sky.clear(d.t)
+	d.sky.change = time.Now().Add(time.Hour)
+	d.sky.begin(d.sky.passingStorm())
+	d.wait(upTo(d.rng, 3*time.Minute))
+	allowed := !d.sky.denies.Load() || d.rng.IntN(4) == 0
+	if allowed {
+		d.sky.deny(false)
+	}
+	ctx, cancel := context.WithTimeout(d.t.Context(), grace)
+	defer cancel()
+	d.sky.urgent += grace
+	done := make(chan error, 1)
+	go func() { done <- d.sink.Close(ctx) }()
+	time.Sleep(upTo(d.rng, grace-12*time.Second))
+	d.sky.clear(d.t)
+	d.sky.change = time.Now().Add(upTo(d.rng, 80*time.Minute))
+	err := <-done
+	if err != nil && allowed && !d.isDead() && !d.faults.since(time.Since(d.born)) {
+		d.t.Errorf("S3 was well for 12 s before the end of Close, but: %v", err)
+	}
+	d.checkClosed(err)
+}
+
+// checkClosed looks at a sink whose Close has returned err.
+func (d *day) checkClosed(err error) {
 	d.hangUp()
 	d.callers.Wait()
 	checkBooks(d.t, d.sink)

@@ -34,7 +34,8 @@ func (s *Sink) newHeader(p *partition, sequence uint64, opened time.Time) spool.
 }
 
 // put makes one attempt to store a sealed segment.
-func (s *Sink) put(ctx context.Context, seg *spool.Segment) (s3put.Result, error) {
+func (s *Sink) put(ctx context.Context, order upload.Order) (s3put.Result, error) {
+	seg := order.Segment
 	var result s3put.Result
 	err := s.guard.call(awsCode, func() (err error) {
 		result, err = s.client.Put(ctx, s3put.Request{
@@ -43,6 +44,7 @@ func (s *Sink) put(ctx context.Context, seg *spool.Segment) (s3put.Result, error
 			ContentType: seg.ContentType, ContentEncoding: seg.ContentEncoding,
 			Metadata: metadata(seg),
 			SHA256:   func() ([sha256.Size]byte, error) { return s.sha256(seg) },
+			Progress: order.Progress, NewConnection: order.NewConnection,
 		})
 		return err
 	})
@@ -152,7 +154,7 @@ const longOutage = 8
 func (s *Sink) onAttempt(a upload.Attempt) {
 	s.attempts.Add(1)
 	s.noteHealth(a)
-	if a.Err != nil && a.Failures >= longOutage && !errors.Is(a.Err, context.Canceled) { // else Close has cut it off
+	if a.Err != nil && a.Failures >= longOutage && !errors.Is(a.Err, context.Canceled) { // else it was cut off
 		s.warn(&s.warnedOutage, "s3sink: uploads fail again and again; events are kept as far as there is room", newUploadError(a.Segment.Key, a.Number, a.Err))
 	}
 	hook := s.cfg.Hooks.Attempt
@@ -160,7 +162,7 @@ func (s *Sink) onAttempt(a upload.Attempt) {
 		return
 	}
 	var err error
-	if a.Err != nil { // also when Close cut it off; then it wraps context.Canceled
+	if a.Err != nil { // also when it was cut off; then it wraps context.Canceled
 		err = newUploadError(a.Segment.Key, a.Number, a.Err)
 	}
 	s.hooks.call(func() {

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/s3sink/s3sink/internal/spool"
+	"github.com/s3sink/s3sink/internal/upload"
 )
 
 // A session may be older than what recovery finds: Validate has asked for the
@@ -68,7 +69,7 @@ func TestSessionFromBeforeRecoveryIsNotUsed(t *testing.T) {
 	seg := spool.NewSegment(spool.Header{Bucket: "acme-events", Source: "checkout", Key: "segment-logs/checkout/0/x.gz"})
 	spool.Memory{}.Seal(seg, func() {})
 	s.widen(&spool.Recovered{Sealed: []*spool.Segment{seg}})
-	if _, err := s.put(t.Context(), seg); err != nil {
+	if _, err := s.put(t.Context(), upload.Order{Segment: seg}); err != nil {
 		t.Error(err)
 	}
 	const want = `"Resource":["arn:aws:s3:::acme-events/events/*","arn:aws:s3:::acme-events/segment-logs/*"]`

@@ -44,8 +44,8 @@ type Sealed struct {
 }
 
 // Attempt is what the hook of that name is told. Err is nil or an
-// [*UploadError]; one that wraps context.Canceled was cut off by Close and is
-// not made again.
+// [*UploadError]. One that wraps context.Canceled was cut off: by Close, or because
+// another attempt of the object was made beside it.
 type Attempt struct {
 	Object   ObjectInfo
 	Number   int // 1 for the first
@@ -62,7 +62,7 @@ type Uploaded struct {
 	Duration  time.Duration // from seal to acknowledgement
 
 	// Existed says that S3 had the object already: an earlier attempt had
-	// stored it and its answer was lost.
+	// stored it and its answer was lost, or has not come yet.
 	Existed bool
 }
 

@@ -169,7 +169,8 @@ func (s *Sink) newBatcher() (*batcher, error) {
 // does). Anything else is an [*EventError], and no other event is affected.
 func (s *Sink) Track(event any) error { return s.own.Track(event) }
 
-// TrackContext is Track, but waits for room until ctx ends; then it returns
+// TrackContext is Track, but waits for room until ctx ends. Meanwhile uploads
+// that fail are tried again sooner than usual. When ctx ends it returns
 // ctx's cause, joined with the [*UploadError] of the last attempt if uploads fail
 // or are parked, and the event was not taken.
 func (s *Sink) TrackContext(ctx context.Context, event any) error {
@@ -209,7 +210,9 @@ func (s *Sink) Source(id string) (*Source, error) {
 // have left in the SpoolDir; then it returns nil. Events that it cannot read there,
 // and [Stats.Foreign] ones, are not waited for: see [Sink.Err]. When ctx
 // ends first it returns ctx's cause, joined with the [*UploadError] of the last
-// attempt if uploads fail or are parked; the sink goes on trying. It waits for no backoff, and where uploads
+// attempt if uploads fail or are parked; the sink goes on trying. While Flush
+// waits, no backoff is longer than a second, and an attempt that makes no progress
+// gets another one beside it. Where uploads
 // are parked it makes only a few attempts. Flush does not stop new events. After
 // a Close that dropped events it returns [ErrClosed], and [ErrDamaged] if events
 // that it waited for were set aside. With Config.Disabled it returns nil at once.
@@ -219,9 +222,10 @@ func (s *Sink) flush(ctx context.Context, src *Source) error {
 	if s.cfg.Disabled {
 		return nil
 	}
+	defer s.uploader.Urgent(upload.ForDelivery)()
 	w := s.batcher.await(src)
 	s.batcher.sealAll(src, SealedByFlush)
-	s.uploader.Hurry()
+	s.uploader.Probe()
 	if !w.wait(ctx, s.closed) {
 		s.batcher.abandon(w)
 		if ctx.Err() == nil {
@@ -265,7 +269,8 @@ func (s *Sink) Sync(ctx context.Context) error {
 const closeGrace = time.Second
 
 // Close stops the sink: it takes no more events, closes every open object and
-// uploads until everything is in S3 or ctx ends. It returns nil only if
+// uploads until everything is in S3 or ctx ends. As in [Sink.Flush], no backoff is
+// longer than a second meanwhile. It returns nil only if
 // everything is in S3, and a [*CloseError] that counts the rest if not. Without a
 // SpoolDir the rest is lost. With one it is fsynced for the next sink, and the error
 // wraps [ErrLeftInSpool]; a short ctx is enough then, because ctx bounds the uploads
@@ -286,13 +291,14 @@ func (s *Sink) Close(ctx context.Context) error {
 }
 
 func (s *Sink) shutdown(ctx context.Context) error {
+	defer s.uploader.Urgent(upload.ForDelivery)()
 	s.batcher.close()
 	s.refusals.close()
 	s.awaitRecovery(ctx)
 	s.batcher.pool.Wait() // nothing may be appended behind the journal's last commit
 	w := s.batcher.await(nil)
 	failed := s.uploadError()
-	s.uploader.Hurry()
+	s.uploader.Probe()
 	s.uploader.Unpark()
 	w.wait(ctx, nil)
 	if err := s.uploadError(); err != nil {

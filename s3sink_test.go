@@ -114,7 +114,7 @@ func TestFlushUnderLoad(t *testing.T) {
 	mustClose(t, sink)
 }
 
-// A Flush waits for no backoff and for no probe.
+// A Flush waits for no long backoff and for no probe.
 func TestFlushHurries(t *testing.T) {
 	t.Parallel()
 	denied := func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/denied") }
@@ -145,12 +145,13 @@ func TestFlushHurries(t *testing.T) {
 			}
 			began := time.Now()
 			mustFlush(t, good)
-			if waited := time.Since(began); waited > 0 {
+			if waited := time.Since(began); waited > time.Second { // the last failure may just have happened
 				t.Errorf("%s: Flush waited %v", name, waited)
 			}
+			began = time.Now()
 			server.ClearFaults()
 			mustClose(t, sink)
-			if waited := time.Since(began); waited > 0 {
+			if waited := time.Since(began); waited > time.Second {
 				t.Errorf("%s: Close waited %v", name, waited)
 			}
 		})

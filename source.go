@@ -11,6 +11,7 @@ import (
 	"weak"
 
 	"github.com/s3sink/s3sink/internal/budget"
+	"github.com/s3sink/s3sink/internal/upload"
 )
 
 // Source takes the events of one source id. All sources of a sink share its
@@ -139,7 +140,10 @@ func (s *Source) add(ctx context.Context, line []byte, received time.Time) error
 			s.sink.refusals.add(need, err)
 			return err
 		}
-		if err := b.budget.Take(ctx, need); err != nil { // it relieves
+		release := s.sink.uploader.Urgent(upload.ForRoom)
+		err = b.budget.Take(ctx, need) // it relieves
+		release()
+		if err != nil {
 			if errors.Is(err, budget.ErrClosed) {
 				return ErrClosed
 			}

@@ -25,7 +25,7 @@ type Stats struct {
 	ObjectBytes    int64 // as stored
 	RawBytes       int64 // of NDJSON
 	Attempts       int64 // to send one, over all objects
-	LostAnswers    int64 // objects that S3 had already, because an answer was lost
+	LostAnswers    int64 // objects that S3 had already, because an answer was lost or cut off
 	MissedHooks    int64 // calls that a slow hook missed
 	OpenPartitions int   // partitions that gather events now
 	Memory         int64 // bytes of MaxMemory in use now

@@ -43,7 +43,7 @@ func observed(cfg s3sink.Config, s *shipment, giveUp context.CancelCauseFunc, co
 	cfg.Hooks = s3sink.Hooks{
 		Uploaded: s.onUploaded,
 		Attempt: func(a s3sink.Attempt) {
-			cutOff := errors.Is(a.Err, context.Canceled) // by Close
+			cutOff := errors.Is(a.Err, context.Canceled) // by Close, or for another attempt
 			if s3sink.Retryable(a.Err) && !cutOff {
 				fmt.Fprintln(con, "quickstart: will try again:", a.Err)
 			}

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"net/http"
+	"net/http/httptrace"
 	"sync"
 	"time"
 
@@ -119,7 +120,14 @@ func (c *Client) PutAs(ctx context.Context, creds aws.Credentials, r Request) (R
 }
 
 func (c *Client) put(ctx context.Context, conn *connection, creds aws.Credentials, r Request) (Result, *Error) {
-	body := &body{ReadSeeker: r.Body}
+	if r.Progress == nil {
+		r.Progress = func() {}
+	}
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: r.Progress})
+	if r.NewConnection {
+		c.closeIdle()
+	}
+	body := &body{ReadSeeker: r.Body, progress: r.Progress}
 	r.Body = body
 	var sum [sha256.Size]byte
 	if conn.signBody {
@@ -128,6 +136,7 @@ func (c *Client) put(ctx context.Context, conn *connection, creds aws.Credential
 			return Result{}, newError(err)
 		}
 	}
+	r.Progress()
 	out, err := conn.s3.PutObject(ctx, c.input(conn, r), func(o *s3.Options) {
 		o.Credentials = credentials.StaticCredentialsProvider{Value: creds}
 		if conn.signBody {
@@ -171,7 +180,13 @@ func (c *Client) Close() {
 			c.set.LetGo(p)
 		}
 	}
-	if h, ok := c.set.AWS.HTTPClient.(interface{ CloseIdleConnections() }); ok && c.set.OwnHTTP {
+	if c.set.OwnHTTP {
+		c.closeIdle()
+	}
+}
+
+func (c *Client) closeIdle() {
+	if h, ok := c.set.AWS.HTTPClient.(interface{ CloseIdleConnections() }); ok {
 		h.CloseIdleConnections()
 	}
 }

@@ -32,6 +32,16 @@ type Request struct {
 	ContentType, ContentEncoding string
 
 	Replace bool // an object of that key, whatever CreateOnly says
+
+	// Progress, if not nil, is called before the request is sent, when the
+	// transport reads bytes of the body, and when an answer begins to arrive. It
+	// may be called after Put has returned.
+	Progress func()
+
+	// NewConnection closes all idle connections of the HTTP client first, also
+	// of a client that the application shares. Another request stalls, and a
+	// network that drops its packets has killed the idle connections too.
+	NewConnection bool
 }
 
 // Headers are what every request says besides its object.
@@ -101,14 +111,19 @@ func withPayloadHash(sum [sha256.Size]byte) func(*middleware.Stack) error {
 }
 
 // body remembers why it could not be read: by way of a transport that comes as
-// one of many errors, and perhaps behind the server's answer to half a body.
+// one of many errors, and perhaps behind the server's answer to half a body. It
+// reports each read.
 type body struct {
 	io.ReadSeeker
-	err atomic.Pointer[error]
+	progress func()
+	err      atomic.Pointer[error]
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadSeeker.Read(p)
+	if n > 0 {
+		b.progress()
+	}
 	if err != nil && err != io.EOF {
 		b.err.Store(&err)
 	}

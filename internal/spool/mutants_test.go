@@ -48,7 +48,7 @@ const (
 	salvageGo  = "internal/spool/salvage.go"
 	leftoverGo = "internal/spool/leftover.go"
 	copiesGo   = "internal/spool/copies.go"
-	uploadGo   = "internal/upload/upload.go"
+	attemptGo  = "internal/upload/attempt.go"
 	settleGo   = "internal/upload/settle.go"
 	clientGo   = "internal/s3put/client.go"
 	outcomeGo  = "internal/s3put/outcome.go"
@@ -217,15 +217,15 @@ var mutants = []mutant{
 	{"a copy that fails fails the commit", "", []patch{{commitGo, "if j.cleaner.settle(err); err == nil {\n			return nil\n", "if j.cleaner.settle(err); true {\n			return err\n"}}, "internal/spool TestCleaning_FailingDisk", ""},
 	{"the end of a line behind a hole is taken", "4", []patch{{leftoverGo, "	if !torn {\n", "	if true {\n"}}, "internal/spool TestLinesAroundHole", ""},
 	{"lines behind a hole are left out", "4", []patch{{leftoverGo, "if p.offset >= have && p.at.size > 0 {", "if p.offset == have && p.at.size > 0 {"}}, "internal/spool TestDamage", ""},
-	{"a read error is an outage", "", []patch{{settleGo, "if !it.lost(refusal) {\n			u.delayLocked(it)\n", "if !it.lost(refusal) {\n			u.delayLocked(it)\n			u.slowLocked(it)\n"}}, "internal/upload TestUnreadable", ""},
+	{"a read error is an outage", "", []patch{{settleGo, "			it.failed() // alone: S3 is not at fault\n			u.delayLocked(it)\n", "			u.failedLocked(a)\n			u.delayLocked(it)\n"}}, "internal/upload TestUnreadable", ""},
 	{"a lost object is tried for ever", "", []patch{{settleGo, "	return it.unread >= minUnread && time.Since(it.unreadSince) >= unreadFor\n", "	return false\n"}}, "internal/upload TestUnreadable", ""},
 	{"a read error is what came of it", "", []patch{{clientGo, "case failed != nil:", "case failed != nil && false:"}}, "internal/s3put TestUnreadableBody", ""},
 	{"a lost object goes without a copy", "", []patch{{deliverGo, "s.journal.SetAside(r.Segment)", "\"\", error(nil)"}}, ". TestSpoolReadErrorAtUpload", ""},
 	{"recovered blocks not first", "5", []patch{{sinkSpoolGo, "b.recovering = j, j, true", "b.recovering = j, j, false"}}, bySinks, ""},
 	{"frames in completion order", "5", []patch{{batcherGo, "len(s.queue) > 0 && s.queue[0].framed {\n		blk := s.queue[0]\n		s.queue[0] = nil\n		s.queue = s.queue[1:]", "slices.ContainsFunc(s.queue, func(b *block) bool { return b.framed }) {\n		at := slices.IndexFunc(s.queue, func(b *block) bool { return b.framed })\n		blk := s.queue[at]\n		s.queue = slices.Delete(s.queue, at, at+1)"}, {batcherGo, "import (\n", "import (\n	\"slices\"\n"}}, ". TestOrder", ""},
 	{"the ack of SyncEach does not wait", "1", []patch{{sinkSpoolGo, "switch err := s.journal.Commit(ctx); {", "switch err := error(nil); {"}}, bySinks, ""},
-	{"delivered before 2xx", "6", []patch{{uploadGo, "	result, err := u.set.Put(ctx, it.seg)\n", "	u.set.Delivered(Delivery{Segment: it.seg})\n	result, err := u.set.Put(ctx, it.seg)\n"}}, bySinks, ""},
-	{"503 as success", "", []patch{{settleGo, "	if err == nil {\n		return nil\n	}\n	var e", "	if err == nil || strings.Contains(err.Error(), \"503\") {\n		return nil\n	}\n	var e"}, {settleGo, "	\"math/rand/v2\"\n", "	\"math/rand/v2\"\n	\"strings\"\n"}}, bySinks, ""},
+	{"delivered before 2xx", "6", []patch{{attemptGo, "	result, err := u.set.Put(ctx, Order{\n", "	u.set.Delivered(Delivery{Segment: a.it.seg})\n	result, err := u.set.Put(ctx, Order{\n"}}, bySinks, ""},
+	{"503 as success", "", []patch{{settleGo, "	if err == nil {\n		return nil\n	}\n	var e", "	if err == nil || strings.Contains(err.Error(), \"503\") {\n		return nil\n	}\n	var e"}, {settleGo, "	\"slices\"\n", "	\"slices\"\n	\"strings\"\n"}}, bySinks, ""},
 	{"412 as failure", "", []patch{{clientGo, "case conn.createOnly && !r.Replace && e.Status == http.StatusPreconditionFailed && e.named:", "case false:"}}, "internal/s3put TestTakenKeyIsStored", ""},
 	{"409 as terminal", "", []patch{{outcomeGo, "\"OperationAborted\", \"ConditionalRequestConflict\", ", "\"OperationAborted\", "}, {outcomeGo, "	}\n	return Transient\n}", "	}\n	if status == 409 {\n		return Parked\n	}\n	return Transient\n}"}}, "internal/s3put TestClassify", ""},
 	{"no lock", "", []patch{{sinkSpoolGo, "err := dir.Lock(soon)", "err := soon.Err()"}}, ". TestNew_SpoolDirIsLocked", ""},
@@ -277,7 +277,7 @@ const longOutage`},
 	{"a refused event is not counted", "", []patch{{sourceGo, "		s.sink.rejected.Add(1)\n", ""}}, ". TestBadEvents", ""},
 	{"a hook is called under a lock", "", []patch{{hooksGo, "		h.guard.call(\"a hook\", func() error { f(); return nil })\n", "		h.mu.Lock()\n		h.guard.call(\"a hook\", func() error { f(); return nil })\n		h.mu.Unlock()\n"}}, ". TestReentrantHooks", ""},
 	{"sessions are not renewed early", "", []patch{{sessionGo, "refreshEarly = 5 * time.Minute", "refreshEarly = 0"}}, ". TestSessionsAreCached", ""},
-	{"no backoff in an outage", "", []patch{{settleGo, "u.gate = now.Add(backoff(u.failures))", "u.gate = now"}}, byDays, ""},
+	{"no backoff in an outage", "", []patch{{settleGo, "u.gate = newWait(u.failures, u.failing)", "u.gate = wait{}"}}, byDays, ""},
 	{"a full spool takes events", "", []patch{{sinkSpoolGo, "if s.journal.Bytes() > s.cfg.MaxSpoolBytes {", "if false {"}}, byDays, ""},
 	{"a segment of an earlier run is forgotten", "13", []patch{{sinkSpoolGo, "		s.addOld(seg)\n", ""}}, bySinks, ""},
 	{"lines are let go of when they are staged", "1", []patch{{gatherGo, "blk.views == 0 && blk.appended", "blk.views == 0"}}, bySinks, ""},

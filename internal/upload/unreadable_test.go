@@ -9,6 +9,7 @@ import (
 
 	"github.com/s3sink/s3sink/internal/s3put"
 	"github.com/s3sink/s3sink/internal/spool"
+	"github.com/s3sink/s3sink/internal/upload"
 )
 
 // unreadable fails for odd segments.
@@ -41,8 +42,9 @@ func TestUnreadable(t *testing.T) {
 			t.Errorf("%d delivered at once, want 3", delivered)
 		}
 		for range 20 { // no further proof
-			u.Hurry()
-			synctest.Wait()
+			release := u.Urgent(upload.ForDelivery)
+			time.Sleep(time.Second)
+			release()
 		}
 		if got := s.setAside(); len(got) > 0 {
 			t.Errorf("%v are given up at once", got)

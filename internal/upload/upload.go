@@ -16,9 +16,10 @@ import (
 // Settings are fixed for an uploader's life.
 type Settings struct {
 	// Put makes one attempt. After an error the object is absent or complete,
-	// never partial, so a repeat is safe. One that is no *s3put.Error is
-	// transient.
-	Put func(context.Context, *spool.Segment) (s3put.Result, error)
+	// never partial, so a repeat is safe, also beside another attempt of the
+	// same segment. An error that is no *s3put.Error is transient. Put returns
+	// soon after its context ends.
+	Put func(context.Context, Order) (s3put.Result, error)
 
 	Concurrency int
 	MinRate     int64         // bytes a second that an attempt must make
@@ -32,11 +33,26 @@ type Settings struct {
 	Damaged   func(Refusal) // the segment is not tried again
 }
 
-// Attempt is one PUT and how it ended.
+// Order is one attempt to make.
+type Order struct {
+	Segment *spool.Segment
+
+	// Progress is to be called before the request is sent, when the transport
+	// reads bytes of the body, and when an answer begins to arrive. It may be
+	// called after Put has returned.
+	Progress func()
+
+	// NewConnection asks for a new connection: another attempt stalls, and idle
+	// connections may be as dead as its connection.
+	NewConnection bool
+}
+
+// Attempt is one PUT and how it ended. An attempt that was cut off in favor of
+// another one, or by Stop, ends with an error that wraps context.Canceled.
 type Attempt struct {
 	Segment  *spool.Segment
 	Number   int // 1 for the first
-	Failures int // transient ones of this segment and of the disk, this one included
+	Failures int // transient ones of this segment and of the disk, this one included unless it was cut off
 	Duration time.Duration
 	Err      *s3put.Error // nil: stored
 }
@@ -45,7 +61,7 @@ type Attempt struct {
 type Delivery struct {
 	Segment  *spool.Segment
 	Result   s3put.Result
-	Attempts int
+	Attempts int           // those cut off included
 	Duration time.Duration // from seal to acknowledgement
 }
 
@@ -74,29 +90,41 @@ type Uploader struct {
 	parked  []*item    // wait for a person, oldest refusal first
 	running map[*item]struct{}
 
-	slots    int       // attempts that may run at once: Concurrency, fewer after failures
-	failures int       // transient failures in a row, over all segments
-	gate     time.Time // nothing starts before
-	refusals [2]int    // parked outcomes in a row, over all segments but those apart, and over those
-	wanted   int       // new segments to try in spite of them
-	round    int       // of Unpark
-	probe    time.Time // when the next parked segment is tried
-	why      *Refusal  // the last one, while something is parked
-	timer    *time.Timer
+	callers [2]int // that wait, by Caller
+	pace    pace   // follows from callers
+
+	slots     int       // segments that may be sent at once: Concurrency, fewer after failures
+	spares    int       // spare attempts that may run beside them
+	spareNext bool      // the next spare attempt is for a segment that has none
+	failures  int       // transient failures in a row, over all segments; a success takes one off
+	failing   time.Time // when the first of them, or the last success, happened
+	gate      wait      // nothing starts before
+	refusals  [2]int    // parked outcomes in a row, over all segments but those apart, and over those
+	wanted    int       // new segments to try in spite of them
+	round     int       // of Unpark
+	probe     time.Time // when the next parked segment is tried
+	why       *Refusal  // the last one, while something is parked
+	timer     *time.Timer
 }
 
 // item is a segment on its way.
 type item struct {
-	seg       *spool.Segment
-	sealed    time.Time
-	started   time.Time // of the attempt that runs
-	notBefore time.Time
-	attempts  int
-	failures  int
-	unread    int // attempts for which the disk had lost it
+	seg      *spool.Segment
+	sealed   time.Time
+	attempts int // begun
+	running  []*attempt
+	stored   *s3put.Result // S3 has it; attempts that still run are cut off
+	refusal  *s3put.Error  // likewise: decides what follows when none runs
 
+	failures  int
+	failing   time.Time // when the first of them, or the last success, happened
+	wait      wait
+	notBefore time.Time // the end of wait at the uploader's pace
+	lastSpare time.Time // when a spare attempt began beside another one
+
+	unread      int // attempts for which the disk had lost it
 	unreadSince time.Time
-	round       int // when the attempt began
+	unreadWait  wait // until the next one counts
 	wasParked   bool
 	old         bool // of an earlier run
 	apart       int  // 1 if it may be refused where others are not, else 0
@@ -107,7 +135,7 @@ type item struct {
 // New returns an uploader without work.
 func New(set Settings) *Uploader {
 	ctx, cancel := context.WithCancel(context.Background())
-	u := &Uploader{set: set, ctx: ctx, cancel: cancel, slots: set.Concurrency, running: map[*item]struct{}{}}
+	u := &Uploader{set: set, ctx: ctx, cancel: cancel, slots: set.Concurrency, spares: 1, running: map[*item]struct{}{}}
 	u.timer = time.AfterFunc(time.Hour, u.wake)
 	u.timer.Stop()
 	return u
@@ -157,17 +185,13 @@ func (u *Uploader) nextLocked() *item {
 	return heap.Pop(&u.ready).(*item)
 }
 
-// Hurry ends every backoff, because somebody waits for delivery. At a bucket
-// that refuses it costs a few requests: what an interval would probe, and as
-// many new segments as may run at once.
-func (u *Uploader) Hurry() {
+// Probe tries parked segments before the next interval. It costs a few requests:
+// the probe of an interval, and Concurrency new segments.
+func (u *Uploader) Probe() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.gate, u.probe = time.Time{}, time.Time{}
+	u.probe = time.Time{}
 	u.wanted = u.set.Concurrency
-	for len(u.delayed) > 0 {
-		u.readyLocked(heap.Pop(&u.delayed).(*item))
-	}
 	u.startLocked()
 }
 
@@ -242,7 +266,8 @@ func (u *Uploader) startLocked() {
 		u.readyLocked(heap.Pop(&u.delayed).(*item))
 	}
 	u.probeLocked(now)
-	for len(u.ready)+len(u.old) > 0 && len(u.running) < u.slots && !u.gate.After(now) {
+	taken := len(u.attemptsLocked(false))
+	for len(u.ready)+len(u.old) > 0 && taken < u.slots && !u.gate.end(u.pace).After(now) {
 		it := u.nextLocked()
 		if u.refusedLocked(it.apart) && !it.wasParked {
 			if u.wanted == 0 && !u.probe.After(now) {
@@ -255,11 +280,10 @@ func (u *Uploader) startLocked() {
 			}
 			u.wanted--
 		}
-		it.started, it.round = now, u.round
-		it.attempts++
-		u.running[it] = struct{}{}
-		u.wg.Go(func() { u.attempt(it) })
+		u.beginLocked(it, now, false)
+		taken++
 	}
+	u.startSparesLocked(now)
 	u.setTimerLocked(now)
 }
 
@@ -302,8 +326,8 @@ func (u *Uploader) setTimerLocked(now time.Time) {
 			next = t
 		}
 	}
-	if len(u.ready)+len(u.old) > 0 {
-		earlier(u.gate)
+	if len(u.ready)+len(u.old) > 0 || u.pace != calm {
+		earlier(u.gate.end(u.pace))
 	}
 	if len(u.delayed) > 0 {
 		earlier(u.delayed[0].notBefore)
@@ -311,30 +335,17 @@ func (u *Uploader) setTimerLocked(now time.Time) {
 	if len(u.parked) > 0 {
 		earlier(u.probe)
 	}
+	if u.pace != calm {
+		for it := range u.running {
+			earlier(it.wait.end(u.pace))
+			for _, a := range it.running {
+				earlier(u.stallsLocked(a, now))
+			}
+		}
+	}
 	if next.IsZero() {
 		u.timer.Stop()
 		return
 	}
 	u.timer.Reset(next.Sub(now))
-}
-
-func (u *Uploader) attempt(it *item) {
-	ctx, cancel := context.WithTimeout(u.ctx, attemptTimeout(it.seg.Size(), u.set.MinRate))
-	defer cancel()
-	result, err := u.set.Put(ctx, it.seg)
-	refusal := asError(err)
-	number, failures := it.attempts, it.failures // settle may start the next
-	if refusal != nil && (refusal.Class == s3put.Transient || refusal.Class == s3put.Unreadable) {
-		failures++
-	}
-	u.set.Attempted(Attempt{Segment: it.seg, Number: number, Failures: failures, Duration: time.Since(it.started), Err: refusal})
-	parked := u.settle(it, refusal)
-	switch {
-	case refusal == nil:
-		u.set.Delivered(Delivery{Segment: it.seg, Result: result, Attempts: number, Duration: time.Since(it.sealed)})
-	case refusal.Class == s3put.Damaged: // settle may have found that out
-		u.set.Damaged(Refusal{Segment: it.seg, Attempts: number, Err: refusal})
-	case parked != nil:
-		u.set.Parked(*parked)
-	}
 }

@@ -29,7 +29,9 @@ type store struct {
 	damaged   []uint64
 }
 
-func (s *store) put(ctx context.Context, seg *spool.Segment) (s3put.Result, error) {
+func (s *store) put(ctx context.Context, order upload.Order) (s3put.Result, error) {
+	seg := order.Segment
+	order.Progress()
 	s.mu.Lock()
 	s.attempts = append(s.attempts, seg.Sequence)
 	s.times = append(s.times, time.Now())
@@ -367,7 +369,7 @@ func TestAtOnceOnlyOnce(t *testing.T) {
 	}
 }
 
-func TestHurryEndsBackoff(t *testing.T) {
+func TestUrgentEndsBackoff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{answer: fails(s3put.Transient)}
@@ -375,10 +377,12 @@ func TestHurryEndsBackoff(t *testing.T) {
 		add(u, 1)
 		time.Sleep(time.Hour)
 		s.answers(nil)
-		u.Hurry()
+		release := u.Urgent(upload.ForDelivery)
+		defer release()
+		time.Sleep(time.Second) // the last failure may just have happened
 		synctest.Wait()
 		if _, delivered, _ := s.counts(); delivered != 1 {
-			t.Error("not delivered at once")
+			t.Error("not delivered within a second")
 		}
 		u.Stop()
 	})
