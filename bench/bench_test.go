@@ -16,21 +16,21 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if role := os.Getenv(childVariable); role != "" {
-		os.Exit(child(role))
+	if name := os.Getenv(childVariable); name != "" {
+		os.Exit(child(name))
 	}
 	os.Exit(m.Run())
 }
 
-// What each measurement is for is looked at here at a small size: that no child
-// finds its books wrong, a line missing, doubled or invented, or a file left in the
-// spool. The figures need only be there.
-func TestMeasurements(t *testing.T) {
+// Given each measurement at a small size with -unpack, when it runs, then every
+// child accounts for all events, the store received each line exactly once, and
+// the spool is empty. The figures need only be plausible.
+func TestMeasurements_SmallSize(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name, args string
 		rows       []int             // of each table
-		want       map[string]string // a cell of every row of the first table
+		want       map[string]string // cells that every row of the first table has
 	}{
 		{"recover", "-size 4MiB -sources 4", []int{2}, nil},
 		{"backlog", "-size 4MiB -segments 40 -sources 4 -unpack", []int{2, 1}, nil},
@@ -58,10 +58,11 @@ func TestMeasurements(t *testing.T) {
 	}
 }
 
-// patience is how long a measurement may take here: a child waits much longer
-// for what never comes.
-const patience = 2 * time.Minute
+// timeout limits one measurement in a test. A child alone would wait for an
+// hour.
+const timeout = 2 * time.Minute
 
+// measureHere runs one measurement and returns its tables.
 func measureHere(t *testing.T, name string, args []string) []table {
 	for _, m := range measurements {
 		if m.name != name {
@@ -72,7 +73,7 @@ func measureHere(t *testing.T, name string, args []string) []table {
 		if err := f.Parse(args); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
 		defer cancel()
 		tables, err := do(ctx, &bench{dir: t.TempDir(), rounds: 1, log: t.Output()})
 		if err != nil {
@@ -80,15 +81,15 @@ func measureHere(t *testing.T, name string, args []string) []table {
 		}
 		return tables
 	}
-	t.Fatalf("there is no %s", name)
+	t.Fatalf("there is no measurement %s", name)
 	return nil
 }
 
-// checkRow checks that each cell is a figure, and those that are known.
+// checkRow checks that each cell is a number, and compares the cells in want.
 func checkRow(t *testing.T, head, row []string, want map[string]string) {
 	t.Helper()
 	if len(row) != len(head) {
-		t.Fatalf("%d cells under %d heads: %q", len(row), len(head), row)
+		t.Fatalf("%d cells for %d columns: %q", len(row), len(head), row)
 	}
 	cell := map[string]float64{}
 	for i, name := range head {
@@ -97,7 +98,7 @@ func checkRow(t *testing.T, head, row []string, want map[string]string) {
 			continue
 		}
 		if err != nil || v < 0 {
-			t.Errorf("%s: %q, want a figure", name, row[i])
+			t.Errorf("%s: %q, want a number that is not negative", name, row[i])
 		}
 		if w, ok := want[name]; ok && row[i] != w {
 			t.Errorf("%s: %s, want %s", name, row[i], w)
@@ -109,26 +110,27 @@ func checkRow(t *testing.T, head, row []string, want map[string]string) {
 			t.Errorf("%s: 0 in %q", name, row)
 		}
 	}
-	if v, ok := cell["bytes of objects, of memory mode"]; ok && (v < 0.8 || v > 1.25) { // of a few events
-		t.Errorf("objects of %.3f of the bytes in memory mode", v)
+	if v, ok := cell[objectBytesRatio]; ok && (v < 0.8 || v > 1.25) { // a few events vary
+		t.Errorf("the objects have %.3f times the bytes of memory mode, want 0.8 to 1.25", v)
 	}
-	if peak, above := cell["peak RSS MB"], cell["above idle MB"]; above > peak || peak == 0 {
-		t.Errorf("peak %v, above idle %v", peak, above)
+	if peak, ok := cell["peak RSS MB"]; ok && (peak == 0 || cell["above idle MB"] > peak) {
+		t.Errorf("peak RSS is %v MB and %v MB above idle, want more than 0 and at most the peak", peak, cell["above idle MB"])
 	}
 }
 
-// A store that never complains proves nothing.
-func TestStoreSees(t *testing.T) {
+// Given a sink that tracked the lines 0, 1 and 2, when the store receives
+// others, then its check fails.
+func TestNullStore_LostOrRepeatedLine(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		numbers []int64
-		good    bool
+		ok      bool
 	}{
-		"what was tracked": {[]int64{0, 1, 2}, true},
-		"a loss":           {[]int64{0, 2}, false},
-		"a double":         {[]int64{0, 1, 1, 2}, false},
-		"one for another":  {[]int64{0, 1, 1}, false},
-		"an invention":     {[]int64{0, 1, 7}, false},
+		"each line once":                         {[]int64{0, 1, 2}, true},
+		"a lost line":                            {[]int64{0, 2}, false},
+		"a repeated line":                        {[]int64{0, 1, 1, 2}, false},
+		"a repeated line in place of a lost one": {[]int64{0, 1, 1}, false},
+		"a line that was not tracked":            {[]int64{0, 1, 7}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -136,14 +138,14 @@ func TestStoreSees(t *testing.T) {
 			if err := put(s, tt.numbers); err != nil {
 				t.Fatal(err)
 			}
-			if err := s.checkFirst(3); (err == nil) != tt.good {
-				t.Errorf("got %v", err)
+			if err := s.checkFirst(3); (err == nil) != tt.ok {
+				t.Errorf("check: %v, want ok: %t", err, tt.ok)
 			}
 		})
 	}
 }
 
-// put sends an object of lines with those numbers.
+// put uploads an object with a line for each number.
 func put(s *nullStore, numbers []int64) error {
 	var body bytes.Buffer
 	w := gzip.NewWriter(&body)
@@ -162,27 +164,30 @@ func put(s *nullStore, numbers []int64) error {
 	return err
 }
 
-func TestUpdate(t *testing.T) {
+// Given a page with two sections, when one is updated, then the other and the
+// text around both stay the same. A page without the section is refused.
+func TestUpdatePage_OneSection(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "page.md")
 	page := "# Page\n<!-- bench a -->\nold\n<!-- end of bench a -->\n<!-- bench b -->\nkept\n<!-- end of bench b -->\nend\n"
 	if err := os.WriteFile(file, []byte(page), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := update(file, "a", "new\n"); err != nil {
+	if err := updatePage(file, "a", "new\n"); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(file)
 	if want := strings.Replace(page, "old", "new", 1); err != nil || string(got) != want {
 		t.Errorf("got %s, %v, want %s", got, err, want)
 	}
-	if err := update(file, "c", "new\n"); err == nil {
-		t.Error("a page without a place for it was updated")
+	if err := updatePage(file, "c", "new\n"); err == nil {
+		t.Error("a page without the section was updated")
 	}
 }
 
-// Each measurement has its place in the page, with the flags that it has.
-func TestPageHasPlaces(t *testing.T) {
+// Given docs/performance.md, then it has a section for each measurement, and
+// the command of the section has only flags of that measurement.
+func TestPerformancePage_Sections(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../docs/performance.md")
 	if err != nil {
@@ -192,7 +197,7 @@ func TestPageHasPlaces(t *testing.T) {
 		_, rest, _ := strings.Cut(string(page), "<!-- bench "+m.name+" -->\n")
 		text, _, ok := strings.Cut(rest, "<!-- end of bench "+m.name+" -->\n")
 		if !ok {
-			t.Errorf("no place for %s", m.name)
+			t.Errorf("no section for %s", m.name)
 			continue
 		}
 		_, command, ok := strings.Cut(text, "`go run . "+m.name)
@@ -208,7 +213,9 @@ func TestPageHasPlaces(t *testing.T) {
 	}
 }
 
-func TestSizes(t *testing.T) {
+// Given sizes with and without a unit, when they are parsed, then invalid ones
+// give an error.
+func TestBytesFlag_Values(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]int64{"64MiB": 64 << 20, "2GB": 2e9, "1000": 1000, "1GiB": 1 << 30, "-1": 0, "1e9": 0, "": 0, "9999999999GiB": 0} {
 		var b bytesFlag

@@ -10,24 +10,28 @@ import (
 	"time"
 )
 
-// childVariable in the environment makes this program, or its test, a child
-// with that role.
+// childVariable is the environment variable that makes this program, or its
+// test binary, a child process. Its value is the role of the child.
 const childVariable = "S3SINK_BENCH_CHILD"
 
-// roles are what a child can be told to do. It gets its job as JSON on its
-// standard input, and writes what it has found to its standard output.
-var roles = map[string]func(context.Context, *json.Decoder) (any, error){
-	"fill":     as(fill),
-	"read":     as(read),
-	"recover":  as(reopen),
-	"drain":    as(drain),
-	"sources":  as(trackSources),
-	"pipeline": as(pipeline),
-	"each":     as(trackEach),
-	"consume":  as(consume),
+// role is the work of a child process. It reads its job from the decoder and
+// returns its result.
+type role func(context.Context, *json.Decoder) (any, error)
+
+// roles holds the roles by name. A child reads its job as JSON from standard
+// input and writes its result as JSON to standard output.
+var roles = map[string]role{
+	"fill":     newRole(fill),
+	"read":     newRole(readFiles),
+	"recover":  newRole(reopen),
+	"drain":    newRole(drain),
+	"sources":  newRole(trackSources),
+	"pipeline": newRole(pipeline),
+	"each":     newRole(trackEach),
+	"consume":  newRole(consume),
 }
 
-func as[J, R any](do func(context.Context, J) (R, error)) func(context.Context, *json.Decoder) (any, error) {
+func newRole[J, R any](do func(context.Context, J) (R, error)) role {
 	return func(ctx context.Context, in *json.Decoder) (any, error) {
 		var job J
 		if err := in.Decode(&job); err != nil {
@@ -37,14 +41,14 @@ func as[J, R any](do func(context.Context, J) (R, error)) func(context.Context, 
 	}
 }
 
-// child is the whole life of a child. It leaves what it has opened: a process
-// that ends is what is measured next.
-func child(role string) int {
+// child runs one role and returns the exit code of the child process. It closes
+// no sink: a process that ends without Close is part of the measurements.
+func child(name string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
-	found, err := roles[role](ctx, json.NewDecoder(os.Stdin))
+	result, err := roles[name](ctx, json.NewDecoder(os.Stdin))
 	if err == nil {
-		err = json.NewEncoder(os.Stdout).Encode(found)
+		err = json.NewEncoder(os.Stdout).Encode(result)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -53,28 +57,28 @@ func child(role string) int {
 	return 0
 }
 
-// ask has a child do something. peak is the most memory that it ever had
-// resident, as the kernel tells whoever waits for it. On Linux that is never less than
-// what its parent had when it was started, so the parent stays small: whatever
-// takes memory is done by children.
-func ask[R any](ctx context.Context, role string, job any) (found R, peak int64, err error) {
+// runChild runs one role in a child process. peak is the peak resident memory
+// of the child in bytes, as the kernel reports it to the parent. On Linux that
+// is at least the resident memory of the parent at the start of the child. The
+// parent therefore stays small: children do all work that needs memory.
+func runChild[R any](ctx context.Context, role string, job any) (result R, peak int64, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return found, 0, err
+		return result, 0, err
 	}
-	told, err := json.Marshal(job)
+	input, err := json.Marshal(job)
 	if err != nil {
-		return found, 0, err
+		return result, 0, err
 	}
-	var out, problems bytes.Buffer
+	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, self)
 	cmd.Env = []string{
 		childVariable + "=" + role,
 		"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=" + os.DevNull, "AWS_SHARED_CREDENTIALS_FILE=" + os.DevNull,
 	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(told), &out, &problems
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return found, 0, fmt.Errorf("%s: %w: %s", role, err, problems.Bytes())
+		return result, 0, fmt.Errorf("%s: %w: %s", role, err, stderr.Bytes())
 	}
-	return found, peakOf(cmd.ProcessState), json.Unmarshal(out.Bytes(), &found)
+	return result, peakOf(cmd.ProcessState), json.Unmarshal(stdout.Bytes(), &result)
 }

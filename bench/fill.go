@@ -13,33 +13,34 @@ import (
 	"github.com/s3sink/s3sink"
 )
 
-// fillJob is a spool to be left behind.
+// fillJob asks a child to fill a spool and to end without Close.
 type fillJob struct {
 	Dir     string
-	Bytes   int64 // of its files, at least
+	Bytes   int64 // minimum size of the journal files
 	Sources int
-	Line    int // bytes of a line that does not compress; 0: Segment-like calls
+	Line    int // bytes of a line of noise; 0 selects Segment-like calls
 
-	ObjectBytes  int64 // an object is full at
-	ObjectEvents int64 // 0: no limit
+	ObjectBytes  int64 // MaxObjectBytes
+	ObjectEvents int64 // MaxObjectEvents; 0 for no limit
 }
 
-type filled struct {
+type fillResult struct {
 	Bytes  int64
 	Events int64
-	Sealed int64 // objects; each source has one more that is not
+	Sealed int64 // sealed objects; each source has an open one as well
 	Took   time.Duration
 }
 
-// fill tracks until the spool has the bytes, while S3 hangs, waits until all is on the
-// disk, and leaves it as a process does that is killed: some objects are sealed,
-// some are not, and some lines are in no object.
-func fill(ctx context.Context, job fillJob) (found filled, err error) {
+// fill tracks events until the spool has the bytes of the job, while S3 does
+// not answer, and waits until all events are fsynced. The child then ends
+// without Close, like a process that is killed: the spool has sealed segments,
+// open segments, and lines that have no frame.
+func fill(ctx context.Context, job fillJob) (result fillResult, err error) {
 	f := &filler{job: job, lines: job.lines()}
 	cfg := config(job.Dir, deadStore{})
 	cfg.CompressionLevel, cfg.MaxObjectAge, cfg.CommitInterval = 1, 24*time.Hour, fillInterval
 	cfg.MaxObjectBytes, cfg.MaxObjectEvents = job.ObjectBytes, job.ObjectEvents
-	cfg.MaxMemory = 16<<20 + 400*job.blocks() // each takes some as long as it waits
+	cfg.MaxMemory = 16<<20 + 400*job.estimateBlocks() // pending blocks are charged to MaxMemory
 	for _, line := range f.lines {
 		cfg.MaxEventBytes = max(cfg.MaxEventBytes, len(line))
 	}
@@ -48,20 +49,22 @@ func fill(ctx context.Context, job fillJob) (found filled, err error) {
 		f.sealedEvents.Add(o.Object.Events)
 	}
 	if f.sink, err = s3sink.New(ctx, cfg); err != nil {
-		return found, err
+		return result, err
 	}
 	if f.sources, err = sourcesOf(f.sink, job.Sources); err != nil {
-		return found, err
+		return result, err
 	}
 	began := time.Now()
 	if err := f.track(ctx); err != nil {
-		return found, err
+		return result, err
 	}
-	f.settle()
-	st := f.sink.Stats() // a hook that was missed was one of these
-	return filled{Bytes: st.SpoolBytes, Events: st.Accepted, Sealed: f.sealed.Load() + st.MissedHooks, Took: time.Since(began)}, books(st)
+	f.awaitIdle()
+	st := f.sink.Stats()
+	// Sealed is the only hook, so each missed call is one sealed object.
+	return fillResult{Bytes: st.SpoolBytes, Events: st.Accepted, Sealed: f.sealed.Load() + st.MissedHooks, Took: time.Since(began)}, checkAccounting(st)
 }
 
+// lines returns the lines that the child tracks in turn.
 func (job *fillJob) lines() [][]byte {
 	if job.Line == 0 {
 		return calls(4000)
@@ -69,8 +72,8 @@ func (job *fillJob) lines() [][]byte {
 	return noise(min(4000, 16<<20/job.Line), job.Line)
 }
 
-// blocks is about how many there will be.
-func (job *fillJob) blocks() int64 {
+// estimateBlocks returns the approximate number of blocks in the spool.
+func (job *fillJob) estimateBlocks() int64 {
 	raw := min(256<<10, job.ObjectBytes/10)
 	if job.ObjectEvents > 0 {
 		raw = min(raw, job.ObjectEvents*int64(job.Line))
@@ -81,20 +84,21 @@ func (job *fillJob) blocks() int64 {
 	return job.Bytes / max(1, raw/6)
 }
 
-// filler is a child that fills a spool.
+// filler fills a spool with several goroutines.
 type filler struct {
 	job     fillJob
 	lines   [][]byte
 	sink    *s3sink.Sink
 	sources []*s3sink.Source
 
-	numbers              atomic.Int64 // of lines, drawn so far
-	sealed, sealedEvents atomic.Int64
-	missed               atomic.Int64 // objects that are not in sealed
+	nextNumber           atomic.Int64 // of a line
+	sealed, sealedEvents atomic.Int64 // objects and events that the Sealed hook reported
+	missed               atomic.Int64 // sealed objects that no hook reported
 	full                 atomic.Bool
 }
 
-// track tracks numbered lines on all cores, each source's in turn.
+// track tracks numbered lines with one goroutine for each core, from each
+// source in turn, until the spool is full.
 func (f *filler) track(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -103,9 +107,9 @@ func (f *filler) track(ctx context.Context) error {
 		wg.Go(func() {
 			var own []byte
 			for !f.full.Load() && ctx.Err() == nil {
-				for f.ahead() && pause(ctx, time.Millisecond) {
+				for f.shouldWait() && pause(ctx, time.Millisecond) {
 				}
-				n := f.numbers.Add(1) - 1
+				n := f.nextNumber.Add(1) - 1
 				own = append(own[:0], f.lines[n%int64(len(f.lines))]...)
 				setNumber(own, n)
 				if err := f.sources[n%int64(len(f.sources))].TrackLineContext(ctx, own); err != nil {
@@ -114,7 +118,7 @@ func (f *filler) track(ctx context.Context) error {
 			}
 		})
 	}
-	for n := 0; filesIn(f.job.Dir) < f.job.Bytes && pause(ctx, 5*time.Millisecond); n++ {
+	for n := 0; fileBytes(f.job.Dir) < f.job.Bytes && pause(ctx, 5*time.Millisecond); n++ {
 		if n%200 == 0 {
 			f.missed.Store(f.sink.Stats().MissedHooks)
 		}
@@ -124,9 +128,9 @@ func (f *filler) track(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// filesIn returns how many bytes a spool's files have. A sink's Stats say so too,
-// but look at every block, under the lock that Track needs.
-func filesIn(dir string) (bytes int64) {
+// fileBytes returns the total size of a spool's files. Stats.SpoolBytes would
+// do, but Stats visits every block while it holds the lock that Track needs.
+func fileBytes(dir string) (bytes int64) {
 	files, _ := os.ReadDir(dir)
 	for _, f := range files {
 		if info, err := f.Info(); err == nil {
@@ -136,27 +140,29 @@ func filesIn(dir string) (bytes int64) {
 	return bytes
 }
 
-// ahead reports whether producers should wait. With very many blocks MaxMemory
-// does not hold them up, and lines that wait long for compression are on the disk
-// twice.
-func (f *filler) ahead() bool {
+// shouldWait reports whether producers of noise should wait for compression.
+// For many blocks MaxMemory is so large that it does not slow the producers.
+// Lines that wait long for compression are written to the journal twice, as
+// lines and as a frame, so the spool would reach its size with too few objects.
+func (f *filler) shouldWait() bool {
 	if f.job.Line == 0 || f.full.Load() {
 		return false
 	}
 	line := int64(f.job.Line)
-	object := f.job.ObjectBytes * 4 / 3 / line
+	objectEvents := f.job.ObjectBytes * 4 / 3 / line
 	if f.job.ObjectEvents > 0 {
-		object = f.job.ObjectEvents
+		objectEvents = f.job.ObjectEvents
 	}
-	open := object * int64(f.job.Sources)
-	return f.numbers.Load()-f.sealedEvents.Load()-f.missed.Load()*object > open+8<<20/line
+	openEvents := objectEvents * int64(f.job.Sources)
+	return f.nextNumber.Load()-f.sealedEvents.Load()-f.missed.Load()*objectEvents > openEvents+8<<20/line
 }
 
-// fillInterval is the CommitInterval of who fills a spool.
+// fillInterval is the CommitInterval of a sink that fills a spool.
 const fillInterval = 400 * time.Millisecond
 
-// settle waits until the spool has not grown for a while.
-func (f *filler) settle() {
+// awaitIdle waits until the size of the spool is stable for four commit
+// intervals.
+func (f *filler) awaitIdle() {
 	bytes := int64(-1)
 	for last := time.Now(); time.Since(last) < 4*fillInterval; {
 		time.Sleep(fillInterval / 4)
@@ -166,6 +172,7 @@ func (f *filler) settle() {
 	}
 }
 
+// sourcesOf returns n sources of a sink.
 func sourcesOf(sink *s3sink.Sink, n int) ([]*s3sink.Source, error) {
 	all := make([]*s3sink.Source, n)
 	for i := range all {
@@ -178,6 +185,7 @@ func sourcesOf(sink *s3sink.Sink, n int) ([]*s3sink.Source, error) {
 	return all, nil
 }
 
+// pause waits for d. It reports false if ctx ended first.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):
@@ -187,9 +195,10 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// linked makes a directory with links to the files of a spool: a journal never
-// writes to a file of an earlier run, so what is done in it is not done to them.
-func linked(spool string) (dir string, err error) {
+// linkSpool creates a directory with hard links to the files of a spool. A sink
+// can start on it again and again: a journal never writes to a file of a
+// previous run, so it removes only the links.
+func linkSpool(spool string) (dir string, err error) {
 	files, err := filepath.Glob(filepath.Join(spool, "*.journal"))
 	if err != nil {
 		return "", err

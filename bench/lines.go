@@ -7,14 +7,14 @@ import (
 	"strconv"
 )
 
-// Every line begins with its number, in hex digits of which there are always as
-// many: so a line that is made once can be told apart a million times.
+// Every line begins with its number in 16 hex digits. A benchmark makes a few
+// lines and tracks each many times; the number makes each event unique.
 const (
 	lineHead   = `{"messageId":"`
 	numberSize = 16
 )
 
-// setNumber writes n into a line.
+// setNumber overwrites the number of a line.
 func setNumber(line []byte, n int64) {
 	const digits = "0123456789abcdef"
 	for i := numberSize - 1; i >= 0; i-- {
@@ -23,15 +23,17 @@ func setNumber(line []byte, n int64) {
 	}
 }
 
+// numberOf returns the number of a line.
 func numberOf(line []byte) (int64, error) {
 	if len(line) < len(lineHead)+numberSize || !bytes.HasPrefix(line, []byte(lineHead)) {
-		return 0, fmt.Errorf("not a line of ours: %.40q", line)
+		return 0, fmt.Errorf("the line has no number: %.40q", line)
 	}
 	return strconv.ParseInt(string(line[len(lineHead):len(lineHead)+numberSize]), 16, 64)
 }
 
-// calls returns Segment-like calls of about 1.1 KB, a fifth of it ids that do not
-// compress, as in a web shop's traffic: those of the root's bench_test.go.
+// calls returns n Segment-like calls of about 1.1 KB, like the traffic of a web
+// shop. Ids that do not compress are a fifth of each. The benchmarks in the
+// module's root (bench_test.go) use calls of the same kind.
 func calls(n int) [][]byte {
 	r := rand.New(rand.NewPCG(2026, 11))
 	pick := func(from ...string) string { return from[r.IntN(len(from))] }
@@ -57,8 +59,8 @@ func calls(n int) [][]byte {
 	return lines
 }
 
-// noise returns lines of a length, of characters drawn from 64: three quarters
-// of them are left when they are compressed, at any level.
+// noise returns n lines of the given length with random characters from an
+// alphabet of 64. gzip reduces them to three quarters at every level.
 func noise(n, length int) [][]byte {
 	r := rand.New(rand.NewPCG(2026, 12))
 	lines := make([][]byte, n)

@@ -13,33 +13,34 @@ import (
 	"syscall"
 )
 
-// measurements are what the command can be told to do.
+// measurements are the subcommands. prepare defines the flags of one and
+// returns the function that runs it.
 var measurements = []struct {
-	name, does string
-	prepare    func(*flags) func(context.Context, *bench) ([]table, error)
-	rounds     int
+	name, summary string
+	prepare       func(*flags) func(context.Context, *bench) ([]table, error)
+	rounds        int // the default of -rounds
 }{
-	{"recover", "open a spool that a killed process has left, cold", measureRecover, 5},
-	{"backlog", "the same with very many objects; and deliver them", measureBacklog, 3},
-	{"sources", "commit the events of many sources, beside those of one", measureSources, 1},
-	{"spool", "SyncInterval at full speed, beside memory mode", measureSpool, 5},
-	{"sync", "a consumer that commits its offsets, beside one that does not", measureSync, 5},
-	{"synceach", "SyncEach, beside a bare file", measureEach, 4},
+	{"recover", "start on the spool of a killed process, with a cold page cache", measureRecover, 5},
+	{"backlog", "the same with 100,000 objects, and their delivery", measureBacklog, 3},
+	{"sources", "commit the events of many sources, compared with one source", measureSources, 1},
+	{"spool", "SyncInterval at full speed, compared with memory mode", measureSpool, 5},
+	{"sync", "a consumer that commits its offsets, compared with one that does not", measureSync, 5},
+	{"synceach", "SyncEach, compared with a bare file", measureEach, 4},
 }
 
-// bench is where and how often something is measured.
+// bench holds the settings of one measurement.
 type bench struct {
-	dir    string // of its own
-	rounds int
-	drop   bool
-	log    io.Writer
+	dir          string // empty at the start
+	rounds       int
+	dropAllCache bool // see dropCache
+	log          io.Writer
 }
 
-func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.log, format+"\n", args...) }
+func (b *bench) logf(format string, args ...any) { fmt.Fprintf(b.log, format+"\n", args...) }
 
 func main() {
-	if role := os.Getenv(childVariable); role != "" {
-		os.Exit(child(role))
+	if name := os.Getenv(childVariable); name != "" {
+		os.Exit(child(name))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -50,9 +51,9 @@ func main() {
 }
 
 func usage(log io.Writer) error {
-	fmt.Fprintln(log, "go run . all, or one of these; -h behind it tells its flags")
+	fmt.Fprintln(log, "usage: go run . MEASUREMENT [flags]. Use -h after the name for its flags. MEASUREMENT is all, or:")
 	for _, m := range measurements {
-		fmt.Fprintf(log, "  %-10s %s\n", m.name, m.does)
+		fmt.Fprintf(log, "  %-10s %s\n", m.name, m.summary)
 	}
 	return flag.ErrHelp
 }
@@ -62,7 +63,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 		return usage(log)
 	}
 	known := false
-	var failed error // of all, the others go on
+	var failed error // "all" continues after a measurement that fails
 	for _, m := range measurements {
 		if args[0] != m.name && args[0] != "all" {
 			continue
@@ -83,46 +84,50 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	return failed
 }
 
-// flags are those of one measurement, and those of all.
+// flags holds the flags of one measurement. The named fields are the flags that
+// every measurement has.
 type flags struct {
 	*flag.FlagSet
-	dir, update string
-	rounds      int
-	drop        bool
+	dir, page    string
+	rounds       int
+	dropAllCache bool
 }
 
 func newFlags(name string, rounds int, log io.Writer) *flags {
 	f := &flags{FlagSet: flag.NewFlagSet(name, flag.ContinueOnError)}
 	f.SetOutput(log)
-	f.StringVar(&f.dir, "dir", os.TempDir(), "where spools are made")
-	f.StringVar(&f.update, "update", "", "a `page` to write the tables into, such as ../docs/performance.md")
-	f.IntVar(&f.rounds, "rounds", rounds, "of everything that takes turns")
-	f.BoolVar(&f.drop, "drop", true, "drop all of the machine's page cache for a cold start, as root; else only the spool's")
+	f.StringVar(&f.dir, "dir", os.TempDir(), "create the spools in this `directory`, which should be on a disk")
+	f.StringVar(&f.page, "update", "", "write the tables into this Markdown `file`, such as ../docs/performance.md")
+	f.IntVar(&f.rounds, "rounds", rounds, "`number` of turns of each alternative")
+	f.BoolVar(&f.dropAllCache, "drop", true, "before a cold start drop the page cache of the whole machine, which needs root; false: only that of the spool's files")
 	return f
 }
 
 func (f *flags) measure(ctx context.Context, do func(context.Context, *bench) ([]table, error), out, log io.Writer) error {
 	if name, memory := fileSystem(f.dir); memory {
-		fmt.Fprintf(log, "%s is in memory (%s): nothing will be as with a disk; -dir names another\n", f.dir, name)
+		fmt.Fprintf(log, "%s is in memory (%s), so the figures say nothing about a disk: name a directory on a disk with -dir\n", f.dir, name)
 	}
 	dir, err := os.MkdirTemp(f.dir, "s3sink-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	place := placeOf(dir)
-	tables, err := do(ctx, &bench{dir: dir, rounds: max(1, f.rounds), drop: f.drop, log: log})
+	machine := environment(dir)
+	tables, err := do(ctx, &bench{dir: dir, rounds: max(1, f.rounds), dropAllCache: f.dropAllCache, log: log})
 	if err != nil {
 		return err
 	}
-	text := section(f.Name(), f.FlagSet, place, tables)
-	if _, err := fmt.Fprintf(out, "%s\n%s\n", text, legend); err != nil || f.update == "" {
+	text := section(f.Name(), f.FlagSet, machine, tables)
+	if _, err := fmt.Fprintf(out, "%s\n%s\n", text, legend); err != nil || f.page == "" {
 		return err
 	}
-	return update(f.update, f.Name(), text)
+	return updatePage(f.page, f.Name(), text)
 }
 
-// size is a flag for a number of bytes, such as 64MiB.
+// unpackUsage is the help of the -unpack flag.
+const unpackUsage = "decompress every object and check that each line was delivered once; this is slow"
+
+// size defines a flag for a number of bytes, such as 64MiB.
 func (f *flags) size(name, value, usage string) *bytesFlag {
 	b := new(bytesFlag)
 	if err := b.Set(value); err != nil {
@@ -147,7 +152,7 @@ func (b *bytesFlag) Set(text string) error {
 		}
 		n, err := strconv.ParseInt(digits, 10, 64)
 		if err != nil || n <= 0 || n > (1<<62)/u.bytes {
-			return fmt.Errorf("want bytes such as 64MiB")
+			return fmt.Errorf("%q is not a size: want a positive number of bytes such as 64MiB", text)
 		}
 		*b = bytesFlag(n * u.bytes)
 		return nil

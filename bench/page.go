@@ -11,8 +11,7 @@ import (
 	"time"
 )
 
-// table is what a measurement prints: one row for each thing that it has
-// measured.
+// table is one Markdown table of results, with a row for each alternative.
 type table struct {
 	head  []string
 	rows  [][]string
@@ -21,16 +20,21 @@ type table struct {
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
-// legend says of every output what the page says once.
-const legend = `*peak RSS* is the most that a child had resident, by the kernel's count; *above idle* is that, less what the same child
-had resident with a sink that had nothing to do.
+// objectBytesRatio is the column that compares the size of the objects with
+// that of the same events in memory mode.
+const objectBytesRatio = "object bytes ÷ memory mode"
+
+// legend explains the columns that several tables have. Each output ends with
+// it; docs/performance.md holds it once.
+const legend = `*peak RSS* is the peak resident memory of the child process, as counted by the kernel. *above idle* is
+that peak minus the resident memory of the same child with an idle sink.
 `
 
-// section is the tables of a measurement, under the command that brings them
-// back and where it ran.
-func section(what string, f *flag.FlagSet, place string, tables []table) string {
+// section returns the Markdown of one measurement: the command that repeats it,
+// the machine that it ran on, and its tables.
+func section(measurement string, f *flag.FlagSet, machine string, tables []table) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "`%s`: %s\n", command(what, f), place)
+	fmt.Fprintf(&b, "`%s`: %s\n", command(measurement, f), machine)
 	for _, t := range tables {
 		fmt.Fprintf(&b, "\n| %s |\n|%s\n", strings.Join(t.head, " | "), strings.Repeat("---|", len(t.head)))
 		for _, row := range t.rows {
@@ -43,9 +47,10 @@ func section(what string, f *flag.FlagSet, place string, tables []table) string 
 	return b.String()
 }
 
-// command is what was called, less where files are.
-func command(what string, f *flag.FlagSet) string {
-	words := []string{"go run .", what}
+// command returns the command line of a measurement, without flags that hold
+// paths.
+func command(measurement string, f *flag.FlagSet) string {
+	words := []string{"go run .", measurement}
 	f.Visit(func(set *flag.Flag) {
 		switch value := set.Value.String(); {
 		case slices.Contains([]string{"dir", "update", "heap"}, set.Name):
@@ -58,28 +63,28 @@ func command(what string, f *flag.FlagSet) string {
 	return strings.Join(words, " ")
 }
 
-// placeOf says where and when something is about to be measured, and what else the machine
-// has to do.
-func placeOf(dir string) string {
+// environment describes the machine, its load, the file system of dir and the
+// date.
+func environment(dir string) string {
 	name, _ := fileSystem(dir)
-	return fmt.Sprintf("%s, %d cores with a load of %s before it began, %s, %s, %s, %s.",
+	return fmt.Sprintf("%s, %d cores, load average %s before the run, %s, %s, %s, %s.",
 		processor(), runtime.GOMAXPROCS(0), load(), kernel(), runtime.Version(), name, time.Now().UTC().Format(time.DateOnly))
 }
 
-// update writes a section into a page, between two comments that name what was
-// measured.
-func update(file, what, text string) error {
+// updatePage replaces the section of one measurement in a Markdown file. Two
+// comments with the name of the measurement mark its begin and end.
+func updatePage(file, measurement, text string) error {
 	page, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	open, shut := "<!-- bench "+what+" -->\n", "<!-- end of bench "+what+" -->\n"
-	before, rest, ok := strings.Cut(string(page), open)
-	_, after, ok2 := strings.Cut(rest, shut)
-	if !ok || !ok2 {
-		return fmt.Errorf("%s has no place for %s: want the lines %s%s", file, what, open, shut)
+	begin, end := "<!-- bench "+measurement+" -->\n", "<!-- end of bench "+measurement+" -->\n"
+	before, rest, hasBegin := strings.Cut(string(page), begin)
+	_, after, hasEnd := strings.Cut(rest, end)
+	if !hasBegin || !hasEnd {
+		return fmt.Errorf("%s has no section for %s: want the lines %s%s", file, measurement, begin, end)
 	}
-	return os.WriteFile(file, []byte(before+open+text+shut+after), 0o644)
+	return os.WriteFile(file, []byte(before+begin+text+end+after), 0o644)
 }
 
 func median[N cmp.Ordered](all []N) N {
@@ -87,7 +92,7 @@ func median[N cmp.Ordered](all []N) N {
 	return sorted[len(sorted)/2]
 }
 
-// number is a figure with three digits that count.
+// number formats v with three significant digits, or more if v is above 1000.
 func number(v float64) string {
 	switch {
 	case v >= 100 || v <= -100:
@@ -99,7 +104,7 @@ func number(v float64) string {
 	}
 }
 
-func mega[N int64 | float64](n N) string { return number(float64(n) / 1e6) }
-func millis(s float64) string            { return number(s * 1e3) }
-func seconds(s float64) string           { return number(s) }
-func ratio(r float64) string             { return fmt.Sprintf("%.2f", r) }
+func megabytes[N int64 | float64](n N) string { return number(float64(n) / 1e6) }
+func millis(s float64) string                 { return number(s * 1e3) }
+func seconds(s float64) string                { return number(s) }
+func ratio(r float64) string                  { return fmt.Sprintf("%.2f", r) }

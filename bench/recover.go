@@ -16,99 +16,107 @@ import (
 	"github.com/s3sink/s3sink"
 )
 
-// readJob is files to be read plainly: nobody can recover faster.
+// readJob asks a child to read the files of a spool without recovering them.
+// The time is the lower bound of a recovery.
 type readJob struct{ Dir string }
 
-type readFound struct {
+type readResult struct {
 	Bytes int64
 	Took  time.Duration
 }
 
-// read reads the files of a spool once and makes their CRC-32C, as recovery
-// does.
-func read(_ context.Context, job readJob) (found readFound, err error) {
+// readFiles reads the files of a spool once and computes their CRC-32C, as
+// recovery does.
+func readFiles(_ context.Context, job readJob) (result readResult, err error) {
 	files, err := filepath.Glob(filepath.Join(job.Dir, "*.journal"))
 	if err != nil {
-		return found, err
+		return result, err
 	}
 	castagnoli, buf := crc32.MakeTable(crc32.Castagnoli), make([]byte, 256<<10)
 	began := time.Now()
 	for _, name := range files {
 		f, err := os.Open(name)
 		if err != nil {
-			return found, err
+			return result, err
 		}
 		sum := crc32.New(castagnoli)
-		n, err := io.CopyBuffer(sum, io.LimitReader(f, math.MaxInt64), buf) // limited, so that it uses buf
+		n, err := io.CopyBuffer(sum, io.LimitReader(f, math.MaxInt64), buf) // LimitReader hides WriteTo, so CopyBuffer uses buf
 		f.Close()
 		if err != nil {
-			return found, err
+			return result, err
 		}
-		found.Bytes += n
+		result.Bytes += n
 	}
-	found.Took = time.Since(began)
-	return found, nil
+	result.Took = time.Since(began)
+	return result, nil
 }
 
-// reopenJob is a spool to be taken over while S3 hangs.
+// reopenJob asks a child to recover a spool while S3 does not answer.
 type reopenJob struct {
 	Dir        string
 	Durability s3sink.Durability
-	Events     int64  // that are there
-	Heap       string // a file for a heap profile, or ""
+	Events     int64  // in the spool
+	Heap       string // file of a heap profile; empty for none
 }
 
-type reopened struct {
-	Idle    int64         // resident before
-	New     time.Duration // until New returned
-	First   time.Duration // until the first Track did
-	Slowest time.Duration // Track, from then on
-	All     time.Duration // until every event was in Recovered
+type reopenResult struct {
+	Idle int64 // resident bytes with an idle sink
+
+	// Since the call of New.
+	New   time.Duration // until New returned
+	First time.Duration // until the first Track returned
+	All   time.Duration // until Stats.Recovered counted every event
+
+	Slowest time.Duration // the slowest Track after the first
 }
 
-func reopen(ctx context.Context, job reopenJob) (found reopened, err error) {
+// reopen starts a sink on a spool of a previous run, and tracks 100 events a
+// second until all events are recovered.
+func reopen(ctx context.Context, job reopenJob) (result reopenResult, err error) {
 	cfg := config(job.Dir, deadStore{})
 	cfg.CompressionLevel, cfg.Durability = 1, job.Durability
 	line := calls(1)[0]
-	sink, began, err := start(ctx, cfg, &found.Idle)
+	sink, began, err := openSink(ctx, cfg, &result.Idle)
 	if err != nil {
-		return found, err
+		return result, err
 	}
-	found.New = time.Since(began)
+	result.New = time.Since(began)
 	if err := sink.TrackLine(line); err != nil {
-		return found, err
+		return result, err
 	}
-	found.First = time.Since(began)
-	stop := trackNow(func() error { return sink.TrackLine(line) }, 100)
-	profile := watchHeap(job.Heap)
-	if found.All, err = awaitRecovered(ctx, sink, job.Events, began); err != nil {
-		return found, err
+	result.First = time.Since(began)
+	stop := trackAtRate(func() error { return sink.TrackLine(line) }, 100)
+	profile := profileHeapPeak(job.Heap)
+	if result.All, err = awaitRecovered(ctx, sink, job.Events, began); err != nil {
+		return result, err
 	}
-	_, found.Slowest, err = stop()
-	return found, errors.Join(err, profile(), books(sink.Stats()))
+	_, result.Slowest, err = stop()
+	return result, errors.Join(err, profile(), checkAccounting(sink.Stats()))
 }
 
-// awaitRecovered waits until a sink has taken over all events that were left.
+// awaitRecovered waits until a sink has recovered all events of the spool, and
+// returns the time since began.
 func awaitRecovered(ctx context.Context, sink *s3sink.Sink, events int64, began time.Time) (time.Duration, error) {
 	for {
 		asked := time.Now()
 		st := sink.Stats()
 		took := time.Since(began)
-		wait := 20 * time.Since(asked) // it holds the lock that Track needs
+		wait := 20 * time.Since(asked) // Stats holds the lock that Track needs: at most 5 % of the time
 		switch {
 		case st.Recovered == events:
 			return took, nil
 		case st.Recovered > events:
-			return 0, fmt.Errorf("%d events recovered, and there were %d", st.Recovered, events)
+			return 0, fmt.Errorf("%d events recovered, but the spool held %d", st.Recovered, events)
 		case !pause(ctx, min(max(time.Millisecond, wait), 100*time.Millisecond)):
 			return 0, fmt.Errorf("%d of %d events recovered: %w", st.Recovered, events, context.Cause(ctx))
 		}
 	}
 }
 
-// trackNow calls track so many times a second, until it is told to stop; then
-// it says how often, and how long the slowest call took.
-func trackNow(track func() error, each int) (stop func() (int64, time.Duration, error)) {
+// trackAtRate calls track rate times a second until the caller calls stop. stop
+// returns the number of calls, the duration of the slowest, and the error that
+// ended the calls, if any.
+func trackAtRate(track func() error, rate int) (stop func() (int64, time.Duration, error)) {
 	var n int64
 	var slowest time.Duration
 	var failed error
@@ -117,7 +125,7 @@ func trackNow(track func() error, each int) (stop func() (int64, time.Duration, 
 		defer close(ended)
 		due := time.Now()
 		for failed == nil {
-			due = due.Add(time.Second / time.Duration(each))
+			due = due.Add(time.Second / time.Duration(rate))
 			select {
 			case <-end:
 				return
@@ -137,19 +145,20 @@ func trackNow(track func() error, each int) (stop func() (int64, time.Duration, 
 	}
 }
 
-// watchHeap writes a heap profile of the moment when there was most, until it
-// is told to stop. It costs time: what is measured meanwhile is not to be used.
-func watchHeap(file string) (stop func() error) {
+// profileHeapPeak writes a heap profile whenever the heap reaches a new
+// maximum, until the caller calls stop. Profiling takes time, so the figures of
+// a run with a profile are invalid.
+func profileHeapPeak(file string) (stop func() error) {
 	if file == "" {
 		return func() error { return nil }
 	}
-	var most uint64
+	var peak uint64
 	var failed error
-	note := func() {
+	profile := func() {
 		var m runtime.MemStats
-		if runtime.ReadMemStats(&m); m.HeapAlloc > most+most/20 {
-			most = m.HeapAlloc
-			runtime.GC() // a profile is of the last one
+		if runtime.ReadMemStats(&m); m.HeapAlloc > peak+peak/20 {
+			peak = m.HeapAlloc
+			runtime.GC() // a heap profile shows the state at the last GC
 			failed = errors.Join(failed, writeHeap(file))
 		}
 	}
@@ -157,7 +166,7 @@ func watchHeap(file string) (stop func() error) {
 	go func() {
 		defer close(ended)
 		for {
-			note()
+			profile()
 			select {
 			case <-time.After(100 * time.Millisecond):
 			case <-end:
@@ -180,47 +189,47 @@ func writeHeap(file string) error {
 	return errors.Join(pprof.Lookup("heap").WriteTo(f, 0), f.Close())
 }
 
-// recovery is what is measured of a spool that was left.
+// recovery measures the start on one spool of a previous run.
 type recovery struct {
 	bench *bench
 	fill  fillJob
 	heap  string
 
-	left  filled
-	how   string // caches were dropped
-	reads []float64
-	found map[s3sink.Durability]*reopenings
+	spool      fillResult
+	cacheState string    // see dropCache
+	readRates  []float64 // bytes a second of readFiles
+	samples    map[s3sink.Durability]*reopenSamples
 }
 
-// reopenings are what the rounds have found.
-type reopenings struct{ now, first, slowest, all, peak, above []float64 }
+// reopenSamples holds one value a round: seconds, and bytes of memory.
+type reopenSamples struct{ newReturned, first, slowest, all, peak, above []float64 }
 
 var levels = []s3sink.Durability{s3sink.SyncInterval, s3sink.SyncEach}
 
-// spool leaves one behind.
-func (m *recovery) spool(ctx context.Context) (err error) {
+// fillSpool creates the spool.
+func (m *recovery) fillSpool(ctx context.Context) (err error) {
 	m.fill.Dir = filepath.Join(m.bench.dir, "spool")
-	m.found = map[s3sink.Durability]*reopenings{}
+	m.samples = map[s3sink.Durability]*reopenSamples{}
 	for _, level := range levels {
-		m.found[level] = new(reopenings)
+		m.samples[level] = new(reopenSamples)
 	}
-	m.left, _, err = ask[filled](ctx, "fill", m.fill)
+	m.spool, _, err = runChild[fillResult](ctx, "fill", m.fill)
 	if err == nil {
-		m.bench.say("a spool of %s MB, %d events and %d sealed objects in %s s", mega(m.left.Bytes), m.left.Events, m.left.Sealed, seconds(m.left.Took.Seconds()))
+		m.bench.logf("filled a spool with %s MB, %d events and %d sealed objects in %s s", megabytes(m.spool.Bytes), m.spool.Events, m.spool.Sealed, seconds(m.spool.Took.Seconds()))
 	}
 	return err
 }
 
-// round reads the files, and opens the spool with each durability.
+// round reads the files, and starts a sink on the spool with each durability.
 func (m *recovery) round(ctx context.Context, n int) (err error) {
-	if err := m.cold(); err != nil {
+	if err := m.makeCold(); err != nil {
 		return err
 	}
-	r, _, err := ask[readFound](ctx, "read", readJob{m.fill.Dir})
+	r, _, err := runChild[readResult](ctx, "read", readJob{m.fill.Dir})
 	if err != nil {
 		return err
 	}
-	m.reads = append(m.reads, float64(r.Bytes)/r.Took.Seconds())
+	m.readRates = append(m.readRates, float64(r.Bytes)/r.Took.Seconds())
 	for i := range levels {
 		if err := m.reopen(ctx, levels[(i+n)%len(levels)]); err != nil {
 			return err
@@ -229,38 +238,41 @@ func (m *recovery) round(ctx context.Context, n int) (err error) {
 	return nil
 }
 
-func (m *recovery) cold() (err error) {
-	m.how, err = forget(m.fill.Dir, m.bench.drop)
+// makeCold drops the spool from the page cache.
+func (m *recovery) makeCold() (err error) {
+	m.cacheState, err = dropCache(m.fill.Dir, m.bench.dropAllCache)
 	return err
 }
 
-// again returns a directory with the spool's files, cold, for a child that takes
-// them over.
-func (m *recovery) again() (dir string, err error) {
-	if dir, err = linked(m.fill.Dir); err == nil {
-		err = m.cold()
+// linkCold returns a new directory with links to the spool's files, which are
+// not in the page cache.
+func (m *recovery) linkCold() (dir string, err error) {
+	if dir, err = linkSpool(m.fill.Dir); err == nil {
+		err = m.makeCold()
 	}
 	return dir, err
 }
 
+// reopen starts a sink on the spool in a child and keeps its figures.
 func (m *recovery) reopen(ctx context.Context, level s3sink.Durability) error {
-	dir, err := m.again()
+	dir, err := m.linkCold()
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	got, peak, err := ask[reopened](ctx, "recover", reopenJob{Dir: dir, Durability: level, Events: m.left.Events, Heap: m.heap})
+	got, peak, err := runChild[reopenResult](ctx, "recover", reopenJob{Dir: dir, Durability: level, Events: m.spool.Events, Heap: m.heap})
 	if err != nil {
 		return err
 	}
-	m.bench.say("%s: New %v, first Track %v, recovered %v, peak %s MB", nameOf(level), got.New, got.First, got.All, mega(peak))
-	f := m.found[level]
-	f.now, f.first, f.slowest = append(f.now, got.New.Seconds()), append(f.first, got.First.Seconds()), append(f.slowest, got.Slowest.Seconds())
-	f.all = append(f.all, got.All.Seconds())
-	f.peak, f.above = append(f.peak, float64(peak)), append(f.above, float64(peak-got.Idle))
+	m.bench.logf("%s: New %v, first Track %v, recovered %v, peak %s MB", nameOf(level), got.New, got.First, got.All, megabytes(peak))
+	s := m.samples[level]
+	s.newReturned, s.first, s.slowest = append(s.newReturned, got.New.Seconds()), append(s.first, got.First.Seconds()), append(s.slowest, got.Slowest.Seconds())
+	s.all = append(s.all, got.All.Seconds())
+	s.peak, s.above = append(s.peak, float64(peak)), append(s.above, float64(peak-got.Idle))
 	return nil
 }
 
+// nameOf returns the name of a durability in the API.
 func nameOf(level s3sink.Durability) string {
 	if level == s3sink.SyncEach {
 		return "SyncEach"
@@ -269,27 +281,28 @@ func nameOf(level s3sink.Durability) string {
 }
 
 func (m *recovery) table() table {
-	t := table{head: []string{"durability", "spool MB", "sealed objects", "events", "New ms", "first Track ms", "slowest Track ms", "recovered s", "MB/s", "of reading", "peak RSS MB", "above idle MB"}}
+	t := table{head: []string{"durability", "spool MB", "sealed objects", "events", "New ms", "first Track ms", "slowest Track ms", "recovered s", "MB/s", "MB/s ÷ plain read", "peak RSS MB", "above idle MB"}}
 	for _, level := range levels {
-		f := m.found[level]
-		rate := float64(m.left.Bytes) / median(f.all)
-		t.add("`"+nameOf(level)+"`", mega(m.left.Bytes), fmt.Sprint(m.left.Sealed), fmt.Sprint(m.left.Events),
-			millis(median(f.now)), millis(median(f.first)), millis(median(f.slowest)), seconds(median(f.all)), mega(rate),
-			ratio(rate/median(m.reads)), mega(median(f.peak)), mega(median(f.above)))
+		s := m.samples[level]
+		rate := float64(m.spool.Bytes) / median(s.all)
+		t.add("`"+nameOf(level)+"`", megabytes(m.spool.Bytes), fmt.Sprint(m.spool.Sealed), fmt.Sprint(m.spool.Events),
+			millis(median(s.newReturned)), millis(median(s.first)), millis(median(s.slowest)), seconds(median(s.all)), megabytes(rate),
+			ratio(rate/median(m.readRates)), megabytes(median(s.peak)), megabytes(median(s.above)))
 	}
-	t.notes = append(t.notes, fmt.Sprintf("Before each child: %s. Reading the same files and their CRC-32C: %s MB/s.", m.how, mega(median(m.reads))))
+	t.notes = append(t.notes, fmt.Sprintf("Page cache before each child: %s. Plain read of the same files, with CRC-32C: %s MB/s.", m.cacheState, megabytes(median(m.readRates))))
 	return t
 }
 
-// measureRecover is what a process finds that comes after one which was killed.
+// measureRecover measures the start of a process after a process that was
+// killed.
 func measureRecover(f *flags) func(context.Context, *bench) ([]table, error) {
-	size := f.size("size", "1GiB", "of the spool's files")
-	sources := f.Int("sources", 16, "each leaves an object that is not sealed")
-	objects := f.Int64("objects", 128, "that would fill it, sealed or not")
-	heap := f.String("heap", "", "a `file` for a heap profile of recovery at its fullest; no figure counts then")
+	size := f.size("size", "1GiB", "total `bytes` of the spool's files")
+	sources := f.Int("sources", 16, "`number` of sources; each has one open object")
+	objects := f.Int64("objects", 128, "`number` of objects in the spool, about")
+	heap := f.String("heap", "", "write a heap profile of the recovery at its peak to `file`; the figures are then invalid")
 	return func(ctx context.Context, b *bench) ([]table, error) {
 		m := &recovery{bench: b, heap: *heap, fill: fillJob{Bytes: int64(*size), Sources: *sources, ObjectBytes: int64(*size) / max(*objects, 1)}}
-		if err := m.spool(ctx); err != nil {
+		if err := m.fillSpool(ctx); err != nil {
 			return nil, err
 		}
 		for n := range b.rounds {

@@ -22,8 +22,7 @@ import (
 	"github.com/s3sink/s3sink"
 )
 
-// deadStore takes no PUT and refuses none: the network is there and nobody
-// answers.
+// deadStore never answers a request: it blocks until the request is cancelled.
 type deadStore struct{}
 
 func (deadStore) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -31,26 +30,26 @@ func (deadStore) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, context.Cause(r.Context())
 }
 
-// nullStore takes every PUT and keeps nothing. If it is told to, it unpacks the
-// objects and notes whose lines came.
+// nullStore accepts every PUT and keeps no object. With unpack it decompresses
+// the objects and counts each line by its number.
 type nullStore struct {
 	unpack bool
 
-	mu     sync.Mutex
-	events int64 // as the objects' metadata says
-	seen   map[int64]int
-	left   delivery // of sources that are not ownSource
+	mu      sync.Mutex
+	events  int64         // the sum of the objects' metadata
+	lines   map[int64]int // how often each line number came
+	backlog delivery      // of all sources except newEventSource
 }
 
-// delivery is objects that have come.
+// delivery counts delivered objects.
 type delivery struct {
 	Objects, Bytes, Events int64
 	First, Last            time.Time
 }
 
-// ownSource is whose events a child tracks that takes a spool over. No spool is
-// filled with them.
-const ownSource = "bench"
+// newEventSource is the source of the events that a child tracks after it has
+// started on a spool. No spool holds events of this source.
+const newEventSource = "bench"
 
 func (s *nullStore) RoundTrip(r *http.Request) (*http.Response, error) {
 	defer r.Body.Close()
@@ -69,37 +68,39 @@ func (s *nullStore) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.note(!strings.Contains(r.URL.Path, "/"+ownSource+"/"), events, counted.n, numbers)
+	s.record(!strings.Contains(r.URL.Path, "/"+newEventSource+"/"), events, counted.n, numbers)
 	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Etag": {`"e"`}}, Body: http.NoBody, Request: r}, nil
 }
 
-func (s *nullStore) note(left bool, events, bytes int64, numbers []int64) {
+// record counts one object.
+func (s *nullStore) record(isBacklog bool, events, bytes int64, numbers []int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.events += events
-	if left {
-		d := &s.left
+	if isBacklog {
+		d := &s.backlog
 		d.Last = time.Now()
 		if d.Objects == 0 {
 			d.First = d.Last
 		}
 		d.Objects, d.Bytes, d.Events = d.Objects+1, d.Bytes+bytes, d.Events+events
 	}
-	if s.seen == nil {
-		s.seen = map[int64]int{}
+	if s.lines == nil {
+		s.lines = map[int64]int{}
 	}
 	for _, n := range numbers {
-		s.seen[n]++
+		s.lines[n]++
 	}
 }
 
-// delivered returns what has come of what was left.
-func (s *nullStore) delivered() delivery {
+// deliveredBacklog counts the objects of the spool that have been delivered.
+func (s *nullStore) deliveredBacklog() delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.left
+	return s.backlog
 }
 
+// countingReader counts the bytes that are read from another reader.
 type countingReader struct {
 	from io.Reader
 	n    int64
@@ -133,34 +134,34 @@ func unpack(object io.Reader) (numbers []int64, err error) {
 	}
 }
 
-// check returns an error unless n events came. If the store has looked, each of
-// them was one that was tracked, and came once.
+// check returns an error unless the store received n events. With unpack it
+// also requires that each line was tracked and came exactly once.
 func (s *nullStore) check(n int64, tracked func(number int64) bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.events != n {
-		return fmt.Errorf("%d events in the store, want %d", s.events, n)
+		return fmt.Errorf("the store received %d events, want %d", s.events, n)
 	}
-	if s.unpack && len(s.seen) != int(n) {
-		return fmt.Errorf("%d lines in the store, want %d", len(s.seen), n)
+	if s.unpack && len(s.lines) != int(n) {
+		return fmt.Errorf("the store received %d different lines, want %d", len(s.lines), n)
 	}
-	for number, times := range s.seen {
+	for number, times := range s.lines {
 		if times != 1 || !tracked(number) {
-			return fmt.Errorf("line %d is %d times in the store", number, times)
+			return fmt.Errorf("the store received line %d %d times (tracked: %t)", number, times, tracked(number))
 		}
 	}
 	return nil
 }
 
-// checkFirst is check where the first n numbers were tracked.
+// checkFirst is check for a sink that tracked the lines 0 to n-1.
 func (s *nullStore) checkFirst(n int64) error {
 	return s.check(n, func(number int64) bool { return number >= 0 && number < n })
 }
 
-// config is that of a sink which sends to a store.
+// config returns the Config of a sink that uploads to a store.
 func config(dir string, to http.RoundTripper) s3sink.Config {
 	return s3sink.Config{
-		Bucket: "null", SourceID: ownSource, Region: "us-east-1",
+		Bucket: "null", SourceID: newEventSource, Region: "us-east-1",
 		Credentials: s3sink.AccessKeys("AKIA", "secret", ""), AWS: new(aws.Config),
 		HTTPClient: &http.Client{Transport: to},
 		SpoolDir:   dir, MaxSpoolBytes: 1 << 40,
@@ -168,10 +169,11 @@ func config(dir string, to http.RoundTripper) s3sink.Config {
 	}
 }
 
-// start opens a sink, when it has noted what this process has resident with one
-// that has nothing to do. began is when New was called.
-func start(ctx context.Context, cfg s3sink.Config, have *int64) (sink *s3sink.Sink, began time.Time, err error) {
-	if *have, err = idle(ctx, cfg); err != nil {
+// openSink creates a sink. Before that it stores the resident memory of this
+// process with an idle sink into idleBytes. began is the time at which New was
+// called.
+func openSink(ctx context.Context, cfg s3sink.Config, idleBytes *int64) (sink *s3sink.Sink, began time.Time, err error) {
+	if *idleBytes, err = idleMemory(ctx, cfg); err != nil {
 		return nil, began, err
 	}
 	began = time.Now()
@@ -179,9 +181,9 @@ func start(ctx context.Context, cfg s3sink.Config, have *int64) (sink *s3sink.Si
 	return sink, began, err
 }
 
-// idle returns what this process has resident with a sink that has nothing to
-// do: with what it is measured with, but on an empty directory.
-func idle(ctx context.Context, cfg s3sink.Config) (int64, error) {
+// idleMemory returns the resident bytes of this process with an idle sink that
+// has the given Config, except that its spool is an empty directory.
+func idleMemory(ctx context.Context, cfg s3sink.Config) (int64, error) {
 	if cfg.SpoolDir != "" {
 		dir, err := os.MkdirTemp(filepath.Dir(cfg.SpoolDir), "idle-")
 		if err != nil {
@@ -194,15 +196,16 @@ func idle(ctx context.Context, cfg s3sink.Config) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	debug.FreeOSMemory() // what was made before is not the sink's
-	have := resident()
-	return have, sink.Close(ctx)
+	debug.FreeOSMemory() // excludes garbage from before New
+	bytes := resident()
+	return bytes, sink.Close(ctx)
 }
 
-// books returns an error unless a sink accounts for every event.
-func books(st s3sink.Stats) error {
+// checkAccounting returns an error unless every accepted or recovered event is
+// delivered or pending.
+func checkAccounting(st s3sink.Stats) error {
 	if st.Accepted+st.Recovered != st.Delivered+st.Pending+st.Quarantined+st.Dropped || st.Quarantined+st.Dropped > 0 || st.SpoolError != nil {
-		return fmt.Errorf("the books are not in order: %+v", st)
+		return fmt.Errorf("some events are neither delivered nor pending, or the spool failed: %+v", st)
 	}
 	return nil
 }

@@ -14,18 +14,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peakOf returns the most bytes that a process which has ended had resident.
+// peakOf returns the peak resident bytes of a process that has ended.
 func peakOf(p *os.ProcessState) int64 {
 	return p.SysUsage().(*syscall.Rusage).Maxrss << 10
 }
 
-// resident returns how many bytes this process has resident now.
+// resident returns the resident bytes of this process.
 func resident() int64 {
 	pages, _ := strconv.ParseInt(field("/proc/self/statm", 1), 10, 64)
 	return pages * int64(os.Getpagesize())
 }
 
-// written returns how many bytes this process has passed to write.
+// written returns the number of bytes that this process has passed to write(2)
+// and similar calls.
 func written() int64 {
 	text, _ := os.ReadFile("/proc/self/io")
 	_, rest, _ := bytes.Cut(text, []byte("wchar: "))
@@ -34,7 +35,7 @@ func written() int64 {
 	return n
 }
 
-// processorTime returns how long this process has run on all cores.
+// processorTime returns the CPU time of this process on all cores.
 func processorTime() time.Duration {
 	var u unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
@@ -43,6 +44,8 @@ func processorTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// openFiles returns the number of open file descriptors of this process, plus
+// one for the listing itself.
 func openFiles() int {
 	open, _ := os.ReadDir("/proc/self/fd")
 	return len(open)
@@ -50,30 +53,32 @@ func openFiles() int {
 
 func dataSync(f *os.File) error { return unix.Fdatasync(int(f.Fd())) }
 
-// forget drops a directory's files from the page cache, everything of the
-// machine's if it may, and says what that has come to.
-func forget(dir string, everything bool) (string, error) {
-	var left, all int64
+// dropCache drops the spool in dir from the page cache. wholeMachine drops the
+// rest of the page cache too, if this process is root. It returns a description
+// of the result for the table.
+func dropCache(dir string, wholeMachine bool) (string, error) {
+	var cached, total int64
 	files, err := filepath.Glob(filepath.Join(dir, "*.journal"))
 	if err != nil {
 		return "", err
 	}
-	how := "posix_fadvise"
-	if everything && os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0) == nil {
+	how := "dropped with posix_fadvise"
+	if wholeMachine && os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0) == nil {
 		how += " and drop_caches"
 	}
 	for _, name := range files {
-		in, size, err := forgetFile(name)
+		inCache, size, err := dropFileCache(name)
 		if err != nil {
 			return "", err
 		}
-		left, all = left+in, all+size
+		cached, total = cached+inCache, total+size
 	}
-	return fmt.Sprintf("%s (%.0f %% stayed in memory)", how, 100*float64(left)/float64(max(all, 1))), nil
+	return fmt.Sprintf("%s (%.0f %% of the spool remained)", how, 100*float64(cached)/float64(max(total, 1))), nil
 }
 
-// forgetFile returns how many of a file's bytes are in memory all the same.
-func forgetFile(name string) (left, size int64, err error) {
+// dropFileCache drops a file from the page cache. It returns how many of its
+// bytes the kernel kept in the cache, and its size.
+func dropFileCache(name string) (cached, size int64, err error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return 0, 0, err
@@ -93,16 +98,17 @@ func forgetFile(name string) (left, size int64, err error) {
 	}
 	defer unix.Munmap(m)
 	page := os.Getpagesize()
-	in := make([]byte, (len(m)+page-1)/page)
-	if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&m[0])), uintptr(len(m)), uintptr(unsafe.Pointer(&in[0]))); errno != 0 {
+	residency := make([]byte, (len(m)+page-1)/page)
+	if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&m[0])), uintptr(len(m)), uintptr(unsafe.Pointer(&residency[0]))); errno != 0 {
 		return 0, 0, fmt.Errorf("mincore: %w", errno)
 	}
-	for _, b := range in {
-		left += int64(b&1) * int64(page)
+	for _, b := range residency {
+		cached += int64(b&1) * int64(page)
 	}
-	return left, info.Size(), nil
+	return cached, info.Size(), nil
 }
 
+// processor returns the model name of the CPU.
 func processor() string {
 	text, _ := os.ReadFile("/proc/cpuinfo")
 	_, rest, _ := bytes.Cut(text, []byte("model name"))
@@ -111,16 +117,16 @@ func processor() string {
 	return string(name)
 }
 
-// load is how many processes wanted to run, on average over a minute.
+// load returns the load average over one minute.
 func load() string { return field("/proc/loadavg", 0) }
 
-// kernel leaves out what a distribution or a host appends to the version.
+// kernel returns the kernel version without the suffix of a distribution.
 func kernel() string {
 	version, _, _ := strings.Cut(field("/proc/sys/kernel/osrelease", 0), "-")
 	return "Linux " + version
 }
 
-// field returns one of the words of a file.
+// field returns the n-th word of a file, from 0.
 func field(file string, n int) string {
 	text, _ := os.ReadFile(file)
 	if words := bytes.Fields(text); len(words) > n {
@@ -129,8 +135,9 @@ func field(file string, n int) string {
 	return ""
 }
 
-// fileSystem says what a directory is on, and whether that is memory.
-func fileSystem(dir string) (name string, memory bool) {
+// fileSystem returns the type of the file system of a directory, and whether it
+// keeps files in memory.
+func fileSystem(dir string) (name string, inMemory bool) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return "an unknown file system", false
