@@ -306,6 +306,7 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// uuidOf returns the id in a key.
 func uuidOf(key string) string {
 	key = strings.TrimSuffix(key, ".gz")
 	return key[max(0, len(key)-36):]

@@ -1,11 +1,13 @@
 package s3sink_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -178,7 +180,15 @@ func (l *ledger) check(t *testing.T, server *s3sinktest.Server) {
 	for i := range seen {
 		seen[i], last[i] = map[int]bool{}, -1
 	}
-	for _, o := range server.Objects(s3sinktest.Bucket) { // in the order of their keys
+	all := server.Objects(s3sinktest.Bucket)
+	slices.SortFunc(all, func(a, b s3sinktest.Object) int { return cmp.Compare(uuidOf(a.Key), uuidOf(b.Key)) })
+	var run string
+	for _, o := range all { // in the order of the ids in their keys, whatever the clock was
+		if is := o.Metadata["s3sink-run"]; is < run {
+			t.Errorf("%s is of run %s, and behind an object of run %s", o.Key, is, run)
+		} else {
+			run = is
+		}
 		o.Writes = 1 // without CreateOnly perhaps more
 		day := dayOf(t, o.Key)
 		for _, line := range unpack(t, o).lines {

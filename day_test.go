@@ -74,6 +74,7 @@ type day struct {
 	wire      *wire
 	born      time.Time
 	log       *logLines
+	skew      time.Duration // of the clock that ids are drawn by
 	died      chan struct{} // closed when the process ends within an operation
 	callers   sync.WaitGroup
 	hangUp    context.CancelFunc // of callers
@@ -149,7 +150,12 @@ func (d *day) start() bool {
 	cfg.HTTPClient = d.wire.client()
 	d.log = new(logLines)
 	cfg.Logger = d.log.logger()
-	sink, err := s3sink.NewOnDisk(d.t.Context(), cfg, d.disk.Dir())
+	if d.rng.IntN(3) == 0 { // the clock was set meanwhile
+		d.skew = upTo(d.rng, 4*time.Hour) - 2*time.Hour
+	}
+	skew := d.skew
+	now := func() time.Time { return time.Now().Add(skew) }
+	sink, err := s3sink.NewOnDiskAt(d.t.Context(), cfg, d.disk.Dir(), now)
 	if err != nil {
 		d.counts["refused to start"]++
 		var spool *s3sink.SpoolError

@@ -13,7 +13,6 @@ import (
 	"github.com/s3sink/s3sink/internal/s3put"
 	"github.com/s3sink/s3sink/internal/spool"
 	"github.com/s3sink/s3sink/internal/upload"
-	"github.com/s3sink/s3sink/internal/uuid7"
 )
 
 // newHeader names the object that a partition's next segment will be.
@@ -23,7 +22,7 @@ func (s *Sink) newHeader(p *partition, sequence uint64, opened time.Time) spool.
 		Sequence: sequence,
 		Bucket:   s.bucket,
 		Key: s.prefix + s.keys.key(keyData{
-			source: escapeSource(p.source.id), day: p.day, opened: opened, uuid: uuid7.New(),
+			source: escapeSource(p.source.id), day: p.day, opened: opened, uuid: s.ids.New(),
 		}),
 		Source: p.source.id,
 		Day:    p.day,

@@ -2,6 +2,7 @@ package s3sink
 
 import (
 	"context"
+	"time"
 
 	"github.com/s3sink/s3sink/internal/vfs"
 )
@@ -12,13 +13,18 @@ var ErrUnread = errUnread
 // NewOnDisk is New with a directory that the test has made in place of
 // Config.SpoolDir.
 func NewOnDisk(ctx context.Context, cfg Config, dir vfs.Dir) (*Sink, error) {
+	return NewOnDiskAt(ctx, cfg, dir, nil)
+}
+
+// NewOnDiskAt is NewOnDisk with another clock for the ids of keys and runs.
+func NewOnDiskAt(ctx context.Context, cfg Config, dir vfs.Dir, now func() time.Time) (*Sink, error) {
 	durability := cfg.Durability
 	cfg.Durability = SyncInterval // New wants a SpoolDir for another
 	sink, err := New(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	sink.cfg.Durability = durability
+	sink.cfg.Durability, sink.ids.Now = durability, now
 	if err = dir.Lock(ctx); err != nil {
 		err = &SpoolError{Err: err}
 	} else {

@@ -223,3 +223,16 @@ func golden(t testing.TB, file, text string) {
 		t.Errorf("%s differs; go test -run '%s' -update . writes it. Now it would be\n%s", file, t.Name(), text)
 	}
 }
+
+// names returns the names of what is in a directory.
+func names(t *testing.T, dir string) (all []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		all = append(all, e.Name())
+	}
+	return all
+}

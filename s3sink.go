@@ -51,6 +51,7 @@ type Sink struct {
 	hooks         *hookRunner
 	guard         guard
 	keys          keyTemplate
+	ids           uuid7.Source // of keys and runs
 	runID         func() string
 	bucket        string
 	prefix        string // with a slash at its end, or ""
@@ -101,9 +102,9 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 		keys:    keys,
 		hooks:   hooks,
 		guard:   guard{cfg.Logger},
-		runID:   sync.OnceValue(uuid7.New), // at first use: an idle snapshot must not carry one
 		closed:  make(chan struct{}),
 	}
+	s.runID = sync.OnceValue(s.ids.New) // at first use: an idle snapshot must not carry one
 	s.bucket, s.prefix = cfg.place()
 	s.uploader = upload.New(upload.Settings{
 		Put:         s.put,

@@ -14,6 +14,7 @@ import (
 	"github.com/s3sink/s3sink/internal/deflate"
 	"github.com/s3sink/s3sink/internal/s3put"
 	"github.com/s3sink/s3sink/internal/spool"
+	"github.com/s3sink/s3sink/internal/uuid7"
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
@@ -103,7 +104,7 @@ const filesInSpool = 8
 func (s *Sink) startSpool(dir vfs.Dir) error {
 	b := s.batcher
 	set := spool.JournalSettings{
-		Dir: dir, RunID: s.runID(), Interval: s.cfg.CommitInterval, Gather: b.gather,
+		Dir: dir, RunID: uuid7.New(), LastID: s.ids.Last, Interval: s.cfg.CommitInterval, Gather: b.gather,
 		FileSize: s.cfg.MaxSpoolBytes / filesInSpool, Limit: s.cfg.MaxSpoolBytes, Kept: s.cfg.MaxSpoolBytes / 10,
 	}
 	if s.cfg.Durability == SyncEach {
@@ -139,6 +140,7 @@ func (s *Sink) recover(ctx context.Context) {
 		found, err = s.journal.Recover(ctx)
 	}
 	s.unread.Store(nil)
+	s.ids.Raise(found.LastID) // before a segment of this run gets its key, and the run its id
 	s.tell(found)
 	found.Sealed = slices.DeleteFunc(found.Sealed, s.foreign)
 	found.Tails = slices.DeleteFunc(found.Tails, s.foreignTail)

@@ -1,13 +1,18 @@
 package s3sink_test
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/internal/vfs"
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
@@ -61,6 +66,71 @@ func TestSpool_RefusedObjectStopsNobody(t *testing.T) {
 				}
 				if got := lines(t, server, s3sinktest.Bucket); len(got) != 1001 {
 					t.Errorf("%d events in the bucket", len(got))
+				}
+			})
+		})
+	}
+}
+
+// Given a clock that was set back between two runs on one SpoolDir, also by
+// eighty years, and a first run that delivered all or left an object: the second
+// run's keys and run id sort behind those of the first, and its keys have the day
+// and the time of the clock.
+func TestSpool_ClockGoesBack(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		ahead time.Duration
+		left  bool
+	}{
+		"all is delivered":        {time.Hour, false},
+		"an object is left":       {time.Hour, true},
+		"the clock was far ahead": {80 * 365 * 24 * time.Hour, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
+				path := t.TempDir() + "/spool"
+				cfg.Logger = slog.New(slog.DiscardHandler)
+				var last s3sinktest.Object
+				ahead := tt.ahead
+				for run := range 4 {
+					dir, err := vfs.Open(path, vfs.Options{})
+					if err != nil {
+						t.Fatal(err)
+					}
+					now := func() time.Time { return time.Now().Add(ahead) }
+					sink, err := s3sink.NewOnDiskAt(t.Context(), cfg, dir, now)
+					if err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Second)
+					began := time.Now()
+					mustTrack(t, sink, []byte(`{"n":1}`))
+					mustFlush(t, sink)
+					all := server.Objects(s3sinktest.Bucket)
+					slices.SortFunc(all, func(a, b s3sinktest.Object) int { return cmp.Compare(uuidOf(a.Key), uuidOf(b.Key)) })
+					newest := all[len(all)-1]
+					if len(all) == 1 && run > 0 || newest.Key == last.Key || newest.Metadata["s3sink-run"] <= last.Metadata["s3sink-run"] {
+						t.Errorf("run %d: %s of run %s is the last one, after %s of run %s",
+							run, newest.Key, newest.Metadata["s3sink-run"], last.Key, last.Metadata["s3sink-run"])
+					}
+					if opened := fmt.Sprintf("/%d/%d.", began.Truncate(24*time.Hour).UnixMilli(), began.UnixMilli()); !strings.Contains(newest.Key, opened) {
+						t.Errorf("run %d: %s is not of %s", run, newest.Key, opened)
+					}
+					last, ahead = newest, ahead-30*time.Minute
+					if tt.left {
+						server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503})
+						mustTrack(t, sink, []byte(`{"n":2}`))
+					}
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					if err := sink.Close(ctx); (err != nil) != tt.left {
+						t.Errorf("run %d: %v", run, err)
+					}
+					cancel()
+					server.ClearFaults()
+					if got := names(t, path); !tt.left && !slices.Equal(got, []string{vfs.LockName}) {
+						t.Errorf("run %d: left %v", run, got)
+					}
 				}
 			})
 		})

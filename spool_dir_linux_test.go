@@ -118,18 +118,6 @@ func TestSpoolDirHasForeignFiles(t *testing.T) {
 	})
 }
 
-func names(t *testing.T, dir string) (all []string) {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		all = append(all, e.Name())
-	}
-	return all
-}
-
 // tracked tracks numbered lines until one is refused, and returns how many were
 // taken and how many may have been.
 func tracked(t *testing.T, sink *s3sink.Sink, from, most int) (taken, maybe []string, err error) {

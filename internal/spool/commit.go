@@ -193,6 +193,9 @@ func (j *Journal) write(copies []liveRecord, stages []Stage, queue []entry) erro
 func (j *Journal) group(copies []liveRecord, stages []Stage, queue []entry) func(*file, *writer) error {
 	return func(f *file, w *writer) error {
 		w.group(f.durable)
+		if f.nextID = j.lastID(); f.nextID > f.lastID {
+			w.lastID(f.nextID)
+		}
 		for i := range copies {
 			copies[i].write(w)
 			copies[i].now = w.last(f)

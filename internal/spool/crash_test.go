@@ -37,7 +37,7 @@ const partitions = 3
 type world struct {
 	rng   *rand.Rand
 	disk  *crashfs.FS
-	keys  int             // drawn so far; they rise
+	clock int             // that ids are drawn by; it goes back now and then
 	next  [partitions]int // number of the next event
 	acked [partitions]map[int]bool
 	runs  int
@@ -78,6 +78,7 @@ type life struct {
 	e    *deflate.Encoder
 	seq  uint64
 	blks uint64
+	last atomic.Uint64 // id
 
 	mu     sync.Mutex
 	open   [partitions][]*lblock // cut or open, not framed; the last may be open
@@ -138,7 +139,10 @@ func (w *world) start(t *testing.T) (*life, error) {
 		t.Fatal(err)
 	}
 	dir := w.disk.Dir()
-	l.j, err = spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: l.run, Interval: time.Hour, FileSize: w.fileSize, Ahead: w.ahead, Rewrite: w.rewrite, Gather: l.gather})
+	if w.rng.IntN(3) == 0 {
+		w.clock = w.rng.IntN(1000)
+	}
+	l.j, err = spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: l.run, Interval: time.Hour, FileSize: w.fileSize, Ahead: w.ahead, Rewrite: w.rewrite, LastID: l.last.Load, Gather: l.gather})
 	if err != nil {
 		return nil, err
 	}
@@ -177,6 +181,7 @@ func (w *world) start(t *testing.T) (*life, error) {
 	}
 	trail.begin("live")
 	w.note("recovered %d sealed, %d tails, torn %d", len(found.Sealed), len(found.Tails), found.Torn)
+	l.last.Store(max(l.last.Load(), found.LastID))
 	l.mu.Lock()
 	l.ready = append(l.ready, found.Sealed...)
 	l.mu.Unlock()
@@ -204,10 +209,11 @@ func (l *life) whileAlive(ctx context.Context, cancel func()) {
 }
 
 func (l *life) newSegment(source string) *spool.Segment {
-	l.w.keys++
+	l.w.clock++
+	l.last.Store(max(l.last.Load()+1, uint64(l.w.clock)))
 	l.seq++
 	return spool.NewSegment(spool.Header{
-		RunID: l.run, Sequence: l.seq, Bucket: "b", Key: fmt.Sprintf("%08d-%s", l.w.keys, source), Source: source, Day: day, Opened: day,
+		RunID: l.run, Sequence: l.seq, Bucket: "b", Key: fmt.Sprintf("%08d-%s", l.last.Load(), source), Source: source, Day: day, Opened: day,
 	})
 }
 

@@ -30,6 +30,8 @@ type files struct {
 	current *file  // that is appended to; the last one, or nil
 	last    uint64 // number
 	doubts  []doubtRecord
+	noted   uint64 // last id in the directory's note, as far as it is known
+	lastID  func() uint64
 	adopted bool // all holds the files of earlier runs too, if there were any
 	swept   bool // files were removed, but perhaps not on disk
 	w       writer
@@ -66,6 +68,8 @@ type file struct {
 	gone    bool    // removed, but perhaps not on disk
 	void    bool    // nothing in it counts
 	stuck   bool    // has live records that cannot be copied
+	lastID  uint64  // the last one that it says
+	nextID  uint64  // that it says when the group under way is on disk
 
 	superseded map[int64]struct{} // ends of the records that recovery has found again in a later file
 
@@ -105,7 +109,7 @@ func (fs *files) write(group func(*file, *writer) error) error {
 		fs.freeze(f)
 		return err
 	}
-	f.durable = f.size
+	f.durable, f.lastID = f.size, max(f.lastID, f.nextID)
 	fs.current = f
 	if created && fs.adopted {
 		fs.forgetDoubts()
@@ -334,6 +338,9 @@ func (fs *files) reap(most int) (more bool, err error) {
 			return true, nil
 		}
 		f := fs.all[0]
+		if err := fs.noteID(f); err != nil {
+			return false, err
+		}
 		if !f.gone {
 			if err := fs.remove(f); err != nil {
 				return false, err
@@ -347,6 +354,20 @@ func (fs *files) reap(most int) (more bool, err error) {
 		fs.forget(f)
 	}
 	return false, nil
+}
+
+// noteID remembers the last id before f is removed, if no other file says it.
+func (fs *files) noteID(f *file) error {
+	says := func(g *file) bool { return g != f && !g.void && g.durable > 0 && g.lastID >= f.lastID }
+	if f.lastID <= fs.noted || slices.ContainsFunc(fs.all, says) {
+		return nil
+	}
+	id := fs.lastID()
+	if err := writeNote(fs.dir, id); err != nil {
+		return err
+	}
+	fs.noted = id
+	return nil
 }
 
 // close lets go of everything, and removes what is not needed.

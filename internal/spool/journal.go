@@ -31,6 +31,10 @@ type JournalSettings struct {
 	Kept     int64         // bytes of copies of what is damaged; 0: 64 MiB
 	Rewrite  int64         // bytes of records that recovery writes again at once; 0: 1 MiB; and cleaning; 0: 256 KiB
 
+	// LastID returns the last id that was drawn for keys and runs. Nil means that
+	// none is to be remembered. None may be drawn before Recover has returned.
+	LastID func() uint64
+
 	// Gather returns what a crash would lose otherwise: the lines that were
 	// not in a stage yet of every block without a frame. It may leave out
 	// blocks with none from before a time; then it says that there is more. It
@@ -68,7 +72,8 @@ type Journal struct {
 	wake chan struct{}
 	wg   sync.WaitGroup
 
-	bytes atomic.Int64 // of all files
+	bytes atomic.Int64  // of all files
+	found atomic.Uint64 // last id of earlier runs
 
 	turn sync.Mutex // of who commits; it comes before mu
 
@@ -118,6 +123,7 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 	j.cleaner = cleaner{files: j.files, limit: set.Limit, most: cmp.Or(set.Rewrite, cleanStep)}
 	j.timer = time.AfterFunc(time.Hour, j.tick)
 	j.timer.Stop()
+	j.files.lastID = j.lastID
 	if j.files.adopted = len(old) == 0; !j.files.adopted {
 		j.files.old, j.files.last = old, old[len(old)-1].number
 		err = j.files.suspect(old)
@@ -132,6 +138,14 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 }
 
 var _ Spool = (*Journal)(nil)
+
+// lastID returns the last id that is known, of any run.
+func (j *Journal) lastID() uint64 {
+	if j.set.LastID == nil {
+		return j.found.Load()
+	}
+	return max(j.found.Load(), j.set.LastID())
+}
 
 // Append implements [Spool].
 func (j *Journal) Append(seg *Segment, f Frame) error {

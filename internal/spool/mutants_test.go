@@ -39,6 +39,7 @@ const (
 	journalGo  = "internal/spool/journal.go"
 	commitGo   = "internal/spool/commit.go"
 	cleanGo    = "internal/spool/clean.go"
+	noteGo     = "internal/vfs/note.go"
 	filesGo    = "internal/spool/files.go"
 	scanGo     = "internal/spool/scan.go"
 	recoverGo  = "internal/spool/recover.go"
@@ -215,6 +216,12 @@ var mutants = []mutant{
 	{"nothing is cleaned", "", []patch{{cleanGo, "if !fs.adopted || len(fs.all) == 0 ||", "if true || !fs.adopted || len(fs.all) == 0 ||"}}, ". TestSpool_RefusedObjectStopsNobody", ""},
 	{"a commit copies a whole file", "", []patch{{cleanGo, "cleanStep = 256 << 10", "cleanStep = 256 << 20"}}, "internal/spool TestCleaning_ComesInSmallSteps", ""},
 	{"a copy that fails fails the commit", "", []patch{{commitGo, "if j.cleaner.settle(err); err == nil {\n			return nil\n", "if j.cleaner.settle(err); true {\n			return err\n"}}, "internal/spool TestCleaning_FailingDisk", ""},
+	{"the last id goes with the last file", "5", []patch{{filesGo, "	if f.lastID <= fs.noted || ", "	if true || f.lastID <= fs.noted || "}}, byCrashes, ""},
+	{"the last id of earlier files is not read", "5", []patch{{scanGo, "			r.found.LastID = max(r.found.LastID, id)\n", ""}}, byCrashes, ""},
+	{"groups do not say the last id", "5", []patch{{commitGo, "			w.lastID(f.nextID)\n", ""}}, byCrashes, ""},
+	{"files go before another one says the last id", "5", []patch{{filesGo, "g.lastID >= f.lastID }", "true }"}}, byCrashes, ""},
+	{"ids begin with the clock", "5", []patch{{sinkSpoolGo, "	s.ids.Raise(found.LastID)", "	_ = (found.LastID)"}}, ". TestSpool_ClockGoesBack", ""},
+	{"a note is torn with the one before", "", []patch{{noteGo, "int64(count%2)*noteStride", "0*noteStride"}}, "internal/vfs TestNote_OutlivesHoldersAndTornWrites", ""},
 	{"the end of a line behind a hole is taken", "4", []patch{{leftoverGo, "	if !torn {\n", "	if true {\n"}}, "internal/spool TestLinesAroundHole", ""},
 	{"lines behind a hole are left out", "4", []patch{{leftoverGo, "if p.offset >= have && p.at.size > 0 {", "if p.offset == have && p.at.size > 0 {"}}, "internal/spool TestDamage", ""},
 	{"a read error is an outage", "", []patch{{settleGo, "			it.failed() // alone: S3 is not at fault\n			u.delayLocked(it)\n", "			u.failedLocked(a)\n			u.delayLocked(it)\n"}}, "internal/upload TestUnreadable", ""},

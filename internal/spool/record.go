@@ -47,6 +47,7 @@ const (
 	recordSeal                            // segment: it is complete
 	recordDelivered                       // segment: it is in S3, or set aside
 	recordDoubt                           // number of a file u64, durable u64: it has ended there, or a sync of it has failed
+	recordLastID                          // u64: the last id that was drawn for keys and runs
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -196,6 +197,12 @@ func (w *writer) segment(s segmentID) { w.text(s.run); w.uint(s.sequence) }
 func (w *writer) group(durable int64) {
 	w.begin(recordGroup)
 	w.int(durable)
+	w.end()
+}
+
+func (w *writer) lastID(id uint64) {
+	w.begin(recordLastID)
+	w.uint(id)
 	w.end()
 }
 
@@ -403,6 +410,12 @@ func decodeDoubt(body []byte) (d doubtRecord, err error) {
 	d.file = r.uint()
 	d.durable = r.int()
 	return d, r.err()
+}
+
+func decodeLastID(body []byte) (id uint64, err error) {
+	r := &reader{b: body}
+	id = r.uint()
+	return id, r.err()
 }
 
 func decodeGroup(body []byte) (durable int64, err error) {

@@ -25,6 +25,7 @@ type Recovered struct {
 	Unkept      error    // why there is no copy of some, or nil
 	Quarantined int64    // events of sealed segments of which nothing can be delivered
 	Foreign     []string // files of another version, left as they are
+	LastID      uint64   // that earlier runs have drawn: those of this one must be greater
 }
 
 // Lost returns how many events cannot be delivered, as far as seals tell.
@@ -114,14 +115,22 @@ var errChanging = errors.New("spool: its files read differently each time")
 // that it has found is on disk for certain. It can be cut off anywhere, also
 // by a crash, and be made again. Nothing is inflated.
 func (j *Journal) Recover(ctx context.Context) (*Recovered, error) {
+	noted := uint64(0)
+	if j.set.LastID != nil {
+		var err error
+		if noted, err = readNote(j.set.Dir); err != nil {
+			return nil, err
+		}
+	}
 	if len(j.old) == 0 {
-		return new(Recovered), nil
+		j.found.Store(noted)
+		return &Recovered{LastID: noted}, nil
 	}
 	j.tries++
 	each := false
 	for range patience {
 		r := &recovery{
-			j: j, old: j.old, blind: j.tries > patience, each: each,
+			j: j, old: j.old, blind: j.tries > patience, each: each, found: Recovered{LastID: noted},
 			segments: map[segmentID]*oldSegment{}, blocks: map[blockID]*oldBlock{}, parts: map[blockID]*oldPartition{},
 			names: names{}, doubts: map[uint64]int64{},
 			needSegments: map[segmentID][]share{}, needBlocks: map[blockID][]share{},
@@ -252,6 +261,7 @@ func (r *recovery) rewrite(ctx context.Context) error {
 		}
 		r.repeat(d)
 	}
+	r.j.found.Store(r.found.LastID) // the group says it, before a file that does can go
 	if err := r.commit(ctx, r.adopt); err != nil {
 		return err
 	}

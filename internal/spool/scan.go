@@ -246,6 +246,13 @@ func (r *recovery) apply(rec record) error {
 			r.doubt(rec, doubtful{segment: d.segmentID})
 		}
 		return err
+	case recordLastID:
+		id, err := decodeLastID(rec.prefix)
+		if err == nil {
+			rec.body.file.lastID = max(rec.body.file.lastID, id)
+			r.found.LastID = max(r.found.LastID, id)
+		}
+		return err
 	case recordGroup, recordDoubt:
 		return nil
 	}

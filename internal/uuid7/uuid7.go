@@ -18,14 +18,63 @@ var clock struct {
 	last uint64 // milliseconds and a 12-bit counter: 48 | 12
 }
 
+// Source draws UUIDs that are also greater than those it is told of: for keys that
+// must rise from one process to the next, although the clock may go back in between.
+// Its zero value is ready. It is safe for concurrent use.
+type Source struct {
+	// Now is the clock; nil means the system's.
+	Now func() time.Time
+
+	mu   sync.Mutex
+	last uint64
+}
+
+// New returns a UUID greater than every one before it of this source and, unless
+// the source has its own clock, of this process. While the clock is behind, the
+// UUIDs count up from the last one, with its time.
+func (s *Source) New() string {
+	var random [10]byte
+	rand.Read(random[:])
+	counter := binary.BigEndian.Uint16(random[8:])
+	var ticks uint64
+	if s.Now == nil {
+		ticks = tick(time.Now(), counter)
+	} else {
+		ticks = ticksAt(s.Now(), counter)
+	}
+	s.mu.Lock()
+	ticks = max(ticks, s.last+1)
+	s.last = ticks
+	s.mu.Unlock()
+	return build(ticks, random)
+}
+
+// Last returns the time and counter of the last UUID, or what Raise was told.
+func (s *Source) Last() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
+// Raise has the next UUIDs be greater than the one of which Last was returned, by
+// this source or another one.
+func (s *Source) Raise(last uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = max(s.last, last)
+}
+
 // New returns a UUID greater than every one before it in this process, also
 // when the clock stands still or goes back. Nothing is drawn ahead: two copies
 // of an idle process, woken from one snapshot, draw different ones.
 func New() string {
 	var random [10]byte
 	rand.Read(random[:]) // never fails, see its documentation
+	return build(tick(time.Now(), binary.BigEndian.Uint16(random[8:])), random)
+}
+
+func build(ticks uint64, random [10]byte) string {
 	var u [16]byte
-	ticks := tick(time.Now(), binary.BigEndian.Uint16(random[8:]))
 	binary.BigEndian.PutUint64(u[:], ticks>>12<<16|0x7000|ticks&0xfff)
 	copy(u[8:], random[:8])
 	u[8] = u[8]&0x3f | 0x80
@@ -38,12 +87,16 @@ func New() string {
 func tick(now time.Time, random uint16) uint64 {
 	clock.Lock()
 	defer clock.Unlock()
-	fresh := uint64(now.UnixMilli())<<12 | uint64(random&0x7ff)
+	fresh := ticksAt(now, random)
 	if fresh>>12 <= clock.last>>12 {
 		fresh = clock.last + 1
 	}
 	clock.last = fresh
 	return fresh
+}
+
+func ticksAt(now time.Time, random uint16) uint64 {
+	return uint64(now.UnixMilli())<<12 | uint64(random&0x7ff)
 }
 
 func text(u [16]byte) string {

@@ -50,6 +50,32 @@ func TestNewIsUniqueAcrossGoroutines(t *testing.T) {
 	}
 }
 
+// Given a source that knows of a later time than the clock: its ids count up from
+// there, and other ids of the process are by the clock.
+func TestSource_ClockGoesBack(t *testing.T) {
+	t.Parallel()
+	var before Source
+	before.Now = func() time.Time { return time.Now().AddDate(80, 0, 0) }
+	first := before.New()
+	var s Source
+	s.Raise(before.Last())
+	s.Raise(1) // does not lower it
+	last := first
+	for range 10_000 {
+		u := s.New()
+		if u <= last {
+			t.Fatalf("%s after %s", u, last)
+		}
+		last = u
+	}
+	if u := New(); u >= first {
+		t.Errorf("%s is not by the clock", u)
+	}
+	if last[:6] != first[:6] {
+		t.Errorf("%s is far from %s", last, first)
+	}
+}
+
 func TestTickRisesWhenTheClockGoesBack(t *testing.T) {
 	now := time.Now().Add(time.Hour) // ahead of the other tests' clock
 	first := tick(now, 0xffff)

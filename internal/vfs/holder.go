@@ -56,12 +56,19 @@ const (
 func writeHolder(lock *os.File) {
 	self := thisProcess()
 	self.Since = time.Now().UTC().Truncate(time.Second)
-	if record, err := json.Marshal(self); err == nil && lock.Truncate(0) == nil {
-		lock.WriteAt(fmt.Appendf(nil, "\n%s\n", record), 0)
+	if record, err := json.Marshal(self); err == nil && len(record) <= maxHolder {
+		lock.WriteAt(fmt.Appendf(nil, "\n%-*s", maxHolder, record), 0)
 	}
 }
 
-func clearHolder(lock *os.File) { lock.Truncate(0) }
+// clearHolder removes the record. The note, which is behind it, stays.
+func clearHolder(lock *os.File) {
+	if info, err := lock.Stat(); err == nil && info.Size() <= noteOffset {
+		lock.Truncate(0)
+		return
+	}
+	lock.WriteAt(fmt.Appendf(nil, "\n%-*s", maxHolder, ""), 0)
+}
 
 // holder reads what the LOCK file says. A process that was killed leaves its
 // record, which may be read just before the next holder writes its own.

@@ -83,6 +83,16 @@ type Dir interface {
 	// process starts do not hold it. Locking twice is an error.
 	Lock(ctx context.Context) error
 
+	// Note returns the last note that SetNote has stored, or nothing if there is
+	// none. Only the holder of the lock may call it.
+	Note() ([]byte, error)
+
+	// SetNote stores at most [MaxNote] bytes in the LOCK file, which stays when
+	// all other files are gone. The note is on disk when it returns nil. After an
+	// error, and after a crash within the call, this note or the one before is there.
+	// Only the holder of the lock may call it.
+	SetNote(note []byte) error
+
 	// FileSystem says where the directory lies.
 	FileSystem() FileSystem
 

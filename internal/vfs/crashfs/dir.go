@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"syscall"
 
 	"github.com/s3sink/s3sink/internal/vfs"
@@ -246,6 +247,23 @@ func (d *dir) again(try func() error) error {
 		err = try()
 	}
 	return pathError(CallLock, vfs.LockName, err)
+}
+
+// Note can be read without the lock, unlike that of a real directory.
+func (d *dir) Note() (note []byte, err error) {
+	err = d.do(CallNote, vfs.LockName, func() error {
+		note = d.fs.note
+		return nil
+	})
+	return note, err
+}
+
+// SetNote is on disk at once, or not at all.
+func (d *dir) SetNote(note []byte) error {
+	return d.do(CallSetNote, vfs.LockName, func() error {
+		d.fs.note = slices.Clone(note)
+		return nil
+	})
 }
 
 func (d *dir) FileSystem() vfs.FileSystem { return vfs.FileSystem{Name: "crashfs"} }

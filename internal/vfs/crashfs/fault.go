@@ -26,6 +26,8 @@ const (
 	CallSyncDir Call = "syncdir"
 	CallMkdir   Call = "mkdir"
 	CallLock    Call = "lock"
+	CallNote    Call = "note"
+	CallSetNote Call = "setnote"
 	CallAppend  Call = "append"
 	CallReserve Call = "reserve"
 	CallRead    Call = "read"

@@ -24,6 +24,7 @@ type FS struct {
 
 	mu      sync.Mutex
 	root    *node
+	note    []byte // on disk
 	ops     int
 	seq     uint64 // of the last change of a name
 	stopped chan struct{}

@@ -18,7 +18,7 @@ func (f *FS) Kill() *FS {
 	f.stopLocked()
 	next := New(f.seed + 1)
 	next.root, next.seq, next.forget = f.root.clone(), f.seq, f.forget
-	next.stale = f.stale
+	next.stale, next.note = f.stale, f.note
 	return next
 }
 
@@ -52,7 +52,7 @@ func (f *FS) Crash(rng *rand.Rand) *FS {
 	f.stopLocked()
 	next := New(rng.Uint64())
 	next.seq, next.forget = f.seq, f.forget
-	next.stale = f.stale
+	next.stale, next.note = f.stale, f.note
 	cut := &cut{rng: rng, stale: f.stale, next: next, bytes: chance(rng), names: chance(rng)}
 	next.root = cut.node(f.root)
 	return next
