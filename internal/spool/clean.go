@@ -3,6 +3,7 @@ package spool
 import (
 	"errors"
 	"hash/crc32"
+	"slices"
 	"time"
 )
 
@@ -47,6 +48,9 @@ type cleaner struct {
 	earned int64 // bytes written that are no copies
 	copied int64 // bytes
 
+	started bool        // recovery has ended
+	broken  []segmentID // segments that damage has made holes into: see start
+
 	window *window // of the oldest file, or nil
 	off    int64   // in it: the records before are copied
 	step   int64   // where the next commit begins, once this one has succeeded
@@ -78,7 +82,10 @@ func (l *liveRecord) write(w *writer) {
 // full pays more, until one file of dead bytes is left.
 func (c *cleaner) pays() bool {
 	fs := c.files
-	if !fs.adopted || len(fs.all) == 0 || c.copied > cleanCredit*c.earned {
+	if !c.started || len(fs.all) == 0 || c.copied > cleanCredit*c.earned {
+		return false
+	}
+	if slices.ContainsFunc(c.broken, func(id segmentID) bool { return len(fs.segments[id]) > 0 }) {
 		return false
 	}
 	if f := fs.all[0]; f == fs.current || f.stuck || f.live == 0 {
@@ -87,6 +94,18 @@ func (c *cleaner) pays() bool {
 	size, live := fs.size(), fs.live()
 	dead := size - live
 	return dead > live+fs.full || c.limit > 0 && size > c.limit/4*3 && dead > fs.full
+}
+
+// start lets cleaning begin, after recovery. It waits until the blocks of broken
+// segments are in new ones: if a block is in two segments, recovery takes the last
+// one in the order of the files, and a copy would be behind it.
+func (c *cleaner) start(tails []Tail) {
+	for _, t := range tails {
+		for _, b := range t.Broken {
+			c.broken = append(c.broken, b.Segment.id())
+		}
+	}
+	c.started = true
 }
 
 // earn notes that so many bytes were written that are no copies.

@@ -120,7 +120,7 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 		next:  &commit{done: make(chan struct{})},
 		files: newFiles(set.Dir, min(cmp.Or(set.FileSize, fileSize), fileSize), set.Ahead),
 	}
-	j.cleaner = cleaner{files: j.files, limit: set.Limit, most: cmp.Or(set.Rewrite, cleanStep)}
+	j.cleaner = cleaner{files: j.files, limit: set.Limit, most: cmp.Or(set.Rewrite, cleanStep), started: len(old) == 0}
 	j.timer = time.AfterFunc(time.Hour, j.tick)
 	j.timer.Stop()
 	j.files.lastID = j.lastID

@@ -146,6 +146,10 @@ func (j *Journal) Recover(ctx context.Context) (*Recovered, error) {
 		if !r.changed.Load() {
 			r.collect()
 			found := r.found // alone: what else is remembered goes
+			j.turn.Lock()
+			j.cleaner.start(found.Tails)
+			j.turn.Unlock()
+			j.nudge()
 			return &found, nil
 		}
 	}
