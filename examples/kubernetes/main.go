@@ -49,7 +49,7 @@ func run(ctx context.Context, getenv func(string) string) error {
 	return errors.Join(err, shutdown(server, sink))
 }
 
-// config is what the manifests set.
+// config returns the settings of the manifests.
 func config(getenv func(string) string) (s3sink.Config, error) {
 	limit, err := strconv.ParseInt(getenv("MAX_SPOOL_BYTES"), 10, 64)
 	if err != nil {
@@ -67,8 +67,8 @@ func config(getenv func(string) string) (s3sink.Config, error) {
 // startTimeout is how long start waits for the lock of the spool.
 const startTimeout = time.Minute
 
-// start makes the sink. The pod that this one replaces may not have closed its
-// own sink yet.
+// start creates the sink. It may have to wait until the pod that this one
+// replaces has closed its sink.
 func start(ctx context.Context, cfg s3sink.Config) (*s3sink.Sink, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -78,7 +78,7 @@ func start(ctx context.Context, cfg s3sink.Config) (*s3sink.Sink, error) {
 // maxBody is the length of the longest request that handler reads.
 const maxBody = s3sink.DefaultMaxEventBytes
 
-// handler takes events and answers the probes.
+// handler accepts events and answers the probes.
 func handler(sink *s3sink.Sink) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /events", func(w http.ResponseWriter, r *http.Request) {
@@ -105,13 +105,13 @@ const (
 
 // addProbes adds the probes of the kubelet.
 func addProbes(mux *http.ServeMux, sink *s3sink.Sink) {
-	// A restart mends no bucket and no disk, so the liveness probe does not ask
-	// the sink.
+	// A restart repairs neither a bucket nor a disk, so the liveness probe does
+	// not ask the sink.
 	mux.HandleFunc("GET /live", func(http.ResponseWriter, *http.Request) {})
 
-	// A pod whose disk fails takes no events; another pod can. A bucket that
-	// refuses uploads is no reason: all pods have it, and the spool takes the
-	// events.
+	// A pod whose disk fails accepts no events, but another pod does. A bucket
+	// that refuses uploads does not make a pod unready: all pods have the same
+	// bucket, and the spool accepts the events.
 	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
 		if disk := (*s3sink.SpoolError)(nil); errors.As(sink.Err(), &disk) {
 			http.Error(w, disk.Error(), http.StatusServiceUnavailable)
@@ -119,8 +119,8 @@ func addProbes(mux *http.ServeMux, sink *s3sink.Sink) {
 	})
 }
 
-// shutdown ends the requests, which track events, and then the sink. It returns
-// nil if every event is in S3 or in the spool.
+// shutdown waits for the requests, which track events, and then closes the
+// sink. It returns nil if every event is in S3 or in the spool.
 func shutdown(server *http.Server, sink *s3sink.Sink) error {
 	requests, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()

@@ -38,8 +38,8 @@ func answer(sink *s3sink.Sink, method, path, body string) int {
 	return w.Code
 }
 
-// Given a pod that is stopped, then its events are in S3, or in the spool for the
-// next pod if S3 is down, and it ends without an error.
+// Given a pod that is stopped, then its events are in S3, or in the spool for
+// the next pod if S3 is down, and it ends without an error.
 func TestShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "spool")
@@ -80,7 +80,7 @@ func TestProbes_BucketRefuses(t *testing.T) {
 		answer(sink, "POST", "/events", `{"event":"Signed Up"}`)
 		time.Sleep(10 * time.Minute)
 		if sink.Err() == nil {
-			t.Error("Err says nothing of a bucket that refuses")
+			t.Error("Err is nil, but the bucket refuses uploads")
 		}
 		for _, path := range []string{"/live", "/ready"} {
 			if got := answer(sink, "GET", path, ""); got != http.StatusOK {
@@ -126,7 +126,7 @@ func blocks(t *testing.T, language string) (all []string) {
 	return all
 }
 
-// The Go of the page is this program's.
+// Given the Go code blocks of the page, then main.go contains each of them.
 func TestPage_Go(t *testing.T) {
 	program, err := os.ReadFile("main.go")
 	if err != nil {
@@ -138,13 +138,13 @@ func TestPage_Go(t *testing.T) {
 	}
 	for _, block := range code {
 		if !bytes.Contains(program, []byte(block)) {
-			t.Errorf("main.go has not\n%s", block)
+			t.Errorf("main.go lacks the code block\n%s", block)
 		}
 	}
 }
 
-// The kinds of Kubernetes, as far as the page uses them: a field that is not here
-// is an error, so that none is misspelt.
+// The fields of Kubernetes objects that the page uses. The decoder refuses
+// other fields, so it finds misspelt ones.
 type (
 	object struct {
 		APIVersion string `yaml:"apiVersion"`
@@ -235,7 +235,7 @@ func (q quantity) bytes(t *testing.T) int64 {
 	var n int64
 	digits, ok := strings.CutSuffix(string(q), "Gi")
 	if err := yaml.Unmarshal([]byte(digits), &n); !ok || err != nil {
-		t.Errorf("%q is no number of Gi", q)
+		t.Errorf("%q is not a number of Gi", q)
 	}
 	return n << 30
 }
@@ -272,7 +272,8 @@ func manifests(t *testing.T) map[string]object {
 	return all
 }
 
-// The manifests of the page fit each other and this program.
+// Given the manifests of the page, then they are consistent with each other and
+// with this program.
 func TestPage_Manifests(t *testing.T) {
 	all := manifests(t)
 	if _, ok := all["StatefulSet"]; !ok || len(all) != 2 {

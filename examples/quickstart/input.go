@@ -13,22 +13,23 @@ import (
 	"github.com/s3sink/s3sink/examples/internal/terminal"
 )
 
-// maxReported is how many bad lines are shown; the others are only counted.
+// maxReported is the number of invalid lines that are reported. Further ones
+// are only counted.
 const maxReported = 10
 
-// input is newline-delimited JSON from standard input.
+// input sends newline-delimited JSON from standard input.
 type input struct {
 	source   string
 	shipment *shipment
 	con      *console
 }
 
-// track sends every line. One that is no event is reported and skipped.
+// track sends every line. It reports and skips lines that are not events.
 func (in *input) track(ctx context.Context, sink *s3sink.Sink, stdin io.Reader) error {
 	if terminal.Is(stdin) {
-		fmt.Fprintln(in.con, "quickstart: type events, one JSON object a line; Ctrl-D ends")
+		fmt.Fprintln(in.con, "quickstart: type events, one JSON object on each line; Ctrl-D ends the input")
 	}
-	account := in.shipment.books.open(in.source, "the whole line", wholeLine)
+	account := in.shipment.ledger.open(in.source, "the whole line", wholeLine)
 	lines := newLineReader(untilDone(ctx, stdin), s3sink.DefaultMaxEventBytes)
 	for {
 		line, err := lines.next()
@@ -41,7 +42,7 @@ func (in *input) track(ctx context.Context, sink *s3sink.Sink, stdin io.Reader) 
 		case err != nil:
 			return fmt.Errorf("standard input, line %d: %w", lines.number, err)
 		}
-		if line = oneLine(line); len(line) == 0 {
+		if line = compactLine(line); len(line) == 0 {
 			continue
 		}
 		err = sink.TrackContext(ctx, json.RawMessage(line))
@@ -58,32 +59,34 @@ func (in *input) track(ctx context.Context, sink *s3sink.Sink, stdin io.Reader) 
 	}
 }
 
+// skip counts an invalid line, and reports it if few have been reported.
 func (in *input) skip(number int64, err error) {
 	in.shipment.skipped++
 	switch n := in.shipment.skipped; {
 	case n <= maxReported:
 		fmt.Fprintf(in.con, "quickstart: line %d skipped: %v\n", number, err)
 	case n == maxReported+1:
-		fmt.Fprintln(in.con, "quickstart: more lines skipped, not shown")
+		fmt.Fprintln(in.con, "quickstart: further skipped lines are not reported")
 	}
 }
 
-// oneLine makes of a line what the sink stores of it, so that what comes back
+// compactLine returns a line as the sink stores it, so that the downloaded line
 // can be compared byte for byte.
-func oneLine(line []byte) []byte {
+func compactLine(line []byte) []byte {
 	line = bytes.TrimSpace(line)
 	if bytes.IndexByte(line, '\r') < 0 {
 		return line
 	}
 	var compact bytes.Buffer
 	if json.Compact(&compact, line) != nil {
-		return line // no event; the sink says why
+		return line // not JSON; Track returns the error
 	}
 	return compact.Bytes()
 }
 
-// untilDone reads from r until ctx ends. A read from a terminal or a pipe
-// cannot be interrupted, so it is left behind on a goroutine of its own.
+// untilDone returns a reader that reads from r until ctx ends. A read from a
+// terminal or a pipe cannot be interrupted. A goroutine therefore makes the
+// reads, and may still be blocked in one when the program exits.
 func untilDone(ctx context.Context, r io.Reader) io.Reader {
 	out, in := io.Pipe()
 	go func() {
@@ -94,22 +97,22 @@ func untilDone(ctx context.Context, r io.Reader) io.Reader {
 	return out
 }
 
-var errLongLine = fmt.Errorf("longer than the %d bytes that an event may have", s3sink.DefaultMaxEventBytes)
+var errLongLine = fmt.Errorf("longer than the limit of %d bytes for an event", s3sink.DefaultMaxEventBytes)
 
-// lineReader reads lines into one buffer, so that neither a long input nor a
-// long line needs memory.
+// lineReader reads lines into one buffer of fixed size.
 type lineReader struct {
 	r      *bufio.Reader
-	number int64 // of the line that next returned, from 1
+	number int64 // of the line that next returned last, from 1
 }
 
 func newLineReader(r io.Reader, longest int) *lineReader {
 	return &lineReader{r: bufio.NewReaderSize(r, longest+len("\r\n"))}
 }
 
-// next returns a line without its newline, valid until the next call. At the
-// end the error is io.EOF. A line too long is errLongLine, and the one behind
-// it can be read.
+// next returns the next line without its newline. The line is valid until the
+// next call. At the end of the input the error is io.EOF. For a line that is
+// too long the error is errLongLine, and the following call returns the line
+// after it.
 func (l *lineReader) next() ([]byte, error) {
 	line, err := l.r.ReadSlice('\n')
 	if len(line) > 0 || err == nil {

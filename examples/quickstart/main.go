@@ -1,6 +1,7 @@
-// Quickstart sends events through s3sink into a bucket, then lists the bucket,
-// downloads every object and checks that what went in came out. It needs no
-// account and no network: without -bucket it starts an S3 and an STS of its own.
+// Quickstart sends events through s3sink to a bucket, lists the bucket,
+// downloads every object and checks that the objects hold exactly the events
+// that were sent. Without -bucket it starts an S3 and an STS inside the program,
+// so it needs no account and no network.
 //
 //	go run ./examples/quickstart
 //	go run ./examples/quickstart -stdin < events.ndjson
@@ -26,8 +27,8 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// run is the program, and returns its exit code. When ctx ends it stops taking
-// events, and brings those it has taken to the bucket as it always does.
+// run is the program. It returns the exit code. When ctx ends, it stops reading
+// events and uploads the events that it has read.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	con := newConsole(stderr)
 	opts, err := parseOptions(args, stdout)
@@ -44,32 +45,34 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return 0
 }
 
+// quickstart sends the events, reads them back, and prints the report.
 func quickstart(ctx context.Context, opts options, stdin io.Reader, stdout io.Writer, con *console) error {
-	to, err := openStore(ctx, opts)
+	store, err := openStore(ctx, opts)
 	if err != nil {
 		return err
 	}
-	defer to.close()
+	defer store.close()
 
-	sent := &shipment{books: books{}}
+	sent := &shipment{ledger: ledger{}}
 	work, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
-	sink, err := s3sink.New(ctx, observed(to.config, sent, giveUp, con))
+	sink, err := s3sink.New(ctx, withHooks(store.config, sent, giveUp, con))
 	if err != nil {
 		return err
 	}
-	printStart(stdout, opts, to)
+	printStart(stdout, opts, store)
 	err = sent.send(work, sink, opts, stdin, con)
 
-	// From here on only the second Ctrl-C counts: what was sent is accounted for.
-	found, readErr := readBack(context.WithoutCancel(ctx), to, sent, opts.keep, con)
+	// The first Ctrl-C ended ctx, but the sent events are still checked. The
+	// second one ends the program.
+	found, readErr := readBack(context.WithoutCancel(ctx), store, sent, opts.keep, con)
 	printSent(stdout, sent)
 	if readErr == nil {
 		err = errors.Join(err, printFound(stdout, sent, found))
 	} else {
 		err = errors.Join(err, printUnread(stdout, sent, readErr))
-		opts.keep = "" // it is not all there
+		opts.keep = "" // the directory is incomplete
 	}
-	printHowToRead(stdout, opts, to, sent.uploaded())
+	printHowToRead(stdout, opts, store, sent.uploaded())
 	return err
 }

@@ -16,65 +16,24 @@ import (
 	"testing"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/examples/internal/clitest"
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-const (
-	testKey    = "AKIAQUICKSTARTTEST00"
-	testSecret = "quickstart/test/secret"
-	testUser   = "arn:aws:iam::111122223333:user/quickstart-test"
-	testRole   = "arn:aws:iam::111122223333:role/team/QuickstartTest"
-)
-
-// TestMain makes an AWS environment of the one that the tests run in, so that
-// -bucket finds the test's user and nobody else.
 func TestMain(m *testing.M) {
-	for _, setting := range os.Environ() {
-		if name, _, _ := strings.Cut(setting, "="); strings.HasPrefix(name, "AWS_") {
-			os.Unsetenv(name)
-		}
-	}
-	for name, value := range map[string]string{
-		"AWS_ACCESS_KEY_ID":           testKey,
-		"AWS_SECRET_ACCESS_KEY":       testSecret,
-		"AWS_CONFIG_FILE":             os.DevNull,
-		"AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
-		"AWS_EC2_METADATA_DISABLED":   "true",
-	} {
-		os.Setenv(name, value)
-	}
+	clitest.SetEnvironment()
 	os.Exit(m.Run())
 }
 
-// result is what a run left behind.
-type result struct {
-	code           int
-	stdout, stderr string
-}
-
-func start(t *testing.T, stdin io.Reader, args ...string) result {
+// start runs the program with flags.
+func start(t *testing.T, stdin io.Reader, args ...string) clitest.Result {
 	t.Helper()
-	var stdout, stderr bytes.Buffer
-	code := run(t.Context(), args, stdin, &stdout, &stderr)
-	return result{code, stdout.String(), stderr.String()}
+	return clitest.Run(func(stdout, stderr io.Writer) int {
+		return run(t.Context(), args, stdin, stdout, stderr)
+	})
 }
 
-func (r result) want(t *testing.T, code int, texts ...string) {
-	t.Helper()
-	if r.code != code {
-		t.Errorf("exit code %d, want %d", r.code, code)
-	}
-	for _, text := range texts {
-		if !strings.Contains(r.stdout+r.stderr, text) {
-			t.Errorf("output lacks %q", text)
-		}
-	}
-	if t.Failed() {
-		t.Fatalf("stdout:\n%s\nstderr:\n%s", r.stdout, r.stderr)
-	}
-}
-
-// unreadable is standard input that must be left alone.
+// unreadable is a standard input that the program must not read.
 type unreadable struct{ t *testing.T }
 
 func (u unreadable) Read([]byte) (int, error) {
@@ -82,19 +41,22 @@ func (u unreadable) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-func TestSamples(t *testing.T) {
+// Given no flags except -keep and -prefix, when the program runs, then all
+// samples arrive, and the kept files hold calls of all six types and the GitHub
+// events.
+func TestQuickstart_Samples(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	r := start(t, unreadable{t}, "-keep", dir, "-prefix", "a/b c")
-	r.want(t, 0, "events in 1030 = events out 1030 ✓", "with an external id", "in 2 objects",
+	r.Want(t, 0, "events in 1030 = events out 1030 ✓", "with an external id", "in 2 objects",
 		"gunzip -c '"+dir+"/a/b c/segment-logs/quickstart/")
-	if r.stderr != "" {
-		t.Errorf("stderr %q, want nothing", r.stderr)
+	if r.Stderr != "" {
+		t.Errorf("stderr %q, want nothing", r.Stderr)
 	}
 
 	types := map[string]int{}
 	github := 0
-	for key, lines := range kept(t, dir) {
+	for key, lines := range readKept(t, dir) {
 		for _, line := range lines {
 			var event struct {
 				Type, MessageID, ReceivedAt, ID string
@@ -118,9 +80,9 @@ func TestSamples(t *testing.T) {
 	}
 }
 
-// kept returns the lines of every file under dir, each of which must be one
-// gzip member and nothing else.
-func kept(t *testing.T, dir string) map[string][]string {
+// readKept returns the lines of every file under dir by file name. It fails the
+// test unless each file is exactly one gzip member.
+func readKept(t *testing.T, dir string) map[string][]string {
 	t.Helper()
 	files := map[string][]string{}
 	err := filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
@@ -142,7 +104,7 @@ func kept(t *testing.T, dir string) map[string][]string {
 			return err
 		}
 		if packed.Len() > 0 {
-			t.Errorf("%s: %d bytes behind the gzip member", name, packed.Len())
+			t.Errorf("%s: %d bytes after the gzip member", name, packed.Len())
 		}
 		files[filepath.ToSlash(name)] = strings.Split(strings.TrimSuffix(string(raw), "\n"), "\n")
 		return nil
@@ -153,7 +115,9 @@ func kept(t *testing.T, dir string) map[string][]string {
 	return files
 }
 
-func TestStandardInput(t *testing.T) {
+// Given 5002 events and 11 other lines on standard input, when the program runs
+// with -stdin, then it reports the other lines and the events arrive unchanged.
+func TestQuickstart_StandardInput(t *testing.T) {
 	t.Parallel()
 	var in strings.Builder
 	var want []string
@@ -162,7 +126,7 @@ func TestStandardInput(t *testing.T) {
 		want = append(want, line)
 		switch {
 		case i%1000 == 1:
-			line = "  " + line + "\t\r" // as files from Windows have it
+			line = "  " + line + "\t\r" // Windows line ending
 		case i%1000 == 2:
 			line += "\n\nnot JSON"
 		case i%1000 == 3:
@@ -177,11 +141,11 @@ func TestStandardInput(t *testing.T) {
 
 	dir := t.TempDir()
 	r := start(t, strings.NewReader(in.String()), "-stdin", "-source", "shop/1", "-keep", dir)
-	r.want(t, 0, "events in 5002 = events out 5002 ✓", "11 lines skipped",
-		"line 5 skipped: ", "not valid JSON", "line 7 skipped: ", "is an array", "more lines skipped")
+	r.Want(t, 0, "events in 5002 = events out 5002 ✓", "11 lines skipped",
+		"line 5 skipped: ", "not valid JSON", "line 7 skipped: ", "is an array", "further skipped lines are not reported")
 
 	var got []string
-	for _, lines := range kept(t, dir) {
+	for _, lines := range readKept(t, dir) {
 		got = append(got, lines...)
 	}
 	if !slices.Equal(got, want) {
@@ -189,7 +153,9 @@ func TestStandardInput(t *testing.T) {
 	}
 }
 
-func TestLongLineIsSkipped(t *testing.T) {
+// Given a line longer than an event may be, when the program reads it, then it
+// skips that line and sends the others.
+func TestQuickstart_LongLine(t *testing.T) {
 	t.Parallel()
 	long := `{"long":"` + strings.Repeat("x", 3<<20) + `"}`
 	for name, c := range map[string]struct {
@@ -201,12 +167,14 @@ func TestLongLineIsSkipped(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			start(t, strings.NewReader(c.in), "-stdin").want(t, 0, c.want...)
+			start(t, strings.NewReader(c.in), "-stdin").Want(t, 0, c.want...)
 		})
 	}
 }
 
-func TestManyObjectsAreShortened(t *testing.T) {
+// Given 20 objects, then the report lists all. Given 21, then it lists the
+// first five and the last three.
+func TestPrintObjects_LongList(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[int]string{
 		20: "Objects key k01 k02 k03 k04 k05 k06 k07 k08 k09 k10 k11 k12 k13 k14 k15 k16 k17 k18 k19 k20 in 20 objects",
@@ -229,7 +197,9 @@ func TestManyObjectsAreShortened(t *testing.T) {
 	}
 }
 
-func TestInterrupt(t *testing.T) {
+// Given a program that waits for standard input, when it is interrupted, then
+// the events that it has read arrive.
+func TestQuickstart_Interrupted(t *testing.T) {
 	t.Parallel()
 	ctx, interrupt := context.WithCancel(t.Context())
 	stdin, writer := io.Pipe()
@@ -239,55 +209,43 @@ func TestInterrupt(t *testing.T) {
 		interrupt()                // while the program waits for a third line
 	}()
 	t.Cleanup(func() { writer.Close() })
-	var stdout, stderr bytes.Buffer
-	code := run(ctx, []string{"-stdin"}, stdin, &stdout, &stderr)
-	result{code, stdout.String(), stderr.String()}.want(t, 0, "interrupted", "✓")
+	clitest.Run(func(stdout, stderr io.Writer) int {
+		return run(ctx, []string{"-stdin"}, stdin, stdout, stderr)
+	}).Want(t, 0, "interrupted", "✓")
 }
 
-// bucket starts a server outside the program, which -bucket then finds as it
-// would find AWS, and returns the flags for it.
-func bucket(t *testing.T) (*s3sinktest.Server, []string) {
-	t.Helper()
-	server := s3sinktest.NewServer()
-	t.Cleanup(server.Close)
-	server.CreateBucket("acme-events", "eu-central-1")
-	server.AddUser(s3sinktest.User{ARN: testUser, AccessKeyID: testKey, SecretAccessKey: testSecret})
-	server.AddRole(s3sinktest.Role{
-		ARN: testRole, TrustedPrincipals: []string{testUser}, ExternalID: "acme-42",
-		Actions: []string{"s3:PutObject"},
-	})
-	return server, []string{
-		"-bucket", "acme-events/raw", "-region", "eu-central-1", "-endpoint", server.URL(),
-		"-role", testRole, "-external-id", "acme-42", "-sts-endpoint", server.URL(),
-	}
-}
-
-func TestRealBucket(t *testing.T) {
+// Given a bucket and a role, when the program runs twice, then it writes as the
+// role, and each run reads back only its own objects.
+func TestQuickstart_Bucket(t *testing.T) {
 	t.Parallel()
-	server, flags := bucket(t)
+	server, flags := clitest.StartServer(t)
 	for range 2 { // the second run finds the objects of the first
-		start(t, nil, flags...).want(t, 0, "role "+testRole, "events in 1030 = events out 1030 ✓",
+		start(t, nil, flags...).Want(t, 0, "role "+clitest.Role, "events in 1030 = events out 1030 ✓",
 			"aws s3 cp s3://acme-events/raw/segment-logs/github/", "--endpoint-url "+server.URL())
 	}
-	if n := len(server.Objects("acme-events")); n != 4 {
+	if n := len(server.Objects(clitest.Bucket)); n != 4 {
 		t.Errorf("%d objects in the bucket, want 4", n)
 	}
 }
 
-func TestNotAllowedToRead(t *testing.T) {
+// Given a reader without permission to list or get objects, when the program
+// runs, then it succeeds and reports what S3 acknowledged.
+func TestQuickstart_ReadDenied(t *testing.T) {
 	t.Parallel()
 	for _, operation := range []string{"ListObjectsV2", "GetObject"} {
 		t.Run(operation, func(t *testing.T) {
 			t.Parallel()
-			server, flags := bucket(t)
+			server, flags := clitest.StartServer(t)
 			server.Inject(s3sinktest.Fault{Operation: operation, Status: 403, Code: "AccessDenied"})
-			start(t, nil, flags...).want(t, 0, "acknowledged by S3 1030; NOT READ BACK", "s3:ListBucket",
+			start(t, nil, flags...).Want(t, 0, "acknowledged by S3 1030; NOT READ BACK", "s3:ListBucket",
 				"raw/segment-logs/quickstart/", "aws s3 cp")
 		})
 	}
 }
 
-func TestSomethingIsWrong(t *testing.T) {
+// Given a fault of S3 or STS, when the program runs, then it fails and names
+// the fault.
+func TestQuickstart_Failures(t *testing.T) {
 	t.Parallel()
 	other := []byte(`{"messageId":"somebody else's"}` + "\n")
 	for name, c := range map[string]struct {
@@ -299,7 +257,7 @@ func TestSomethingIsWrong(t *testing.T) {
 				Body: []byte(`<ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>`)},
 			[]string{"NOT THE SAME", "not in the bucket: raw/segment-logs/github/"},
 		},
-		"an object has gone": {
+		"an object was deleted": {
 			s3sinktest.Fault{Operation: "GetObject", Status: 404, Code: "NoSuchKey"},
 			[]string{"NOT READ BACK", "NoSuchKey"},
 		},
@@ -313,7 +271,7 @@ func TestSomethingIsWrong(t *testing.T) {
 		},
 		"an object has a second member": {
 			s3sinktest.Fault{Operation: "GetObject", Times: 1, Status: 200, Body: append(pack(t, other), pack(t, other)...)},
-			[]string{"something behind the gzip member"},
+			[]string{"the object has bytes after its gzip member"},
 		},
 		"S3 refuses": {
 			s3sinktest.Fault{Operation: "PutObject", Status: 403, Code: "AccessDenied", Message: "not you"},
@@ -326,9 +284,9 @@ func TestSomethingIsWrong(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server, flags := bucket(t)
+			server, flags := clitest.StartServer(t)
 			server.Inject(c.fault)
-			start(t, nil, flags...).want(t, 1, c.want...)
+			start(t, nil, flags...).Want(t, 1, c.want...)
 		})
 	}
 }
@@ -346,12 +304,14 @@ func pack(t *testing.T, raw []byte) []byte {
 	return packed.Bytes()
 }
 
-func TestBadFlags(t *testing.T) {
+// Given invalid flags, when the program starts, then it fails with an error
+// that names the flag and does not read standard input.
+func TestQuickstart_InvalidFlags(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{
 		"-":                             "use -stdin",
 		"events.ndjson":                 `unexpected argument "events.ndjson"`,
-		"-role " + testRole:             "need -bucket",
+		"-role " + clitest.Role:         "need -bucket",
 		"-external-id x":                "need -role",
 		"-source github":                "choose another",
 		"-level 10 -max-object-age 1ms": "CompressionLevel",
@@ -360,25 +320,28 @@ func TestBadFlags(t *testing.T) {
 	} {
 		t.Run(args, func(t *testing.T) {
 			t.Parallel()
-			start(t, unreadable{t}, strings.Fields(args)...).want(t, 1, want)
+			start(t, unreadable{t}, strings.Fields(args)...).Want(t, 1, want)
 		})
 	}
 }
 
-func TestHelp(t *testing.T) {
+// Given -h, then the help goes to standard output.
+func TestQuickstart_Help(t *testing.T) {
 	t.Parallel()
 	r := start(t, unreadable{t}, "-h")
-	r.want(t, 0, "go run ./examples/quickstart", "-external-id ID", "-keep DIR")
-	if r.stderr != "" {
-		t.Errorf("stderr %q, want nothing", r.stderr)
+	r.Want(t, 0, "go run ./examples/quickstart", "-external-id ID", "-keep DIR")
+	if r.Stderr != "" {
+		t.Errorf("stderr %q, want nothing", r.Stderr)
 	}
 }
 
-func TestUnwritableKeep(t *testing.T) {
+// Given a -keep that is a file, when the program runs, then it sends the events
+// and fails with the name of the file.
+func TestQuickstart_KeepIsFile(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	start(t, nil, "-keep", file).want(t, 1, "NOT READ BACK", file)
+	start(t, nil, "-keep", file).Want(t, 1, "NOT READ BACK", file)
 }

@@ -22,8 +22,8 @@ type options struct {
 	maxObjectAge   time.Duration
 }
 
-const usage = `Quickstart sends events through s3sink into a bucket, downloads them again and
-checks that events in = events out.
+const usage = `Quickstart sends events through s3sink to a bucket, downloads them and checks that
+events in = events out.
 
   go run ./examples/quickstart                         samples, to an S3 inside this program
   go run ./examples/quickstart -stdin < events.ndjson  your events, to an S3 inside this program
@@ -33,18 +33,19 @@ checks that events in = events out.
 Flags:
 `
 
-// parseOptions returns flag.ErrHelp when the person asked for help and has it.
+// parseOptions parses and checks the flags. It returns flag.ErrHelp after it
+// has printed the help.
 func parseOptions(args []string, help io.Writer) (options, error) {
 	var o options
 	f := flag.NewFlagSet("quickstart", flag.ContinueOnError)
 	f.SetOutput(io.Discard) // the caller prints the error
 	f.Usage = func() {}
-	f.BoolVar(&o.stdin, "stdin", false, "read events from standard input, one JSON object a line, in place of the samples")
+	f.BoolVar(&o.stdin, "stdin", false, "read events from standard input, one JSON object on each line, instead of the samples")
 	f.StringVar(&o.keep, "keep", "", "write the downloaded objects as files under `DIR`")
 	f.StringVar(&o.source, "source", "quickstart", "source `ID` of the events, a folder of the keys")
 	f.StringVar(&o.bucket, "bucket", "", "write to the bucket `NAME`, optionally NAME/PATH, with the credentials of the AWS environment")
 	f.StringVar(&o.prefix, "prefix", "", "put this before every `KEY`")
-	f.StringVar(&o.region, "region", "", "`REGION` of the bucket (with -bucket); without it the sink asks S3, and reading back needs AWS_REGION")
+	f.StringVar(&o.region, "region", "", "`REGION` of the bucket (with -bucket); by default the sink asks S3, and reading back needs AWS_REGION")
 	f.StringVar(&o.role, "role", "", "`ARN` of the IAM role to write as (with -bucket)")
 	f.StringVar(&o.externalID, "external-id", "", "external `ID` that the role demands (with -role)")
 	f.StringVar(&o.endpoint, "endpoint", "", "`URL` of an S3 that is not AWS's, addressed in path style (with -bucket)")
@@ -64,8 +65,8 @@ func parseOptions(args []string, help io.Writer) (options, error) {
 	return o, err
 }
 
-// check finds flags that would be ignored: somebody who means to write to a
-// bucket must not be told that all is well in memory.
+// check refuses flags that would have no effect. A -role without -bucket, for
+// example, would write to the S3 inside the program and report success.
 func (o options) check(rest []string) error {
 	switch {
 	case len(rest) > 0 && rest[0] == "-":
@@ -75,7 +76,7 @@ func (o options) check(rest []string) error {
 	case o.bucket == "" && (o.region != "" || o.role != "" || o.endpoint != ""):
 		return errors.New("-region, -role and -endpoint need -bucket; see -h")
 	case o.source == githubSource && !o.stdin:
-		return fmt.Errorf("-source %s is that of the samples from GitHub; choose another", githubSource)
+		return fmt.Errorf("-source %s is the source of the GitHub samples; choose another", githubSource)
 	case o.role == "" && (o.externalID != "" || o.stsEndpoint != ""):
 		return errors.New("-external-id and -sts-endpoint need -role; see -h")
 	}

@@ -9,14 +9,14 @@ import (
 	"github.com/s3sink/s3sink/examples/internal/terminal"
 )
 
-// console is standard error: messages and, if it is a terminal, a last line
-// that says how far the program is. In a pipe or a file there is no such line.
+// console prints messages to standard error. On a terminal it also keeps a
+// progress line below the messages.
 type console struct {
 	terminal bool
 
 	mu    sync.Mutex
 	w     io.Writer
-	shown bool // the last line
+	shown bool // the progress line is on the screen
 }
 
 func newConsole(stderr io.Writer) *console {
@@ -25,7 +25,7 @@ func newConsole(stderr io.Writer) *console {
 
 const eraseLine = "\r\x1b[K"
 
-// Write prints a message above the last line.
+// Write prints a message above the progress line.
 func (c *console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -40,7 +40,8 @@ func (c *console) eraseLocked() {
 	}
 }
 
-// watch shows what line returns, five times a second, until stop is called.
+// watch shows the text that line returns as the progress line, and updates it
+// five times a second until stop is called. Without a terminal it does nothing.
 func (c *console) watch(line func() string) (stop func()) {
 	if !c.terminal {
 		return func() {}
@@ -68,6 +69,7 @@ func (c *console) watch(line func() string) (stop func()) {
 	}
 }
 
+// show replaces the progress line.
 func (c *console) show(line string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -14,7 +14,9 @@ import (
 	"github.com/s3sink/s3sink/examples/internal/terminal"
 )
 
-func TestProgressOnATerminal(t *testing.T) {
+// Given a terminal, when a message is printed, then it appears above the
+// progress line.
+func TestConsole_Terminal(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
@@ -33,7 +35,9 @@ func TestProgressOnATerminal(t *testing.T) {
 	})
 }
 
-func TestNoProgressElsewhere(t *testing.T) {
+// Given a pipe, a file or the null device as standard error, then there is no
+// progress line.
+func TestConsole_PipeOrFile(t *testing.T) {
 	t.Parallel()
 	file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
 	if err != nil {
@@ -51,12 +55,12 @@ func TestNoProgressElsewhere(t *testing.T) {
 	}
 	defer null.Close()
 	if terminal.Is(file) || terminal.Is(pipe) || terminal.Is(null) || terminal.Is(&bytes.Buffer{}) {
-		t.Error("something that is no terminal is taken for one")
+		t.Error("Is reports a terminal for a file, a pipe, the null device or a buffer")
 	}
 
 	synctest.Test(t, func(t *testing.T) {
 		stop := newConsole(pipe).watch(func() string {
-			t.Error("progress in a pipe")
+			t.Error("the progress line is printed to a pipe")
 			return ""
 		})
 		time.Sleep(time.Minute)

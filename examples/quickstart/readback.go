@@ -18,17 +18,17 @@ import (
 	"github.com/s3sink/s3sink"
 )
 
-// findings are what the bucket holds of a shipment.
+// findings are the objects of a shipment that the bucket holds.
 type findings struct {
-	objects []s3sink.ObjectInfo // their counts are of what was downloaded
-	missing []string            // keys
+	objects []s3sink.ObjectInfo // with the counts of the downloaded objects
+	missing []string            // keys that the bucket does not hold
 }
 
-// readBack lists the bucket, downloads this run's objects, and enters their
-// events into the books.
+// readBack lists the bucket, downloads the objects of this run, and enters
+// their events in the ledger.
 func readBack(ctx context.Context, from *store, sent *shipment, keep string, con *console) (*findings, error) {
 	if sent.stats.MissedHooks > 0 {
-		return nil, fmt.Errorf("hooks missed %d calls, so the keys are not all known", sent.stats.MissedHooks)
+		return nil, fmt.Errorf("%d hook calls were missed, so some keys are unknown", sent.stats.MissedHooks)
 	}
 	b := &bucketReader{client: from.reader, bucket: bucketName(from.config)}
 	if keep != "" {
@@ -52,7 +52,7 @@ func readBack(ctx context.Context, from *store, sent *shipment, keep string, con
 			found.missing = append(found.missing, o.Key)
 			continue
 		}
-		if err := b.download(ctx, &o, sent.books[o.Source]); err != nil {
+		if err := b.download(ctx, &o, sent.ledger[o.Source]); err != nil {
 			return nil, fmt.Errorf("%s: %w", o.Key, err)
 		}
 		found.objects = append(found.objects, o)
@@ -60,6 +60,7 @@ func readBack(ctx context.Context, from *store, sent *shipment, keep string, con
 	return found, nil
 }
 
+// keepIn creates the directory of -keep and opens it.
 func keepIn(dir string) (*os.Root, error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return nil, err
@@ -67,20 +68,21 @@ func keepIn(dir string) (*os.Root, error) {
 	return os.OpenRoot(dir)
 }
 
+// bucketReader lists and downloads objects.
 type bucketReader struct {
 	client *s3.Client
 	bucket string
-	files  *os.Root // where copies go; nil: nowhere
+	files  *os.Root // directory of the copies; nil for none
 
-	objects, raw atomic.Int64 // so far
+	objects, raw atomic.Int64 // progress: objects and decompressed bytes
 }
 
 func (b *bucketReader) progress() string {
 	return fmt.Sprintf("reading back: %d objects, %s", b.objects.Load(), size(b.raw.Load()))
 }
 
-// list returns the keys in the folders of the objects. They may hold others,
-// of earlier runs or other programs.
+// list returns the keys in the folders of the objects. The folders may also
+// hold objects of previous runs and of other programs.
 func (b *bucketReader) list(ctx context.Context, objects []s3sink.ObjectInfo) (map[string]bool, error) {
 	keys := map[string]bool{}
 	for _, folder := range folders(objects) {
@@ -109,15 +111,16 @@ func folders(objects []s3sink.ObjectInfo) []string {
 	return slices.Compact(all)
 }
 
-// download reads one object and puts what it finds into o and the account.
+// download reads one object. It replaces the counts in o and enters the events
+// in the account.
 func (b *bucketReader) download(ctx context.Context, o *s3sink.ObjectInfo, a *account) error {
-	answer, err := b.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.bucket, Key: &o.Key})
+	response, err := b.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &b.bucket, Key: &o.Key})
 	if err != nil {
 		return err
 	}
-	defer answer.Body.Close()
+	defer response.Body.Close()
 	o.Events, o.Bytes, o.RawBytes = 0, 0, 0
-	var body io.Reader = io.TeeReader(answer.Body, (*byteCount)(&o.Bytes))
+	var body io.Reader = io.TeeReader(response.Body, (*byteCount)(&o.Bytes))
 	if b.files == nil {
 		return b.unpack(body, o, a)
 	}
@@ -128,6 +131,7 @@ func (b *bucketReader) download(ctx context.Context, o *s3sink.ObjectInfo, a *ac
 	return errors.Join(b.unpack(io.TeeReader(body, file), o, a), file.Close())
 }
 
+// create creates the copy of an object.
 func (b *bucketReader) create(key string) (*os.File, error) {
 	if err := b.files.MkdirAll(path.Dir(key), 0o777); err != nil {
 		return nil, err
@@ -135,8 +139,8 @@ func (b *bucketReader) create(key string) (*os.File, error) {
 	return b.files.Create(key)
 }
 
-// unpack reads the object as everybody's tools do: one gzip member, whose
-// checksum and length Go checks, of lines.
+// unpack decompresses an object, which must be exactly one gzip member. The
+// gzip package checks its checksum and length.
 func (b *bucketReader) unpack(body io.Reader, o *s3sink.ObjectInfo, a *account) error {
 	packed := bufio.NewReader(body)
 	unpacked, err := gzip.NewReader(packed)
@@ -160,11 +164,12 @@ func (b *bucketReader) unpack(body io.Reader, o *s3sink.ObjectInfo, a *account) 
 	}
 	b.objects.Add(1)
 	if _, err := packed.Peek(1); err != io.EOF {
-		return errors.New("there is something behind the gzip member")
+		return errors.New("the object has bytes after its gzip member")
 	}
 	return nil
 }
 
+// byteCount counts the bytes that are written to it.
 type byteCount int64
 
 func (n *byteCount) Write(p []byte) (int, error) {
@@ -172,9 +177,9 @@ func (n *byteCount) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// denied says whether we may not read the bucket, which is as it should be for
-// many who may write to it.
+// denied reports whether S3 refused to let us read the bucket. Many writers
+// rightly have no permission to read.
 func denied(err error) bool {
-	var answer interface{ HTTPStatusCode() int }
-	return errors.As(err, &answer) && answer.HTTPStatusCode() == http.StatusForbidden
+	var response interface{ HTTPStatusCode() int }
+	return errors.As(err, &response) && response.HTTPStatusCode() == http.StatusForbidden
 }

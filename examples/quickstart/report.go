@@ -12,6 +12,8 @@ import (
 	"github.com/s3sink/s3sink"
 )
 
+// printStart prints the bucket, the identity and the events before they are
+// sent.
 func printStart(w io.Writer, o options, to *store) {
 	where := fmt.Sprintf("bucket %s", to.config.Bucket)
 	if to.config.Region != "" {
@@ -34,6 +36,7 @@ func printStart(w io.Writer, o options, to *store) {
 	fmt.Fprintf(w, "s3sink quickstart\n  to      %s\n  as      %s\n  events  %s\n", where, as, events)
 }
 
+// printSent prints the statistics of the sink.
 func printSent(w io.Writer, s *shipment) {
 	section(w, "Sent")
 	st := s.stats
@@ -41,20 +44,22 @@ func printSent(w io.Writer, s *shipment) {
 	fmt.Fprintf(w, "  %d of %d events are in the bucket: %s of NDJSON in %.2f s (%s/s)\n",
 		st.Delivered, st.Accepted, size(st.RawBytes), s.took.Seconds(), size(rate))
 	if s.skipped > 0 {
-		fmt.Fprintf(w, "  %d lines skipped: they are no events\n", s.skipped)
+		fmt.Fprintf(w, "  %d lines skipped: they are not events\n", s.skipped)
 	}
 	if s.interrupted {
-		fmt.Fprintln(w, "  interrupted: events that had not been read by then were not sent")
+		fmt.Fprintln(w, "  interrupted: events that had not been read were not sent")
 	}
 }
 
-// What is shown of a long list of objects.
+// Limits of the list of objects: a list longer than maxShown is abbreviated to
+// the first and the last objects.
 const (
 	maxShown   = 20
 	shownFirst = 5
 	shownLast  = 3
 )
 
+// printObjects prints a table of objects and their totals.
 func printObjects(w io.Writer, title string, objects []s3sink.ObjectInfo) {
 	section(w, title)
 	objects = sortByKey(objects)
@@ -66,7 +71,7 @@ func printObjects(w io.Writer, title string, objects []s3sink.ObjectInfo) {
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	defer t.Flush()
-	// The key comes last, behind the columns, because it is long.
+	// The key is the last column because it is long.
 	row := func(o s3sink.ObjectInfo, key string) {
 		fmt.Fprintf(t, "%d\t%s\t%s\t%.1f\t  %s\n", o.Events, size(o.RawBytes), size(o.Bytes), ratio(o), key)
 	}
@@ -84,20 +89,20 @@ func printObjects(w io.Writer, title string, objects []s3sink.ObjectInfo) {
 
 func ratio(o s3sink.ObjectInfo) float64 { return float64(o.RawBytes) / float64(max(o.Bytes, 1)) }
 
-// printFound shows what was downloaded and whether everything came back. It
-// returns an error if not.
+// printFound prints the downloaded objects and the result of the check. It
+// returns an error unless exactly the sent events came back.
 func printFound(w io.Writer, s *shipment, f *findings) error {
-	printObjects(w, "Objects, downloaded and unpacked again", f.objects)
+	printObjects(w, "Objects, downloaded and decompressed", f.objects)
 	section(w, "Check")
-	in, out, same := s.books.totals()
+	in, out, same := s.ledger.totals()
 	if same && len(f.missing) == 0 {
 		fmt.Fprintf(w, "  events in %d = events out %d ✓\n", in, out)
 	} else {
 		fmt.Fprintf(w, "  events in %d, events out %d ✗ NOT THE SAME\n", in, out)
 		same = false
 	}
-	for _, source := range s.books.sources() {
-		a, verdict := s.books[source], "✓"
+	for _, source := range s.ledger.sources() {
+		a, verdict := s.ledger[source], "✓"
 		if a.in != a.out {
 			verdict = "✗"
 		}
@@ -107,38 +112,40 @@ func printFound(w io.Writer, s *shipment, f *findings) error {
 		fmt.Fprintf(w, "  not in the bucket: %s\n", key)
 	}
 	if !same {
-		return fmt.Errorf("what came out is not what went in: %d events in, %d out", in, out)
+		return fmt.Errorf("the downloaded events are not the sent events: %d in, %d out", in, out)
 	}
 	return nil
 }
 
-// printUnread says what is known when the bucket cannot be read. That is an
-// error, unless we are not allowed to read it.
+// printUnread prints the report of the sink when the bucket could not be read.
+// A reader without permission to read is no error, except if S3 has not
+// acknowledged all events.
 func printUnread(w io.Writer, s *shipment, why error) error {
 	printObjects(w, "Objects, as the sink reports them", s.uploaded())
 	section(w, "Check")
-	in, _, _ := s.books.totals()
+	in, _, _ := s.ledger.totals()
 	fmt.Fprintf(w, "  events in %d, acknowledged by S3 %d; NOT READ BACK:\n  %v\n", in, s.stats.Delivered, why)
 	if denied(why) {
 		fmt.Fprintln(w, "  Writing needs only s3:PutObject. Reading back needs s3:ListBucket and s3:GetObject as well,")
-		fmt.Fprintln(w, "  for whoever the AWS environment says you are.")
+		fmt.Fprintln(w, "  for the identity of the AWS environment.")
 	}
 	switch {
 	case !denied(why):
-		return fmt.Errorf("reading back: %w", why)
+		return fmt.Errorf("read the objects back: %w", why)
 	case in != s.stats.Delivered:
 		return fmt.Errorf("%d events in, but S3 acknowledged %d", in, s.stats.Delivered)
 	}
 	return nil
 }
 
+// printHowToRead prints commands that show the first lines of an object.
 func printHowToRead(w io.Writer, o options, to *store, objects []s3sink.ObjectInfo) {
 	if len(objects) == 0 {
 		return
 	}
 	section(w, "Read them back")
 	key := sortByKey(objects)[0].Key
-	fmt.Fprintln(w, "  Every object is a gzip file of newline-delimited JSON, one event a line.")
+	fmt.Fprintln(w, "  Every object is a gzip file of newline-delimited JSON, one event on each line.")
 	if !to.embedded {
 		fmt.Fprintf(w, "    aws s3 cp %s -%s | gunzip -c | head -n 3\n", quote("s3://"+bucketName(to.config)+"/"+key), awsFlags(o))
 	}
@@ -149,11 +156,12 @@ func printHowToRead(w io.Writer, o options, to *store, objects []s3sink.ObjectIn
 		return
 	}
 	if to.embedded {
-		fmt.Fprintln(w, "  These were in memory and end with the program. To have them as files, and a command")
-		fmt.Fprintln(w, "  that shows them, run it again with -keep DIR; to write to AWS, with -bucket (see -h).")
+		fmt.Fprintln(w, "  These objects are in memory and are gone when the program ends. To keep them as files,")
+		fmt.Fprintln(w, "  run the program with -keep DIR; to write to AWS, run it with -bucket (see -h).")
 	}
 }
 
+// awsFlags returns the flags of the AWS CLI for the bucket.
 func awsFlags(o options) (flags string) {
 	if o.region != "" {
 		flags += " --region " + quote(o.region)
@@ -164,7 +172,7 @@ func awsFlags(o options) (flags string) {
 	return flags
 }
 
-// quote makes a word that a shell leaves as it is.
+// quote returns a word quoted for a shell.
 func quote(word string) string {
 	plain := func(r rune) bool {
 		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/:._=,+@-", r)
@@ -177,7 +185,7 @@ func quote(word string) string {
 
 func section(w io.Writer, title string) { fmt.Fprintf(w, "\n%s\n", title) }
 
-// bucketName is the bucket without the path that may follow its name.
+// bucketName returns the name of the bucket without the path after it.
 func bucketName(cfg s3sink.Config) string {
 	name, _, _ := strings.Cut(cfg.Bucket, "/")
 	return name
@@ -194,7 +202,7 @@ func count(n int, thing string) string {
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
-// size prints bytes in the units that S3 is priced in, powers of ten.
+// size formats a number of bytes with decimal units.
 func size(n int64) string {
 	units := []string{"kB", "MB", "GB", "TB"}
 	if n < 1000 {

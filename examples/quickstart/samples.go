@@ -21,11 +21,12 @@ const (
 //go:embed samples/github-events.ndjson
 var githubEvents []byte
 
-// trackSamples sends both ways of giving an event to a sink: calls of the
-// Segment Spec, which it checks and stamps, and JSON of any shape, which it
-// checks and stores as it is. The second goes to a source of its own.
+// trackSamples shows two kinds of events. Calls of the Segment Spec go to
+// source; the sink checks them and adds fields such as receivedAt. JSON of any
+// other shape goes to githubSource; the sink checks its syntax and stores it
+// unchanged.
 func (s *shipment) trackSamples(ctx context.Context, sink *s3sink.Sink, source string) error {
-	calls := s.books.open(source, "messageId", messageID)
+	calls := s.ledger.open(source, "messageId", messageID)
 	for event := range segmentCalls(sampleCalls) {
 		if err := sink.TrackContext(ctx, event); err != nil {
 			return err
@@ -38,7 +39,7 @@ func (s *shipment) trackSamples(ctx context.Context, sink *s3sink.Sink, source s
 	if err != nil {
 		return err
 	}
-	raw := s.books.open(githubSource, "the whole line", wholeLine)
+	raw := s.ledger.open(githubSource, "the whole line", wholeLine)
 	for line := range bytes.Lines(githubEvents) {
 		line = bytes.TrimSpace(line)
 		if err := github.TrackContext(ctx, json.RawMessage(line)); err != nil {
@@ -50,7 +51,8 @@ func (s *shipment) trackSamples(ctx context.Context, sink *s3sink.Sink, source s
 	return nil
 }
 
-// messageID tells a Segment call from others: its line is the sink's work.
+// messageID returns the message id of a Segment call. The sink writes the line
+// of a call, so the check compares ids instead of lines.
 func messageID(line []byte) []byte {
 	var call struct{ MessageID string }
 	if json.Unmarshal(line, &call) != nil {
@@ -59,8 +61,8 @@ func messageID(line []byte) []byte {
 	return []byte(call.MessageID)
 }
 
-// segmentCalls yields n calls of people who visit a shop and its app, the same
-// ones every time. The first six are one of each type.
+// segmentCalls yields n calls from visitors of a shop and its app. They are the
+// same in every run. The first six are one of each type.
 func segmentCalls(n int) func(yield func(s3sink.Event) bool) {
 	return func(yield func(s3sink.Event) bool) {
 		shop := &shop{rand.New(rand.NewPCG(2013, 1))}
@@ -74,20 +76,22 @@ func segmentCalls(n int) func(yield func(s3sink.Event) bool) {
 	}
 }
 
+// shop makes the calls with its own random numbers.
 type shop struct{ *rand.Rand }
 
-// call returns one of the six types. Most calls of a shop are of track and page.
+// call returns the i-th call. After the first ones its type is random; most are
+// track or page calls.
 func (s *shop) call(i int) s3sink.Event {
 	makers := []func(visitor) s3sink.Event{s.identify, s.group, s.track, s.page, s.screen, s.alias, s.track, s.track, s.page}
-	which := i
+	maker := i
 	if i >= len(makers) {
-		which = s.IntN(len(makers))
+		maker = s.IntN(len(makers))
 	}
-	return makers[which](visitor(s.IntN(200)))
+	return makers[maker](visitor(s.IntN(200)))
 }
 
-// visitor is a number from which everything about a person follows, so that
-// the calls of one person agree.
+// visitor is the number of a visitor. All data about a visitor is derived from
+// it, so that the calls of one visitor are consistent.
 type visitor int
 
 func (v visitor) userID() string { return fmt.Sprintf("user-%04d", int(v)) }
@@ -160,7 +164,7 @@ func (s *shop) track(v visitor) s3sink.Event {
 			"price": product.price, "quantity": quantity,
 		}},
 	}
-	// Written and never interpreted: it does not decide what is stored.
+	// The sink stores this field and ignores it.
 	e.Integrations = map[string]any{"All": true, "Mixpanel": false}
 	return e
 }
@@ -168,7 +172,7 @@ func (s *shop) track(v visitor) s3sink.Event {
 func (s *shop) page(v visitor) s3sink.Event {
 	e := web(s3sink.TypePage, v)
 	if s.IntN(3) == 0 {
-		e.UserID = "" // has not signed in
+		e.UserID = "" // a visitor who has not signed in
 	}
 	e.Name = pages[s.IntN(len(pages))]
 	e.Category = "Shop"
@@ -195,6 +199,7 @@ func (s *shop) alias(v visitor) s3sink.Event {
 	return e
 }
 
+// web returns an event from a browser.
 func web(t s3sink.EventType, v visitor) s3sink.Event {
 	return s3sink.Event{
 		Type: t, UserID: v.userID(), AnonymousID: v.anonymousID(), Channel: "browser",
@@ -208,6 +213,7 @@ func web(t s3sink.EventType, v visitor) s3sink.Event {
 	}
 }
 
+// app returns an event from a mobile app.
 func app(t s3sink.EventType, v visitor) s3sink.Event {
 	return s3sink.Event{
 		Type: t, UserID: v.userID(), AnonymousID: v.anonymousID(), Channel: "mobile",
@@ -222,7 +228,7 @@ func app(t s3sink.EventType, v visitor) s3sink.Event {
 	}
 }
 
-// uuid is a version 4 UUID of the shop's own random numbers.
+// uuid returns a version 4 UUID from the shop's random numbers.
 func (s *shop) uuid() string {
 	a, b := s.Uint64(), s.Uint64()
 	return fmt.Sprintf("%08x-%04x-4%03x-%04x-%012x", a>>32, a>>16&0xffff, a&0xfff, 0x8000|b>>48&0x3fff, b&0xffff_ffff_ffff)

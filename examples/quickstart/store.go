@@ -14,16 +14,17 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// store is where the events go: how the sink writes there, and how we read.
-// Writer and reader are two identities, because a sink's role need only be
-// allowed to put objects.
+// store is the bucket: the Config of the sink that writes to it, and the client
+// that reads from it. They have different identities, because a sink's role
+// needs only the permission to put objects.
 type store struct {
 	config   s3sink.Config
 	reader   *s3.Client
-	embedded bool
+	embedded bool // S3 and STS are inside the program
 	close    func()
 }
 
+// openStore returns the bucket that the flags select.
 func openStore(ctx context.Context, o options) (*store, error) {
 	open := realStore
 	if o.bucket == "" {
@@ -41,8 +42,8 @@ func openStore(ctx context.Context, o options) (*store, error) {
 	return st, nil
 }
 
-// embeddedStore starts an S3 and an STS in this process, and opens nothing to
-// anybody but this machine.
+// embeddedStore starts an S3 and an STS in this process. They listen only on
+// the loopback interface.
 func embeddedStore(context.Context, options) (*store, error) {
 	server := s3sinktest.NewServer()
 	id, secret := "quickstart-reader", rand.Text()
@@ -61,8 +62,8 @@ func embeddedStore(context.Context, options) (*store, error) {
 	}, nil
 }
 
-// realStore writes as the role, if there is one, and reads as whoever the AWS
-// environment says we are.
+// realStore writes as -role, or without one as the identity of the AWS
+// environment. It always reads as the identity of the AWS environment.
 func realStore(ctx context.Context, o options) (*store, error) {
 	ambient, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
@@ -91,9 +92,10 @@ func newReader(ambient aws.Config, o options) *s3.Client {
 			s.UsePathStyle = true
 		}
 		if s.Region == "" {
-			s.Region = "us-east-1" // stores that are not AWS do not care
+			s.Region = "us-east-1" // most S3-compatible stores ignore the region
 		}
-		// The gzip checksum is checked whatever checksum S3 sends.
+		// Reading checks the gzip checksum, so this warning of the SDK is
+		// noise.
 		s.DisableLogOutputChecksumValidationSkipped = true
 	})
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// What the demonstration is about.
+// The bucket, role and user of the demonstration.
 const (
 	demoBucket     = "acme-events"
 	demoRegion     = "eu-west-1"
@@ -24,29 +24,30 @@ const (
 	demoCaller     = "arn:aws:iam::210987654321:user/checkout"
 )
 
-// demoPatience is how long each validation may take. It cuts short the wait for
-// changes of IAM to be known everywhere, which here they are at once.
-const demoPatience = 2 * time.Second
+// demoTimeout limits each validation. Validate retries a refusal, because a
+// change of IAM takes seconds to reach all of AWS; in the simulated accounts it
+// is immediate.
+const demoTimeout = 2 * time.Second
 
-// demonstration is what -json prints of it.
+// demonstration is the result for -json.
 type demonstration struct {
 	Stages []stage `json:"stages"`
-	Events int64   `json:"events"` // in the bucket at the end
+	Events int64   `json:"events"` // delivered at the end
 }
 
-// stage is what the sink could do after some of the policies were applied.
+// stage is the report of Validate after some policies were applied.
 type stage struct {
-	Applied []string                 `json:"applied"` // what they are
+	Applied []string                 `json:"applied"` // kind and owner of each policy
 	Report  *s3sink.ValidationReport `json:"report"`
 }
 
-// demonstrate sets up a sink from nothing, and shows what Validate says on the
-// way.
+// demonstrate applies the policies of a sink in stages, from empty accounts,
+// and prints the report of Validate after each.
 func demonstrate(ctx context.Context, out *printer, stderr io.Writer) (ok bool, err error) {
 	server := s3sinktest.NewServer(s3sinktest.InMemory())
 	defer server.Close()
-	there := newAccount(server)
-	cfg := demoConfig(there)
+	accounts := newAccounts(server)
+	cfg := demoConfig(accounts)
 	cfg.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	policies, err := cfg.Policies(s3sink.Setup{Caller: demoCaller})
 	if err != nil {
@@ -58,21 +59,21 @@ func demonstrate(ctx context.Context, out *printer, stderr io.Writer) (ok bool, 
 	}
 	defer sink.Close(ctx)
 
-	out.text("A demonstration, on an S3 and an STS inside this program, which enforce policies.\n"+
-		"With -bucket it is about yours; see -h.\n\n"+
-		"A new bucket: %s. In another account, a service that runs as\n%s. It may do nothing yet.\n"+
-		"What must AWS allow, so that it can write to the bucket as a role?\n\n%s", demoBucket, demoCaller, policies)
-	d := &demo{account: there, sink: sink, out: out}
-	out.all.Policies, out.all.Demonstration = documents(policies), &d.demonstration
-	mayAssume, mayWrite := split(policies)
+	out.text("This demonstration uses an S3 and an STS inside the program, which enforce policies.\n"+
+		"With -bucket the program works on your bucket; see -h.\n\n"+
+		"The new bucket is %s. A service in another account runs as\n%s. It has no permissions yet.\n"+
+		"To write to the bucket as a role, it needs these policies:\n\n%s", demoBucket, demoCaller, policies)
+	d := &demo{accounts: accounts, sink: sink, out: out}
+	out.object.Policies, out.object.Demonstration = documents(policies), &d.demonstration
+	assumePolicies, writePolicies := splitPolicies(policies)
 	for _, stage := range []struct {
 		title    string
 		policies s3sink.Policies
 		want     s3sink.ValidationCode // "": the sink can write
 	}{
-		{"Validate, before any of this is applied", nil, s3sink.CodeExternalIDRejected},
-		{"Apply what lets the role be assumed, and validate", mayAssume, s3sink.CodePutObjectDenied},
-		{"Apply what lets the role write, and validate", mayWrite, ""},
+		{"Validate before the policies are applied", nil, s3sink.CodeExternalIDRejected},
+		{"Apply the policies that let the service assume the role, and validate", assumePolicies, s3sink.CodePutObjectDenied},
+		{"Apply the policies that let the role write, and validate", writePolicies, ""},
 	} {
 		if err := d.stage(ctx, stage.title, stage.policies, stage.want); err != nil {
 			return false, err
@@ -81,26 +82,28 @@ func demonstrate(ctx context.Context, out *printer, stderr io.Writer) (ok bool, 
 	return true, d.send(ctx)
 }
 
-func demoConfig(there *account) s3sink.Config {
+// demoConfig adds the user and the bucket, and returns the Config of the sink.
+func demoConfig(accounts *accounts) s3sink.Config {
 	id, secret := "AKIACHECKOUT00000000", rand.Text()
-	there.addUser(demoCaller, id, secret)
-	there.addBucket(demoBucket, demoRegion, s3sinktest.BucketSettings{Owner: demoOwner})
-	return embedded(there.server, s3sink.Config{
+	accounts.addUser(demoCaller, id, secret)
+	accounts.addBucket(demoBucket, demoRegion, s3sinktest.BucketSettings{Owner: demoOwner})
+	return embedded(accounts.server, s3sink.Config{
 		Bucket: demoBucket, SourceID: "checkout", Region: demoRegion,
 		Credentials: s3sink.AssumeRole(demoRole, demoExternalID, s3sink.Via(s3sink.AccessKeys(id, secret, ""))),
 	})
 }
 
-// embedded is cfg for a sink that reaches nothing but the server.
+// embedded returns cfg for a sink that sends every request to the server.
 func embedded(server *s3sinktest.Server, cfg s3sink.Config) s3sink.Config {
 	cfg.Endpoint, cfg.STSEndpoint, cfg.UsePathStyle = server.URL(), server.URL(), true
-	cfg.AllowPlaintext = true // in memory
+	cfg.AllowPlaintext = true // the connection stays in this process
 	cfg.HTTPClient, cfg.AWS = server.HTTPClient(), &aws.Config{}
 	return cfg
 }
 
-// split tells the policies that let the role be assumed from the others.
-func split(policies s3sink.Policies) (assume, write s3sink.Policies) {
+// splitPolicies separates the policies for assuming the role from the policies
+// for writing.
+func splitPolicies(policies s3sink.Policies) (assume, write s3sink.Policies) {
 	for _, d := range policies {
 		if d.Policy.Statement[0].Action[0] == "sts:AssumeRole" {
 			assume = append(assume, d)
@@ -111,26 +114,28 @@ func split(policies s3sink.Policies) (assume, write s3sink.Policies) {
 	return assume, write
 }
 
+// demo runs the stages of the demonstration.
 type demo struct {
-	account *account
-	sink    *s3sink.Sink
-	out     *printer
+	accounts *accounts
+	sink     *s3sink.Sink
+	out      *printer
 	demonstration
 }
 
-// stage applies policies, and Validate must say what is wanted.
+// stage applies policies and prints the report of Validate. It returns an error
+// unless the report has the wanted code.
 func (d *demo) stage(ctx context.Context, title string, policies s3sink.Policies, want s3sink.ValidationCode) error {
 	d.out.text("\n%s:\n\n", title)
 	applied := []string{}
 	for _, policy := range policies {
-		if err := d.account.apply(policy); err != nil {
+		if err := d.accounts.apply(policy); err != nil {
 			return err
 		}
 		applied = append(applied, fmt.Sprintf("%s of %s", policy.Kind, policy.Of))
 	}
-	patience, cancel := context.WithTimeout(ctx, demoPatience)
+	validating, cancel := context.WithTimeout(ctx, demoTimeout)
 	defer cancel()
-	report, err := d.sink.ValidateReport(patience)
+	report, err := d.sink.ValidateReport(validating)
 	if err != nil {
 		return err
 	}
@@ -141,12 +146,12 @@ func (d *demo) stage(ctx context.Context, title string, policies s3sink.Policies
 		got = report.Err.Code
 	}
 	if got != want {
-		return fmt.Errorf("this must not be: Validate says %q, want %q", got, want)
+		return fmt.Errorf("the demonstration failed: Validate reports code %q, want %q", got, want)
 	}
 	return ctx.Err()
 }
 
-// send shows that it is true.
+// send tracks one event, closes the sink, and prints the keys in the bucket.
 func (d *demo) send(ctx context.Context) error {
 	if err := d.sink.Track(map[string]any{"event": "Signed Up", "plan": "pro"}); err != nil {
 		return err
@@ -155,8 +160,8 @@ func (d *demo) send(ctx context.Context) error {
 		return err
 	}
 	d.Events = d.sink.Stats().Delivered
-	d.out.text("\nAnd so it does. In the bucket are now:\n\n")
-	for _, object := range d.account.server.Objects(demoBucket) {
+	d.out.text("\nAfter one event the bucket holds:\n\n")
+	for _, object := range d.accounts.server.Objects(demoBucket) {
 		d.out.text("  %s\n", object.Key)
 	}
 	return nil

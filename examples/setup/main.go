@@ -1,14 +1,15 @@
-// Setup says what AWS must allow for a sink, and then whether the sink can
-// write. Without -bucket it shows both on an S3 and an STS of its own: no account
-// and no network are needed.
+// Setup prints the policies that a sink needs in AWS, and checks whether the
+// sink can write. Without -bucket it demonstrates both on an S3 and an STS
+// inside the program, without an account or a network.
 //
 //	go run ./examples/setup
 //	go run ./examples/setup -bucket acme-events -role arn:aws:iam::123456789012:role/S3Sink -external-id acme-42 -caller arn:aws:iam::123456789012:role/checkout -print cli
 //	go run ./examples/setup -bucket acme-events -role arn:aws:iam::123456789012:role/S3Sink -external-id acme-42
 //
-// The second prints commands that set the policies up, the third validates. The
-// exit code is 0 when the sink can write (or what was asked for is printed), 1
-// when it cannot, and 2 for flags that are wrong.
+// The first command is the demonstration. The second prints a script that
+// creates the policies. The third validates. The exit code is 0 if the sink can
+// write, or if -print has printed the policies; 1 if the sink cannot write; and
+// 2 for invalid flags.
 package main
 
 import (
@@ -31,33 +32,34 @@ func main() {
 
 // Exit codes.
 const (
-	canWrite   = 0
-	cannot     = 1
-	wrongFlags = 2
+	canWrite     = 0
+	cannotWrite  = 1
+	invalidFlags = 2
 )
 
-// run is the program, and returns its exit code.
+// run is the program. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, err := parseOptions(args, stdout)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
 	}
 	if err != nil {
-		complain(stderr, err)
-		return wrongFlags
+		printError(stderr, err)
+		return invalidFlags
 	}
 	out := newPrinter(stdout, o.json)
 	ok, err := setup(ctx, o, out, stderr)
 	if err = errors.Join(err, out.finish(err)); err != nil {
-		complain(stderr, err)
-		return cannot
+		printError(stderr, err)
+		return cannotWrite
 	}
 	if !ok {
-		return cannot
+		return cannotWrite
 	}
 	return canWrite
 }
 
+// setup runs what the flags ask for, and reports whether it succeeded.
 func setup(ctx context.Context, o options, out *printer, stderr io.Writer) (ok bool, err error) {
 	if o.bucket == "" {
 		return demonstrate(ctx, out, stderr)
@@ -78,7 +80,8 @@ func setup(ctx context.Context, o options, out *printer, stderr io.Writer) (ok b
 	return validate(ctx, o.config, out, stderr)
 }
 
-func complain(stderr io.Writer, err error) {
+// printError prints each line of an error after the name of the program.
+func printError(stderr io.Writer, err error) {
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintln(stderr, "setup:", strings.TrimSuffix(line, "\n"))
 	}

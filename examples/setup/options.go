@@ -32,14 +32,14 @@ type options struct {
 	caller, writer, bucketKey string
 	crossAccount, warehouse   bool
 
-	set map[string]bool // the flags that were given
+	set map[string]bool // flags on the command line
 
-	// What follows from the flags.
+	// Derived from the flags.
 	config   s3sink.Config
 	policies s3sink.Policies
 }
 
-const usage = `Setup says what AWS must allow for a sink, and then whether the sink can write.
+const usage = `Setup prints the policies that a sink needs in AWS, and checks whether the sink can write.
 
   go run ./examples/setup                       a demonstration, on an S3 inside this program
   go run ./examples/setup -bucket NAME -role ARN -external-id ID -caller ARN -print cli
@@ -47,8 +47,8 @@ const usage = `Setup says what AWS must allow for a sink, and then whether the s
   go run ./examples/setup -bucket NAME -role ARN -external-id ID
                                                 can the sink write?
 
-It asks AWS as whoever the AWS environment says you are (AWS_ACCESS_KEY_ID, AWS_PROFILE
-and so on). The exit code is 0 when the sink can write, 1 when not, 2 for wrong flags.
+The program uses the identity of the AWS environment (AWS_ACCESS_KEY_ID, AWS_PROFILE
+and so on). The exit code is 0 if the sink can write, 1 if not, and 2 for invalid flags.
 
 Flags:
 `
@@ -67,38 +67,39 @@ var keyFormats = map[string]s3sink.KeyFormat{
 	"hive":               s3sink.HiveKeys,
 }
 
-// parseOptions returns flag.ErrHelp when the person asked for help and has it.
+// parseOptions parses and checks the flags. It returns flag.ErrHelp after it
+// has printed the help.
 func parseOptions(args []string, help io.Writer) (options, error) {
 	o := options{set: map[string]bool{}}
 	f := flag.NewFlagSet("setup", flag.ContinueOnError)
 	f.SetOutput(io.Discard) // the caller prints the error
 	f.Usage = func() {}
-	f.StringVar(&o.print, "print", "", "print the policies as `FORM`: json, terraform or cli; and do not validate")
+	f.StringVar(&o.print, "print", "", "print the policies as `FORM` (json, terraform or cli) and do not validate")
 	f.StringVar(&o.dir, "dir", "", "with -print terraform, write the module's files under `DIR`")
-	f.BoolVar(&o.validate, "validate", false, "with -print, validate too")
+	f.BoolVar(&o.validate, "validate", false, "with -print, also validate")
 	f.BoolVar(&o.json, "json", false, "print one JSON object")
-	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long validation may take")
+	f.DurationVar(&o.timeout, "timeout", 2*time.Minute, "time limit of the validation")
 
 	f.StringVar(&o.bucket, "bucket", "", "`NAME` of the bucket, optionally NAME/PATH")
 	f.StringVar(&o.prefix, "prefix", "", "put this before every `KEY`")
-	f.StringVar(&o.source, "source", "setup", "source `ID`; neither the policies nor the validation depend on it")
+	f.StringVar(&o.source, "source", "setup", "source `ID`; it affects neither the policies nor the validation")
 	f.StringVar(&o.keyFormat, "key-format", "segment", "layout of keys: segment, rudderstack, rudderstack-listed, hive or a `TEMPLATE`")
-	f.StringVar(&o.region, "region", "", "`REGION` of the bucket; without it the sink asks S3")
+	f.StringVar(&o.region, "region", "", "`REGION` of the bucket (default: the sink asks S3)")
 	f.StringVar(&o.endpoint, "endpoint", "", "`URL` of an S3 that is not AWS's")
 	f.BoolVar(&o.pathStyle, "path-style", false, "put the bucket into the path of the URL (default: with -endpoint)")
 	f.BoolVar(&o.allowPlaintext, "allow-plaintext", false, "allow http:// to other hosts in -endpoint and -sts-endpoint")
 
 	f.StringVar(&o.role, "role", "", "`ARN` of the IAM role to write as")
 	f.StringVar(&o.externalID, "external-id", "", "external `ID` that the role demands")
-	f.Func("via", "`ARN` of an intermediate role, with a space and its external id behind it if it demands one; repeat it for more, in the order in which they are assumed", func(v string) error {
+	f.Func("via", "`ARN` of an intermediate role, followed by a space and the external id if the role demands one; repeat the flag for several roles, in the order in which they are assumed", func(v string) error {
 		o.via = append(o.via, v)
 		return nil
 	})
-	f.StringVar(&o.stsRegion, "sts-region", "", "`REGION` where roles are assumed; without it the bucket's")
+	f.StringVar(&o.stsRegion, "sts-region", "", "`REGION` of the STS that assumes the roles (default: the region of the bucket)")
 	f.StringVar(&o.stsEndpoint, "sts-endpoint", "", "`URL` of an STS that is not AWS's")
-	f.BoolVar(&o.noSessionPolicy, "no-session-policy", false, "do not cut the role's sessions down to what the sink does")
+	f.BoolVar(&o.noSessionPolicy, "no-session-policy", false, "do not restrict the role's sessions to the requests of the sink")
 
-	f.StringVar(&o.sse, "sse", "", "how uploads ask to be encrypted: s3, or the ARN, id or alias of a KMS `KEY`; without it the bucket decides")
+	f.StringVar(&o.sse, "sse", "", "encryption of the objects: s3, or the ARN, id or alias of a KMS `KEY` (default: the setting of the bucket)")
 	f.StringVar(&o.acl, "acl", "", "canned `ACL` of the objects")
 	f.StringVar(&o.expectedOwner, "expected-owner", "", "`ACCOUNT` id that must own the bucket")
 
@@ -106,7 +107,7 @@ func parseOptions(args []string, help io.Writer) (options, error) {
 	f.StringVar(&o.writer, "writer", "", "`ARN` of the user or role that writes when there is no -role; for the policies of bucket and key")
 	f.StringVar(&o.bucketKey, "bucket-key", "", "`ARN` of the KMS key that the bucket encrypts with by default; for the policies")
 	f.BoolVar(&o.crossAccount, "cross-account", false, "the bucket is in another account than the role or -writer; for the policies")
-	f.BoolVar(&o.warehouse, "warehouse", false, "the role or -writer also reads and lists what was written; for the policies")
+	f.BoolVar(&o.warehouse, "warehouse", false, "the role or -writer also reads and lists the objects; for the policies")
 	err := f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		fmt.Fprint(help, usage)
@@ -125,51 +126,51 @@ func parseOptions(args []string, help io.Writer) (options, error) {
 	return o, o.nameFlags(err)
 }
 
-// check finds what would be ignored: somebody who means to protect a role must
-// not be told that all is well without.
+// check refuses flags that would have no effect. An -external-id without -role,
+// for example, would validate a sink that uses no role at all.
 func (o *options) check(rest []string) error {
 	var errs []error
-	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	needs := func(other string, has bool, flags ...string) {
+	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	requires := func(other string, has bool, flags ...string) {
 		for _, name := range flags {
 			if o.set[name] && !has {
-				wrong("-%s needs %s; see -h", name, other)
+				refuse("-%s needs %s; see -h", name, other)
 			}
 		}
 	}
 	if len(rest) > 0 {
-		wrong("unexpected argument %q; see -h", rest[0])
+		refuse("unexpected argument %q; see -h", rest[0])
 	}
 	if o.bucket == "" {
 		for _, name := range slices.Sorted(maps.Keys(o.set)) {
 			if name != "json" && name != "bucket" {
-				needs("-bucket", false, name)
+				requires("-bucket", false, name)
 			}
 		}
 		if o.set["bucket"] {
-			wrong("-bucket is empty")
+			refuse("-bucket is empty")
 		}
 		return errors.Join(errs...)
 	}
-	needs("-role", o.role != "", "external-id", "via", "sts-region", "sts-endpoint", "no-session-policy", "caller")
-	needs("-print", o.print != "", "validate")
-	needs("-print terraform", o.print == asTerraform, "dir")
+	requires("-role", o.role != "", "external-id", "via", "sts-region", "sts-endpoint", "no-session-policy", "caller")
+	requires("-print", o.print != "", "validate")
+	requires("-print terraform", o.print == asTerraform, "dir")
 	switch o.print {
 	case "", asJSON, asTerraform, asCLI:
 	default:
-		wrong("-print %s: want json, terraform or cli", o.print)
+		refuse("-print %s: want json, terraform or cli", o.print)
 	}
 	switch {
 	case o.print == "" && o.set["print"]:
-		wrong("-print: want json, terraform or cli")
+		refuse("-print: want json, terraform or cli")
 	case o.writer != "" && o.role != "":
-		wrong("-writer is for writing without a role; who assumes -role is -caller")
+		refuse("-writer is for writing without a role; for the principal that assumes -role use -caller")
 	}
 	if o.bucketKey != "" && (o.sse == "s3" || strings.HasPrefix(o.sse, "arn:")) {
-		wrong("-bucket-key has no effect with -sse %s, which overrides the bucket's key", o.sse)
+		refuse("-bucket-key has no effect with -sse %s, which overrides the bucket's key", o.sse)
 	}
 	if o.timeout <= 0 {
-		wrong("-timeout %v: want more than 0", o.timeout)
+		refuse("-timeout %v: want more than 0", o.timeout)
 	}
 	return errors.Join(errs...)
 }

@@ -14,19 +14,19 @@ import (
 	"github.com/s3sink/s3sink/examples/internal/terminal"
 )
 
-// printer writes what was found: as text, at once; or as one JSON object, at
-// the end.
+// printer prints the results: as text immediately, or as one JSON object at the
+// end.
 type printer struct {
-	w     io.Writer
-	json  bool
-	color bool
-	all   answer
+	w      io.Writer
+	json   bool
+	color  bool
+	object output // for -json
 }
 
-// answer is what -json prints.
-type answer struct {
-	// Policies have the form that -print asks for: documents, files by name,
-	// or a script.
+// output is the JSON object of -json.
+type output struct {
+	// Policies has the form of -print: a list of documents, files by name, or a
+	// script.
 	Policies      any                      `json:"policies,omitempty"`
 	Report        *s3sink.ValidationReport `json:"report,omitempty"`
 	Demonstration *demonstration           `json:"demonstration,omitempty"`
@@ -42,9 +42,10 @@ type document struct {
 }
 
 func newPrinter(stdout io.Writer, asJSON bool) *printer {
-	return &printer{w: stdout, json: asJSON, color: colored(terminal.Is(stdout), os.Getenv)}
+	return &printer{w: stdout, json: asJSON, color: useColor(terminal.Is(stdout), os.Getenv)}
 }
 
+// documents returns the policies for JSON.
 func documents(policies s3sink.Policies) []document {
 	var all []document
 	for _, d := range policies {
@@ -53,6 +54,8 @@ func documents(policies s3sink.Policies) []document {
 	return all
 }
 
+// policies prints the policies in the form of -print. With dir it also writes
+// the Terraform module.
 func (p *printer) policies(form, dir string, policies s3sink.Policies) error {
 	files := policies.Terraform()
 	if dir != "" {
@@ -61,7 +64,7 @@ func (p *printer) policies(form, dir string, policies s3sink.Policies) error {
 		}
 	}
 	if p.json {
-		p.all.Policies = map[string]any{asJSON: documents(policies), asCLI: policies.CLI(), asTerraform: files}[form]
+		p.object.Policies = map[string]any{asJSON: documents(policies), asCLI: policies.CLI(), asTerraform: files}[form]
 		return nil
 	}
 	switch {
@@ -81,55 +84,57 @@ func (p *printer) policies(form, dir string, policies s3sink.Policies) error {
 	return nil
 }
 
+// report prints the report of Validate.
 func (p *printer) report(report *s3sink.ValidationReport) {
-	p.all.Report = report
+	p.object.Report = report
 	p.text("%s", p.render(report))
 }
 
-// render returns the report for people.
+// render returns the report as text, with colors if the output is a terminal.
 func (p *printer) render(report *s3sink.ValidationReport) string {
 	if !p.color {
 		return report.String()
 	}
 	var b strings.Builder
-	report.WriteColored(&b) // a Builder takes everything
+	report.WriteColored(&b) // a Builder returns no error
 	return b.String()
 }
 
-// text prints for people alone.
+// text prints text unless -json is set.
 func (p *printer) text(format string, args ...any) {
 	if !p.json {
 		fmt.Fprintf(p.w, format, args...)
 	}
 }
 
-// finish prints the JSON object, which says so if something went wrong.
+// finish prints the JSON object with err, if -json is set.
 func (p *printer) finish(err error) error {
 	if !p.json {
 		return nil
 	}
 	if err != nil {
-		p.all.Error = err.Error()
+		p.object.Error = err.Error()
 	}
 	e := json.NewEncoder(p.w)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	return e.Encode(p.all)
+	return e.Encode(p.object)
 }
 
-// documentsFile is the one file of the module that no other module has.
+// documentsFile is a file that other Terraform modules are unlikely to have.
+// Its first line identifies modules of this program.
 const documentsFile = "policies/outputs.tf"
 
-// writeFiles writes the module, over an earlier one if need be, but over nothing
-// else.
+// writeFiles writes the Terraform module into dir. It overwrites a module that
+// this program wrote, and no other file.
 func writeFiles(dir string, files map[string]string) error {
 	path := func(name string) string { return filepath.Join(dir, filepath.FromSlash(name)) }
 	first, _, _ := strings.Cut(files[documentsFile], "\n")
-	old, err := os.ReadFile(path(documentsFile))
-	ours := err == nil && strings.HasPrefix(string(old), first+"\n")
+	existing, err := os.ReadFile(path(documentsFile))
+	isOurs := err == nil && strings.HasPrefix(string(existing), first+"\n")
 	names := slices.Sorted(maps.Keys(files))
 	for _, name := range names {
-		if _, err := os.Lstat(path(name)); err == nil && !ours {
+		if _, err := os.Lstat(path(name)); err == nil && !isOurs {
 			return fmt.Errorf("-dir: %s was not written by this program; choose another directory", path(name))
 		}
 	}

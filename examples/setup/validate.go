@@ -10,16 +10,17 @@ import (
 	"github.com/s3sink/s3sink/examples/internal/terminal"
 )
 
-// validate makes a sink only to ask whether it can write.
+// validate creates a sink, prints the report of Validate, and reports whether
+// the sink can write.
 func validate(ctx context.Context, cfg s3sink.Config, out *printer, stderr io.Writer) (ok bool, err error) {
 	cfg.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	sink, err := s3sink.New(ctx, cfg)
 	if err != nil {
 		return false, err
 	}
-	defer sink.Close(ctx) // it holds no events
+	defer sink.Close(ctx) // no events to deliver
 	if terminal.Is(stderr) {
-		fmt.Fprintln(stderr, "setup: validating; where something is refused, this takes some seconds")
+		fmt.Fprintln(stderr, "setup: validating; a refused request is retried for some seconds")
 	}
 	report, err := sink.ValidateReport(ctx)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package terminal tells a person at a terminal from a pipe or a file.
+// Package terminal distinguishes a terminal from a pipe or a file.
 package terminal
 
 import "os"
@@ -13,6 +13,6 @@ func Is(stream any) bool {
 	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
 		return false
 	}
-	null, err := os.Stat(os.DevNull) // a character device too
+	null, err := os.Stat(os.DevNull) // also a character device
 	return err != nil || !os.SameFile(info, null)
 }

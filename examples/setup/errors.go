@@ -10,8 +10,8 @@ import (
 	"github.com/s3sink/s3sink"
 )
 
-// flags are the flags behind the fields that an error names.
-var flags = map[string]string{
+// flagByField maps the field of a ConfigError to the flag that sets it.
+var flagByField = map[string]string{
 	"Bucket": "bucket", "Prefix": "prefix", "SourceID": "source", "KeyFormat": "key-format",
 	"Region": "region", "Endpoint": "endpoint", "STSRegion": "sts-region", "STSEndpoint": "sts-endpoint",
 	"Credentials.RoleARN": "role", "Credentials.ExternalID": "external-id",
@@ -19,20 +19,22 @@ var flags = map[string]string{
 	"Setup.Caller": "caller", "Setup.Writer": "writer", "Setup.BucketKMSKey": "bucket-key",
 }
 
-// nameFlags says which flag is wrong where err says which field is.
+// nameFlags rewrites each ConfigError in err so that it names the flag instead
+// of the field.
 func (o *options) nameFlags(err error) error {
 	var errs []error
-	for _, err := range parts(err) {
+	for _, err := range splitErrors(err) {
 		var field *s3sink.ConfigError
 		if !errors.As(err, &field) {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, fmt.Errorf("-%s %q: want %s%s", o.flag(field), field.Value, field.Want, instead(field.Value)))
+		errs = append(errs, fmt.Errorf("-%s %q: want %s%s", o.flag(field), field.Value, field.Want, sessionHint(field.Value)))
 	}
 	return errors.Join(errs...)
 }
 
+// flag returns the flag that set the invalid value.
 func (o *options) flag(e *s3sink.ConfigError) string {
 	viaHas := func(part int) bool {
 		return slices.ContainsFunc(o.via, func(v string) bool {
@@ -46,12 +48,12 @@ func (o *options) flag(e *s3sink.ConfigError) string {
 	case e.Field == "Prefix" && o.prefix == "":
 		return "bucket" // NAME/PATH
 	}
-	return cmp.Or(flags[e.Field], e.Field)
+	return cmp.Or(flagByField[e.Field], e.Field)
 }
 
-// instead helps with what `aws sts get-caller-identity` prints of a service: a
-// session, where policies want its role.
-func instead(value string) string {
+// sessionHint returns a hint if value is the ARN of a role session. Policies need
+// the ARN of the role, but `aws sts get-caller-identity` prints the session.
+func sessionHint(value string) string {
 	p := strings.Split(value, ":")
 	if len(p) != 6 || p[2] != "sts" {
 		return ""
@@ -63,12 +65,12 @@ func instead(value string) string {
 	return fmt.Sprintf("; this is a session of arn:%s:iam::%s:role/%s (add the role's path before its name, if it has one)", p[1], p[4], session[1])
 }
 
-// parts takes joined errors apart.
-func parts(err error) []error {
+// splitErrors returns the errors that errors.Join has joined.
+func splitErrors(err error) []error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
 		for _, err := range joined.Unwrap() {
-			all = append(all, parts(err)...)
+			all = append(all, splitErrors(err)...)
 		}
 		return all
 	}

@@ -8,18 +8,21 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// account stands for AWS accounts and the person who sets them up: what the
-// policies say is put where it belongs, in an S3 and an STS that enforce it.
-type account struct {
-	server  *s3sinktest.Server
-	users   map[string]s3sinktest.User // by ARN, as the next three
+// accounts simulates AWS accounts on an S3 and STS double that enforces
+// policies. It applies policies as an administrator does with the AWS CLI or
+// the console.
+type accounts struct {
+	server *s3sinktest.Server
+
+	// By ARN.
+	users   map[string]s3sinktest.User
 	roles   map[string]s3sinktest.Role
 	buckets map[string]s3sinktest.BucketSettings
 	keys    map[string]s3sinktest.KMSKey
 }
 
-func newAccount(server *s3sinktest.Server) *account {
-	return &account{
+func newAccounts(server *s3sinktest.Server) *accounts {
+	return &accounts{
 		server:  server,
 		users:   map[string]s3sinktest.User{},
 		roles:   map[string]s3sinktest.Role{},
@@ -28,29 +31,31 @@ func newAccount(server *s3sinktest.Server) *account {
 	}
 }
 
-// mayNothing is the policy of a new user: it allows what needs no permission.
-const mayNothing = `{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:GetCallerIdentity", "Resource": "*"}]}`
+// noPermissions is the policy of a new user. It allows only an action that
+// needs no permission.
+const noPermissions = `{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:GetCallerIdentity", "Resource": "*"}]}`
 
-// addUser adds a user who may do nothing.
-func (a *account) addUser(arn, accessKeyID, secret string) {
-	user := s3sinktest.User{ARN: arn, AccessKeyID: accessKeyID, SecretAccessKey: secret, Policy: mayNothing}
+// addUser adds a user without permissions.
+func (a *accounts) addUser(arn, accessKeyID, secret string) {
+	user := s3sinktest.User{ARN: arn, AccessKeyID: accessKeyID, SecretAccessKey: secret, Policy: noPermissions}
 	a.users[arn] = user
 	a.server.AddUser(user)
 }
 
-func (a *account) addBucket(name, region string, settings s3sinktest.BucketSettings) {
+func (a *accounts) addBucket(name, region string, settings s3sinktest.BucketSettings) {
 	a.server.CreateBucket(name, region)
 	a.server.ConfigureBucket(name, settings)
 	a.buckets["arn:aws:s3:::"+name] = settings
 }
 
-func (a *account) addKey(key s3sinktest.KMSKey) {
+func (a *accounts) addKey(key s3sinktest.KMSKey) {
 	a.server.AddKMSKey(key)
 	a.keys[key.ARN] = key
 }
 
-// apply does what the command for the document does, or the console.
-func (a *account) apply(d s3sink.PolicyDocument) error {
+// apply attaches a policy to its role, user, bucket or key. It creates the role
+// of a trust policy.
+func (a *accounts) apply(d s3sink.PolicyDocument) error {
 	user, isUser := a.users[d.Of]
 	role, isRole := a.roles[d.Of]
 	bucket, isBucket := a.buckets[d.Of]
@@ -58,8 +63,8 @@ func (a *account) apply(d s3sink.PolicyDocument) error {
 	policy := d.Policy.String()
 	switch {
 	case d.Kind == s3sink.TrustPolicy:
-		if !isRole { // aws iam create-role
-			role = s3sinktest.Role{ARN: d.Of, Actions: []string{}} // none
+		if !isRole { // as aws iam create-role
+			role = s3sinktest.Role{ARN: d.Of, Actions: []string{}} // allows no action
 		}
 		role.TrustedPrincipals, role.ExternalID = trusted(d.Policy)
 		a.roles[d.Of] = role
@@ -80,12 +85,13 @@ func (a *account) apply(d s3sink.PolicyDocument) error {
 		key.Policy = policy
 		a.addKey(key)
 	default:
-		return fmt.Errorf("%s of %s: nobody has that name here", d.Kind, d.Of)
+		return fmt.Errorf("cannot apply the %s of %s: no such user, role, bucket or key in the simulated accounts", d.Kind, d.Of)
 	}
 	return nil
 }
 
-// trusted reads a trust policy of ours.
+// trusted returns the principals and the external id of a trust policy that
+// [s3sink.Config.Policies] wrote.
 func trusted(p s3sink.Policy) (principals []string, externalID string) {
 	s := p.Statement[0]
 	if ids := s.Condition["StringEquals"]["sts:ExternalId"]; len(ids) > 0 {
