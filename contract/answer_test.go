@@ -196,6 +196,12 @@ func errorCode(body []byte) string {
 // sts calls an action of STS. The form's names and values come in turn.
 func (s *site) sts(t *testing.T, by keys, at time.Time, form ...string) answer {
 	t.Helper()
+	return s.call(t, "sts", by, at, form...)
+}
+
+// call calls an action of a service that takes forms.
+func (s *site) call(t *testing.T, service string, by keys, at time.Time, form ...string) answer {
+	t.Helper()
 	values := url.Values{"Version": {"2011-06-15"}}
 	for i := 0; i < len(form); i += 2 {
 		values.Set(form[i], form[i+1])
@@ -209,7 +215,7 @@ func (s *site) sts(t *testing.T, by keys, at time.Time, form ...string) answer {
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	if by != anonymous {
-		s.signAs(t, req, "sts", by, "", hexSHA256(body), at)
+		s.signAs(t, req, service, by, "", hexSHA256(body), at)
 	}
 	return s.send(t, req)
 }

@@ -50,8 +50,9 @@ func (a algorithm) of(body string) string {
 
 var checksums = append(everyAlgorithm(),
 	expectation{
-		name: "the answer to a put has the CRC32 that was sent",
-		aws:  "200 with it",
+		name:    "the answer to a put has the CRC32 that was sent",
+		aws:     "200 with it",
+		differs: differs{ceph: "200 without it"},
 		see: func(t *testing.T, s *site) string {
 			crc := algorithms[0].of(hello)
 			a := s.do(t, put("crc-echo/a", hello, crc32Header, crc))
@@ -59,8 +60,9 @@ var checksums = append(everyAlgorithm(),
 		},
 	},
 	expectation{
-		name: "a get with x-amz-checksum-mode has the CRC32 that was sent",
-		aws:  "200 with it",
+		name:    "a get with x-amz-checksum-mode has the CRC32 that was sent",
+		aws:     "200 with it",
+		differs: differs{ceph: "200 without it"},
 		see: func(t *testing.T, s *site) string {
 			crc := algorithms[0].of(hello)
 			s.do(t, put("crc-get/a", hello, crc32Header, crc))
@@ -69,8 +71,9 @@ var checksums = append(everyAlgorithm(),
 		},
 	},
 	expectation{
-		name: "a wrong CRC32 stores nothing",
-		aws:  "404 NoSuchKey",
+		name:    "a wrong CRC32 stores nothing",
+		aws:     "404 NoSuchKey",
+		differs: differs{ceph: "200"},
 		see: func(t *testing.T, s *site) string {
 			s.do(t, put("crc-stored/a", hello, crc32Header, algorithms[0].of("other")))
 			return s.object(t, "crc-stored/a").String()
@@ -79,7 +82,7 @@ var checksums = append(everyAlgorithm(),
 	expectation{
 		name:    "a CRC32 of 8 bytes",
 		aws:     "400 InvalidRequest",
-		differs: differs{minio: "400 InvalidArgument"},
+		differs: differs{minio: "400 InvalidArgument", ceph: "200"},
 		see: one(func(*site) request {
 			return put("crc-long/a", hello, crc32Header, algorithms[2].of(hello))
 		}),
@@ -87,13 +90,13 @@ var checksums = append(everyAlgorithm(),
 	expectation{
 		name:    "a CRC32 that is not base64",
 		aws:     "400 InvalidRequest",
-		differs: differs{minio: "400 InvalidArgument"},
+		differs: differs{minio: "400 InvalidArgument", ceph: "200"},
 		see:     one(func(*site) request { return put("crc-text/a", hello, crc32Header, "hello") }),
 	},
 	expectation{
 		name:    "two checksums",
 		aws:     "400 InvalidRequest",
-		differs: differs{minio: "400 InvalidArgument"},
+		differs: differs{minio: "400 InvalidArgument", ceph: "200"},
 		see: one(func(*site) request {
 			return put("crc-two/a", hello, crc32Header, algorithms[0].of(hello), "x-amz-checksum-sha256", algorithms[4].of(hello))
 		}),
@@ -110,7 +113,7 @@ var checksums = append(everyAlgorithm(),
 	expectation{
 		name:    "an x-amz-content-sha256 that is none",
 		aws:     "400 InvalidArgument",
-		differs: differs{minio: "400 XAmzContentSHA256Mismatch"},
+		differs: differs{minio: "400 XAmzContentSHA256Mismatch", ceph: "400 XAmzContentSHA256Mismatch"},
 		see: one(func(*site) request {
 			r := put("sha-none/a", hello)
 			r.payload = "hello"
@@ -157,7 +160,7 @@ func everyAlgorithm() []expectation {
 				see: one(func(*site) request {
 					return put(a.name+"-wrong/a", hello, a.header(), a.of("other"))
 				}),
-				differs: differs{minio: "400 XAmzContentChecksumMismatch"},
+				differs: differs{minio: "400 XAmzContentChecksumMismatch", ceph: "200"},
 			})
 	}
 	return all

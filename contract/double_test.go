@@ -36,10 +36,6 @@ func openDouble(t *testing.T, scheme string) *site {
 		writer:     keys{id: "AKIAWRITER0000000000", secret: "writer-secret"},
 		caller:     keys{id: "AKIACALLER0000000000", secret: "caller-secret"},
 		stranger:   keys{id: "AKIASTRANGER00000000", secret: "stranger-secret"},
-		lacks: map[need]string{
-			needsPrefix: "refuses policies with s3:prefix",
-			needsNoSTS:  "its S3 is its STS too",
-		},
 	}
 	s.addBucket = func(_ *testing.T, name string) { server.CreateBucket(name, region) }
 	s.addUser = func(k keys, arn string) error {

@@ -10,20 +10,28 @@ import (
 // asking is a request whose answer depends on nothing but who sends it.
 func asking(name string) request { return put("who/"+name, hello) }
 
+const aboutWho = `With its STS on, a radosgw answers 403 AccessDenied to a wrong secret and to an unknown access key. With
+` + "`rgw_s3_auth_use_sts = false`, its default, it answers as AWS does." + `
+
+`
+
 var who = []expectation{
 	{
-		name: "a wrong secret",
-		aws:  "403 SignatureDoesNotMatch",
-		see:  one(func(s *site) request { return asking("secret").as(keys{s.owner.id, "wrong", s.owner.token}) }),
+		name:    "a wrong secret",
+		aws:     "403 SignatureDoesNotMatch",
+		differs: differs{ceph: "403 AccessDenied"},
+		see:     one(func(s *site) request { return asking("secret").as(keys{s.owner.id, "wrong", s.owner.token}) }),
 	},
 	{
-		name: "an access key that there is not",
-		aws:  "403 InvalidAccessKeyId",
-		see:  one(func(s *site) request { return asking("unknown").as(keys{id: "AKIAUNKNOWN000000000", secret: "s"}) }),
+		name:    "an access key that there is not",
+		aws:     "403 InvalidAccessKeyId",
+		differs: differs{ceph: "403 AccessDenied"},
+		see:     one(func(s *site) request { return asking("unknown").as(keys{id: "AKIAUNKNOWN000000000", secret: "s"}) }),
 	},
 	{
-		name: "nobody",
-		aws:  "403 AccessDenied",
+		name:    "nobody",
+		aws:     "403 AccessDenied",
+		differs: differs{ceph: "404 NoSuchBucket"},
 		see: one(func(*site) request {
 			r := asking("nobody")
 			r.anonymous = true
@@ -34,7 +42,7 @@ var who = []expectation{
 		name:    "Authorization: empty",
 		aws:     "403 AccessDenied",
 		note:    noteHeader,
-		differs: differs{minio: "400 InvalidRequest"},
+		differs: differs{minio: "400 InvalidRequest", ceph: "404 NoSuchBucket"},
 		see:     one(func(*site) request { return withAuthorization(asking("empty"), "") }),
 	},
 	{
@@ -48,13 +56,13 @@ var who = []expectation{
 		name:    "Authorization: AWS4-HMAC-SHA256 and no more",
 		aws:     "400 AuthorizationHeaderMalformed",
 		note:    noteHeader,
-		differs: differs{minio: "400 MissingFields"},
+		differs: differs{minio: "400 MissingFields", ceph: "400 InvalidArgument"},
 		see:     one(func(*site) request { return withAuthorization(asking("malformed"), "AWS4-HMAC-SHA256 hello") }),
 	},
 	{
 		name:    "an x-amz- header that is not signed",
 		aws:     "403 AccessDenied",
-		differs: differs{minio: "200"},
+		differs: differs{minio: "200", ceph: "200"},
 		see: one(func(*site) request {
 			r := asking("unsigned")
 			r.edit = func(req *http.Request) { req.Header.Set("x-amz-meta-later", "1") }
@@ -62,8 +70,9 @@ var who = []expectation{
 		}),
 	},
 	{
-		name: "a header changed after signing",
-		aws:  "403 SignatureDoesNotMatch",
+		name:    "a header changed after signing",
+		aws:     "403 SignatureDoesNotMatch",
+		differs: differs{ceph: "403 AccessDenied"},
 		see: one(func(*site) request {
 			r := put("who/changed", hello, "x-amz-meta-m", "1")
 			r.edit = func(req *http.Request) { req.Header.Set("x-amz-meta-m", "2") }
@@ -73,7 +82,7 @@ var who = []expectation{
 	{
 		name:    "the wrong region",
 		aws:     "400 AuthorizationHeaderMalformed, eu-west-1 is right",
-		differs: differs{versitygw: "400 AuthorizationHeaderMalformed"},
+		differs: differs{versitygw: "400 AuthorizationHeaderMalformed", ceph: "200"},
 		see: func(t *testing.T, s *site) string {
 			r := asking("region")
 			r.region = "us-west-2"
@@ -120,7 +129,7 @@ var who = []expectation{
 		name:    "a session without its token",
 		aws:     "403 InvalidAccessKeyId",
 		note:    "From published error reports.",
-		differs: differs{minio: "403 InvalidTokenId", versitygw: "400 InvalidToken"},
+		differs: differs{minio: "403 InvalidTokenId", versitygw: "400 InvalidToken", ceph: "403 AccessDenied"},
 		see: func(t *testing.T, s *site) string {
 			k := s.session(t, time.Hour)
 			k.token = ""
@@ -130,7 +139,7 @@ var who = []expectation{
 	{
 		name:    "a session with another's token",
 		aws:     "400 InvalidToken",
-		differs: differs{minio: "403 InvalidTokenId"},
+		differs: differs{minio: "403 InvalidTokenId", ceph: "403 AccessDenied"},
 		see: func(t *testing.T, s *site) string {
 			k := s.session(t, time.Hour)
 			k.token = s.session(t, time.Hour).token
@@ -140,7 +149,7 @@ var who = []expectation{
 	{
 		name:    "a session with a token that is none",
 		aws:     "400 InvalidToken",
-		differs: differs{minio: "403 InvalidTokenId"},
+		differs: differs{minio: "403 InvalidTokenId", ceph: "400 InvalidArgument"},
 		see: func(t *testing.T, s *site) string {
 			k := s.session(t, time.Hour)
 			k.token = "hello"
@@ -150,16 +159,17 @@ var who = []expectation{
 	{
 		name:    "an access key with a token that is none",
 		aws:     "400 InvalidToken",
-		differs: differs{minio: "403 InvalidTokenId"},
+		differs: differs{minio: "403 InvalidTokenId", ceph: "400 InvalidArgument"},
 		see: one(func(s *site) request {
 			return asking("token").as(keys{s.owner.id, s.owner.secret, "hello"})
 		}),
 	},
 	{
-		name:  "a session that ends",
-		aws:   "200, then 400 ExpiredToken",
-		note:  noteSession,
-		needs: []need{needsShortSession},
+		name:    "a session that ends",
+		aws:     "200, then 400 ExpiredToken",
+		differs: differs{ceph: "200, then 403 AccessDenied"},
+		note:    noteSession,
+		needs:   []need{needsShortSession},
 		see: func(t *testing.T, s *site) string {
 			k := s.session(t, shortLife)
 			first := s.do(t, put("allowed/short", hello).as(k))
@@ -208,6 +218,15 @@ var permissions = []expectation{
 		see:  one(func(s *site) request { return put("allowed/put", hello).as(s.writer) }),
 	},
 	{
+		name:    "s3:PutObject: put, and the bucket's owner gets it",
+		aws:     "200, then 200",
+		differs: differs{ceph: "200, then 403 AccessDenied"},
+		note:    "On AWS if the writer is of the bucket's account, or the bucket has no ACLs.",
+		see: func(t *testing.T, s *site) string {
+			return fmt.Sprintf("%s, then %s", s.do(t, put("allowed/owner", hello).as(s.writer)), s.object(t, "allowed/owner"))
+		},
+	},
+	{
 		name: "s3:PutObject: put outside of its folder",
 		aws:  "403 AccessDenied",
 		see:  one(func(s *site) request { return put("outside/put", hello).as(s.writer) }),
@@ -251,7 +270,7 @@ var permissions = []expectation{
 		name:    "s3:PutObject: put with tags",
 		aws:     "403 AccessDenied",
 		see:     one(func(s *site) request { return put("allowed/tags", hello, "x-amz-tagging", "a=b").as(s.writer) }),
-		differs: differs{minio: "200"},
+		differs: differs{minio: "200", ceph: "200"},
 	},
 	{
 		name:    "8 MiB, refused",
@@ -264,7 +283,7 @@ var permissions = []expectation{
 	{
 		name:    "8 MiB, with a wrong secret",
 		aws:     "403 SignatureDoesNotMatch",
-		differs: differs{versitygw: "no answer, at times"},
+		differs: differs{versitygw: "no answer, at times", ceph: "403 AccessDenied"},
 		see: func(t *testing.T, s *site) string {
 			return s.large(t, put("who/large", "").as(keys{s.owner.id, "wrong", s.owner.token}))
 		},

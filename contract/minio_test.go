@@ -1,18 +1,12 @@
 package contract
 
 import (
-	"bytes"
-	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -24,11 +18,8 @@ const minioKey = "6d1f2a3e-0c4b-4a5d-8e9f-1a2b3c4d5e6f"
 
 // minioServer is a running MinIO.
 type minioServer struct {
-	url                             string
-	client                          *http.Client
+	place
 	owner, writer, caller, stranger keys
-
-	admin func([]minioUser) error // adds users, or changes their policies
 }
 
 // minioUser is an element of what servers/minio reads.
@@ -37,32 +28,16 @@ type minioUser struct {
 	Policy     any `json:",omitempty"` // nil: may do nothing
 }
 
-var minioServers = map[string]func() (*minioServer, error){
-	"http":  sync.OnceValues(func() (*minioServer, error) { return startMinIO("http") }),
-	"https": sync.OnceValues(func() (*minioServer, error) { return startMinIO("https") }),
-}
+var minioServers = eachScheme(startMinIO)
 
 func startMinIO(scheme string) (*minioServer, error) {
 	path, err := buildMinIO()
 	if err != nil {
 		return nil, err
 	}
-	id, err := newIdentity()
-	if err != nil {
-		return nil, err
-	}
-	return thrice(func() (*minioServer, error) {
-		dir, err := tempDir()
-		if err != nil {
-			return nil, err
-		}
-		address, err := freeAddress()
-		if err != nil {
-			return nil, err
-		}
+	return launch(scheme, func(at place) (*minioServer, error) {
 		m := &minioServer{
-			url:      scheme + "://" + address,
-			client:   newClient(id),
+			place:    at,
 			owner:    keys{id: "AKIAOWNER00000000000", secret: rand.Text()},
 			writer:   keys{id: "AKIAWRITER0000000000", secret: rand.Text()},
 			caller:   keys{id: "AKIACALLER0000000000", secret: rand.Text()},
@@ -70,8 +45,8 @@ func startMinIO(scheme string) (*minioServer, error) {
 		}
 		kms := make([]byte, 32)
 		rand.Read(kms) // never fails
-		env := append(minioEnvironment(),
-			"HOME="+dir,
+		env := append(environmentWithout("MINIO_"),
+			"HOME="+at.dir,
 			"MINIO_ROOT_USER="+m.owner.id,
 			"MINIO_ROOT_PASSWORD="+m.owner.secret,
 			"MINIO_SITE_REGION="+region,
@@ -79,20 +54,16 @@ func startMinIO(scheme string) (*minioServer, error) {
 			"MINIO_BROWSER=off",
 			"MINIO_UPDATE=off", // asks nobody for a newer version
 		)
-		certs := filepath.Join(dir, "certs") // empty: http
+		certs := filepath.Join(at.dir, "certs") // empty: http
 		if scheme == "https" {
-			certs = filepath.Dir(id.cert)
+			certs = filepath.Dir(at.id.cert)
 		}
-		p, err := start("MinIO", path, env, "server", "--address", address, "--certs-dir", certs, filepath.Join(dir, "data"))
-		if err != nil {
+		if _, err := at.serve("/minio/health/live", "MinIO", path, env,
+			"server", "--address", at.address, "--certs-dir", certs, filepath.Join(at.dir, "data")); err != nil {
 			return nil, err
 		}
-		if err := p.ready(m.client, m.url+"/minio/health/live"); err != nil {
-			return nil, err
-		}
-		m.admin = func(users []minioUser) error { return m.addUsers(users, id, scheme, address) }
 		limited := mayPut(bucketPrefix+"*", "allowed")
-		return m, m.admin([]minioUser{
+		return m, m.addUsers([]minioUser{
 			{m.writer.id, m.writer.secret, limited},
 			{m.caller.id, m.caller.secret, limited},
 			{m.stranger.id, m.stranger.secret, nil},
@@ -100,18 +71,8 @@ func startMinIO(scheme string) (*minioServer, error) {
 	})
 }
 
-// minioEnvironment is ours without what configures a MinIO.
-func minioEnvironment() []string {
-	var env []string
-	for _, pair := range os.Environ() {
-		if !strings.HasPrefix(pair, "MINIO_") {
-			env = append(env, pair)
-		}
-	}
-	return env
-}
-
-func (m *minioServer) addUsers(users []minioUser, id identity, scheme, address string) error {
+// addUsers adds users, or changes their policies.
+func (m *minioServer) addUsers(users []minioUser) error {
 	input, err := json.Marshal(users)
 	if err != nil {
 		return err
@@ -120,18 +81,13 @@ func (m *minioServer) addUsers(users []minioUser, id identity, scheme, address s
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, "-address", address)
-	if scheme == "https" {
-		cmd.Args = append(cmd.Args, "-cert", id.cert)
+	args := []string{"-address", m.address}
+	if m.scheme == "https" {
+		args = append(args, "-cert", m.id.cert)
 	}
-	cmd.Env = append(os.Environ(), "ACCESS="+m.owner.id, "SECRET="+m.owner.secret)
-	cmd.Stdin = bytes.NewReader(input)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("adding users to MinIO: %w\n%s", err, out)
-	}
-	return nil
+	env := append(os.Environ(), "ACCESS="+m.owner.id, "SECRET="+m.owner.secret)
+	_, err = runTool("adding users to MinIO", path, env, input, args...)
+	return err
 }
 
 func openMinIO(t *testing.T, scheme string) *site {
@@ -151,15 +107,11 @@ func openMinIO(t *testing.T, scheme string) *site {
 		externalID: external,
 		caller:     m.caller,
 		stranger:   m.stranger,
-		lacks: map[need]string{
-			needsShortSession: "no session shorter than 15 minutes",
-			needsNoSTS:        "its S3 is its STS too",
-		},
 	}
 	s.addBucket = s.createNamed
-	s.addUser = func(k keys, _ string) error { return m.admin([]minioUser{{k.id, k.secret, nil}}) }
+	s.addUser = func(k keys, _ string) error { return m.addUsers([]minioUser{{k.id, k.secret, nil}}) }
 	s.allow = func(_ *testing.T, n *newcomer, p s3sink.Policies) error {
-		return m.admin([]minioUser{{n.writer.id, n.writer.secret, document(p, s3sink.PermissionsPolicy)}})
+		return m.addUsers([]minioUser{{n.writer.id, n.writer.secret, document(p, s3sink.PermissionsPolicy)}})
 	}
 	s.kmsBucket = s.createKMS
 	s.bucket = s.create(t)

@@ -14,15 +14,12 @@ var update = flag.Bool("update", false, "write docs/contract.md as it was seen")
 
 const page = "../docs/contract.md"
 
-// columns are the servers of the page, in its order.
-var columns = []string{double, versitygw, minio}
-
 // checkPage compares the page in docs with what was seen.
 func checkPage(t *testing.T, x *seen) {
 	t.Helper()
 	want := 0
 	for _, part := range list {
-		want += len(part.expectations) * len(sites())
+		want += len(part.expectations) * len(servers) * len(schemes)
 	}
 	if len(x.answers) != want || len(x.transcripts) != len(transcripts) {
 		t.Logf("%d of %d answers: the page is not compared", len(x.answers), want)
@@ -67,7 +64,8 @@ s3sink expects this of S3 and STS. Every line was tried, over http and over http
 
 - **s3sinktest**, the double in this repository,
 - **versitygw** %s,
-- **MinIO** %s.
+- **MinIO** %s,
+- **Ceph** %s: Debian 12's radosgw, with its STS on, over a monitor and a store in memory.
 
 **Nothing here has been run against AWS itself.** The column "AWS" is what its documentation says or, where a footnote
 says so, what published error reports show. A ✓ is the same answer as that one. Other answers are deviations, which the
@@ -76,7 +74,10 @@ or 405, it refuses to do what its documentation says that it does not do.
 
 To run it again, with nothing but Go (up to nine minutes at first, to build the servers; less than one later):
 
-    cd contract && GOWORK=off go test -count=1 ./...
+    cd contract && GOWORK=off go test -count=1
+
+Ceph takes part where it is installed: ` + "`apt-get install --no-install-recommends " + cephPackages + "`" + `. Elsewhere the tests say
+` + "`SKIP Ceph`" + `, and its column is what the list states.
 
 With ` + "`-update`" + ` that command writes this page; without, it fails when this page is not what it sees.
 `
@@ -90,11 +91,16 @@ func (x *seen) page() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	var columns []string
+	for _, s := range servers {
+		columns = append(columns, s.column)
+	}
+	rule := strings.Repeat("---|", 2+len(columns))
 	var b strings.Builder
-	fmt.Fprintf(&b, head, gateway, store)
+	fmt.Fprintf(&b, head, gateway, store, cephVersion)
 	var notes []string
 	for _, part := range list {
-		fmt.Fprintf(&b, "\n## %s\n\n%s| | %s | %s |\n|---|---|---|---|---|\n", part.title, part.intro, part.says, strings.Join(columns, " | "))
+		fmt.Fprintf(&b, "\n## %s\n\n%s| | %s | %s |\n|%s\n", part.title, part.intro, part.says, strings.Join(columns, " | "), rule)
 		for _, e := range part.expectations {
 			mark := ""
 			if e.note != "" {

@@ -13,10 +13,11 @@ import (
 )
 
 const aboutPolicies = `Every line is about a fresh bucket and a fresh user, who may do nothing until what ` + "`Config.Policies`" + ` returns is applied: on
-s3sinktest and MinIO the user's own policy, on versitygw, which has no policies of users, the policy of the bucket. The
+s3sinktest, MinIO and Ceph the user's own policy, on versitygw, which has no policies of users, the policy of the bucket. The
 sink writes below ` + "`allowed/segment-logs/`" + `. "Applied, but for" an action is all of it without that one. What a server cannot take or
 does not enforce is in its column: MinIO refuses policies with ` + "`s3:PutObjectAcl` or `kms:ViaService`" + ` and needs neither, nor
-` + "`s3:PutObjectTagging`" + `; versitygw has no KMS.
+` + "`s3:PutObjectTagging`" + `; Ceph refuses policies with KMS actions, needs none of the three, and lets a writer read its own objects;
+versitygw has no KMS.
 
 `
 
@@ -31,6 +32,7 @@ func (s *site) newcomer(t *testing.T) *newcomer {
 	t.Helper()
 	n := &newcomer{site: *s}
 	n.bucket = newBucketName()
+	n.acl = "" // the plan's alone
 	s.addBucket(t, n.bucket)
 	n.writer = keys{id: "AKIA" + rand.Text()[:16], secret: rand.Text()}
 	n.arn = userARN + strings.ToLower(n.writer.id)
@@ -237,9 +239,10 @@ var thePolicies = []expectation{
 		},
 	},
 	{
-		name: "applied",
-		aws:  andWritten,
-		see:  applied(plan{}),
+		name:    "applied",
+		aws:     andWritten,
+		differs: differs{ceph: "valid, then the bucket's owner gets 403 AccessDenied"},
+		see:     applied(plan{}),
 	},
 	{
 		name: "applied, but for s3:PutObject",
@@ -261,30 +264,31 @@ var thePolicies = []expectation{
 		name:    "an ACL: applied, but for s3:PutObjectAcl",
 		aws:     andParked,
 		see:     without(withACL, "s3:PutObjectAcl"),
-		differs: differs{versitygw: "valid", minio: "valid"},
+		differs: differs{versitygw: "valid", minio: "valid", ceph: "valid"},
 	},
 	{
-		name: "tags: applied",
-		aws:  andWritten,
-		see:  applied(withTags),
+		name:    "tags: applied",
+		aws:     andWritten,
+		differs: differs{ceph: "valid, then the bucket's owner gets 403 AccessDenied"},
+		see:     applied(withTags),
 	},
 	{
 		name:    "tags: applied, but for s3:PutObjectTagging",
 		aws:     andParked,
 		see:     without(withTags, "s3:PutObjectTagging"),
-		differs: differs{minio: "valid"},
+		differs: differs{minio: "valid", ceph: "valid"},
 	},
 	{
 		name:    "a KMS key: applied",
 		aws:     andWritten + ", aws:kms",
 		see:     applied(withKey),
-		differs: differs{versitygw: andWritten, minio: refused},
+		differs: differs{versitygw: andWritten, minio: refused, ceph: refused},
 	},
 	{
 		name:    "a KMS key: applied, but for kms:GenerateDataKey",
 		aws:     andParked,
 		see:     without(withKey, "kms:GenerateDataKey"),
-		differs: differs{versitygw: "valid", minio: "valid"},
+		differs: differs{versitygw: "valid", minio: "valid", ceph: "valid"},
 	},
 	{
 		name:  "a warehouse: applied",
@@ -293,10 +297,11 @@ var thePolicies = []expectation{
 		see:   reads("", nil),
 	},
 	{
-		name:  "a warehouse: applied, but for s3:GetObject",
-		needs: []need{needsPrefix},
-		aws:   "put 200, get 403 AccessDenied, list 200, list all 403 AccessDenied",
-		see:   reads("s3:GetObject", nil),
+		name:    "a warehouse: applied, but for s3:GetObject",
+		needs:   []need{needsPrefix},
+		aws:     "put 200, get 403 AccessDenied, list 200, list all 403 AccessDenied",
+		differs: differs{ceph: "put 200, get 200, list 200, list all 403 AccessDenied"},
+		see:     reads("s3:GetObject", nil),
 	},
 	{
 		name:  "a warehouse: applied, but for s3:ListBucket",

@@ -21,6 +21,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,9 +33,9 @@ import (
 const buildLimit = 15 * time.Minute
 
 // startLimit is how long a server may take until it answers.
-const startLimit = time.Minute
+const startLimit = 3 * time.Minute
 
-// TestMain ends what the tests have started.
+// TestMain ends the processes of the tests, and prints why tests were skipped.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if !isSet("test.parallel") {
@@ -42,7 +43,25 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	stopAll()
+	for why := range skipped {
+		fmt.Println("SKIP", why)
+	}
 	os.Exit(code)
+}
+
+var (
+	skippedMu sync.Mutex
+	skipped   = make(map[string]bool)
+)
+
+// skip skips a test for want of a program, and has TestMain say so. The gate
+// lists it.
+func skip(t *testing.T, why string) {
+	t.Helper()
+	skippedMu.Lock()
+	skipped[why] = true
+	skippedMu.Unlock()
+	t.Skip(why)
 }
 
 func isSet(name string) bool {
@@ -95,6 +114,29 @@ func build(module, tool string) (string, error) {
 		return "", fmt.Errorf("building %s: %w\n%s", tool, err, stderr.Bytes())
 	}
 	return strings.TrimSpace(string(out)), nil
+}
+
+// runTool runs a program that ends by itself, with stdin as its input, and
+// returns its standard output.
+func runTool(name, program string, env []string, stdin []byte, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = env
+	cmd.Stdin = bytes.NewReader(stdin)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w\n%s%s", name, err, out, &stderr)
+	}
+	return out, nil
+}
+
+// environmentWithout returns the environment without the variables whose names
+// begin with the prefix.
+func environmentWithout(prefix string) []string {
+	return slices.DeleteFunc(os.Environ(), func(pair string) bool { return strings.HasPrefix(pair, prefix) })
 }
 
 // process is a program that the tests have started.
@@ -201,8 +243,59 @@ func (b *syncBuffer) String() string {
 	return b.buf.String()
 }
 
+// A place is where one server runs: a directory and an address of its own.
+type place struct {
+	scheme  string
+	dir     string // is removed when the tests are over
+	address string // on the loopback interface, with a port that is free
+	url     string
+	id      identity // what the server proves to be over https
+	client  *http.Client
+}
+
+// launch calls start with a new place. Another process may take the port before
+// the server listens on it, so a start that fails is repeated twice.
+func launch[T any](scheme string, start func(place) (T, error)) (v T, err error) {
+	id, err := newIdentity()
+	if err != nil {
+		return v, err
+	}
+	for range 3 {
+		at := place{scheme: scheme, id: id, client: newClient(id)}
+		if at.dir, err = tempDir(); err != nil {
+			return v, err
+		}
+		if at.address, err = freeAddress(); err != nil {
+			return v, err
+		}
+		at.url = scheme + "://" + at.address
+		if v, err = start(at); err == nil {
+			return v, nil
+		}
+	}
+	return v, err
+}
+
+// serve starts a server, and waits until it answers a GET of the path.
+func (at place) serve(health, name, program string, env []string, args ...string) (*process, error) {
+	p, err := start(name, program, env, args...)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.ready(at.client, at.url+health)
+}
+
+// eachScheme starts a server for a scheme when a test asks for it, once.
+func eachScheme[T any](start func(scheme string) (T, error)) map[string]func() (T, error) {
+	servers := make(map[string]func() (T, error))
+	for _, scheme := range schemes {
+		servers[scheme] = sync.OnceValues(func() (T, error) { return start(scheme) })
+	}
+	return servers
+}
+
 // freeAddress returns an address on the loopback interface that nobody listens
-// on. Somebody may before the server does; then starting it is tried again.
+// on.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -210,16 +303,6 @@ func freeAddress() (string, error) {
 	}
 	defer l.Close()
 	return l.Addr().String(), nil
-}
-
-// thrice repeats what fails when a port is taken in the wrong moment.
-func thrice[T any](f func() (T, error)) (v T, err error) {
-	for range 3 {
-		if v, err = f(); err == nil {
-			return v, nil
-		}
-	}
-	return v, err
 }
 
 // tempDir is a directory that lasts as long as the servers do.

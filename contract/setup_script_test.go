@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,23 +21,16 @@ func startMoto(t *testing.T) *accounts {
 	t.Helper()
 	server, err := exec.LookPath("moto_server")
 	if err != nil {
-		t.Skip("SKIP: without moto_server (pip install 'moto[server]') the setup script is not run against an IAM: ", err)
+		skip(t, "setup script against an IAM: there is no moto_server (pip install 'moto[server]')")
 	}
 	cli, err := exec.LookPath("aws")
 	if err != nil {
-		t.Skip("SKIP: without the AWS CLI the setup script is not run against an IAM: ", err)
+		skip(t, "setup script against an IAM: there is no AWS CLI")
 	}
-	url, err := thrice(func() (string, error) {
-		address, err := freeAddress()
-		if err != nil {
-			return "", err
-		}
-		host, port, _ := strings.Cut(address, ":")
-		p, err := start("moto", server, os.Environ(), "-H", host, "-p", port)
-		if err != nil {
-			return "", err
-		}
-		return "http://" + address, p.ready(http.DefaultClient, "http://"+address+"/moto-api/")
+	url, err := launch("http", func(at place) (string, error) {
+		host, port, _ := strings.Cut(at.address, ":")
+		_, err := at.serve("/moto-api/", "moto", server, os.Environ(), "-H", host, "-p", port)
+		return at.url, err
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -54,12 +46,7 @@ func startMoto(t *testing.T) *accounts {
 // command returns a command that finds the wrapper as aws.
 func (a *accounts) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
-	for _, setting := range os.Environ() {
-		if !strings.HasPrefix(setting, "AWS_") {
-			cmd.Env = append(cmd.Env, setting)
-		}
-	}
-	cmd.Env = append(cmd.Env,
+	cmd.Env = append(environmentWithout("AWS_"),
 		"PATH="+a.dir+string(os.PathListSeparator)+os.Getenv("PATH"),
 		"AWS_ACCESS_KEY_ID=AKIAMOTO000000000000", "AWS_SECRET_ACCESS_KEY=moto",
 		"AWS_DEFAULT_REGION="+region, "AWS_REGION="+region, "AWS_DEFAULT_OUTPUT=text",

@@ -18,6 +18,7 @@ const (
 	double    = "s3sinktest"
 	versitygw = "versitygw"
 	minio     = "MinIO"
+	ceph      = "Ceph"
 )
 
 // A site is one server, as one test sees it: with a bucket of its own and
@@ -30,8 +31,9 @@ type site struct {
 
 	region string
 	bucket string
-	owner  keys // may do everything
-	writer keys // may s3:PutObject below allowed/, and nothing else
+	acl    string // what objects need for the bucket's owner to read them
+	owner  keys   // may do everything
+	writer keys   // may s3:PutObject below allowed/, and nothing else
 	kmsKey string
 
 	stsURL     string
@@ -46,9 +48,6 @@ type site struct {
 
 	// session is a session of the role that lasts so long.
 	session func(t *testing.T, life time.Duration) keys
-
-	// lacks says what the server does not have, and why.
-	lacks map[need]string
 
 	// addBucket makes an empty bucket.
 	addBucket func(t *testing.T, name string)
@@ -74,25 +73,57 @@ const (
 	needsShortSession  need = "sessions of a second"
 	needsPrefix        need = "the condition key s3:prefix"
 	needsNoSTS         need = "an S3 without an STS"
+	needsExpiredToken  need = "a code of its own for a session that has ended"
 )
 
-// An openSite makes the sites of one server and scheme.
-type openSite struct {
-	column, scheme string
-	open           func(t *testing.T) *site
+// A server is a column of the table.
+type server struct {
+	column string
+	open   func(t *testing.T, scheme string) *site
+
+	// lacks says what the server does not have, and why.
+	lacks map[need]string
+
+	// missing says why the server cannot be started here. It is nil if the
+	// server is built from source, and returns "" if it can be started.
+	missing func() string
 }
 
-func sites() []openSite {
-	var all []openSite
-	for _, scheme := range []string{"http", "https"} {
-		all = append(all,
-			openSite{double, scheme, func(t *testing.T) *site { return openDouble(t, scheme) }},
-			openSite{versitygw, scheme, func(t *testing.T) *site { return openVersitygw(t, scheme) }},
-			openSite{minio, scheme, func(t *testing.T) *site { return openMinIO(t, scheme) }},
-		)
+var (
+	schemes = []string{"http", "https"}
+
+	// servers are in the order of the page.
+	servers = []server{
+		{
+			column: double, open: openDouble,
+			lacks: map[need]string{
+				needsPrefix: "refuses policies with s3:prefix",
+				needsNoSTS:  "its S3 is its STS too",
+			},
+		},
+		{
+			column: versitygw, open: openVersitygw,
+			lacks: map[need]string{
+				needsSTS:           "no AssumeRole",
+				needsSessionPolicy: "no AssumeRole",
+			},
+		},
+		{
+			column: minio, open: openMinIO,
+			lacks: map[need]string{
+				needsShortSession: "no session shorter than 15 minutes",
+				needsNoSTS:        "its S3 is its STS too",
+			},
+		},
+		{
+			column: ceph, open: openCeph, missing: cephMissing,
+			lacks: map[need]string{
+				needsNoSTS:        "its S3 is its STS too",
+				needsExpiredToken: "answers 403 AccessDenied to a session that has ended",
+			},
+		},
 	}
-	return all
-}
+)
 
 // shortLife is that of sessions whose end a test waits for.
 const shortLife = 2 * time.Second
@@ -116,7 +147,7 @@ type statement struct {
 	Effect    string
 	Principal map[string][]string `json:",omitempty"`
 	Action    []string
-	Resource  []string
+	Resource  []string `json:",omitempty"`
 }
 
 func (p policy) String() string {

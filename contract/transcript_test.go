@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -109,7 +108,7 @@ func (n *newcomer) command(t *testing.T, program, args string) (out string, code
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, strings.Fields(strings.ReplaceAll(args, "$ENDPOINT", n.url))...)
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(pair string) bool { return strings.HasPrefix(pair, "AWS_") })
+	cmd.Env = environmentWithout("AWS_")
 	cmd.Env = append(cmd.Env, "AWS_ACCESS_KEY_ID="+n.writer.id, "AWS_SECRET_ACCESS_KEY="+n.writer.secret,
 		"AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull)
 	var stderr bytes.Buffer

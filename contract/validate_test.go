@@ -12,9 +12,9 @@ import (
 )
 
 const aboutValidate = `All six rows of the documented table come from a real server here: row 1 (IntermediateRole), 2 (ExternalIDNotRequired), 3 (AssumeRole)
-and 4 (ExternalIDRejected) from MinIO's STS, 5 (PutObjectDenied) and 6 (PutObject) from both. What none of them has, and what s3sinktest
-alone answers, are the causes that only AWS knows: an external id that is checked (MinIO ignores it, so its row 4 is a caller whom its STS
-refuses), a region where STS is not active, keys of KMS that are disabled, asymmetric or not for the caller, buckets without ACLs, 301 to
+and 4 (ExternalIDRejected) from MinIO's STS and Ceph's, 5 (PutObjectDenied) and 6 (PutObject) from all three. What none of them has, and
+what s3sinktest alone answers, are the causes that only AWS knows: an external id that is checked (MinIO and Ceph ignore it, so their row 4
+is a caller whom the STS refuses; Ceph's STS answers in the shape of S3, which the SDK reads as UnknownError), a region where STS is not active, keys of KMS that are disabled, asymmetric or not for the caller, buckets without ACLs, 301 to
 another region, and denials that name a policy.
 
 `
@@ -33,7 +33,7 @@ var validations = []expectation{
 		see: func(t *testing.T, s *site) string {
 			return s.validate(t, s.sink(s.asRole(s3sink.WithoutSessionPolicy())))
 		},
-		differs: differs{minio: "ExternalIDNotRequired"},
+		differs: differs{minio: "ExternalIDNotRequired", ceph: "ExternalIDNotRequired"},
 	},
 	{
 		name: "Validate: an intermediate role, with a wrong secret",
@@ -45,7 +45,7 @@ var validations = []expectation{
 			hop := wrong.asRole(s3sink.WithoutSessionPolicy())
 			return s.validate(t, s.sink(s3sink.AssumeRole(s.role, s.externalID, s3sink.Via(hop))))
 		},
-		differs: differs{minio: "IntermediateRole, 403 AccessDenied"},
+		differs: differs{minio: "IntermediateRole, 403 AccessDenied", ceph: "IntermediateRole, 403 UnknownError"},
 	},
 	{
 		name: "Validate: a role, assumed with a wrong secret",
@@ -56,7 +56,7 @@ var validations = []expectation{
 			wrong.caller.secret = "wrong"
 			return s.validate(t, s.sink(wrong.asRole(s3sink.WithoutSessionPolicy())))
 		},
-		differs: differs{minio: "ExternalIDRejected, 403 AccessDenied"},
+		differs: differs{minio: "ExternalIDRejected, 403 AccessDenied", ceph: "ExternalIDRejected, 403 UnknownError"},
 	},
 	{
 		name: "Validate: a role, with a session policy",
@@ -65,7 +65,7 @@ var validations = []expectation{
 		see: func(t *testing.T, s *site) string {
 			return s.validate(t, s.sink(s.asRole()))
 		},
-		differs: differs{minio: "AssumeRole, 400 InvalidParameterValue"},
+		differs: differs{minio: "AssumeRole, 400 InvalidParameterValue", ceph: "AssumeRole, 400 UnknownError"},
 	},
 	{
 		name:  "Validate: a role, of an S3 that is no STS",
@@ -87,7 +87,7 @@ var validations = []expectation{
 			wrong.externalID = "another-external-id"
 			return s.validate(t, s.sink(wrong.asRole(s3sink.WithoutSessionPolicy())))
 		},
-		differs: differs{minio: "ExternalIDNotRequired"},
+		differs: differs{minio: "ExternalIDNotRequired", ceph: "ExternalIDNotRequired"},
 	},
 	{
 		name: "Validate: a role, without its external id",
@@ -98,7 +98,7 @@ var validations = []expectation{
 			wrong.externalID = ""
 			return s.validate(t, s.sink(wrong.asRole(s3sink.WithoutSessionPolicy())))
 		},
-		differs: differs{minio: "valid"},
+		differs: differs{minio: "valid", ceph: "valid"},
 	},
 	{
 		name: "Validate: access keys without permission",
@@ -110,15 +110,17 @@ var validations = []expectation{
 		},
 	},
 	{
-		name: "Validate: a wrong secret",
-		aws:  "PutObjectDenied, 403 SignatureDoesNotMatch",
+		name:    "Validate: a wrong secret",
+		aws:     "PutObjectDenied, 403 SignatureDoesNotMatch",
+		differs: differs{ceph: "PutObjectDenied, 403 AccessDenied"},
 		see: func(t *testing.T, s *site) string {
 			return s.validate(t, s.sink(s3sink.AccessKeys(s.writer.id, "wrong", "")))
 		},
 	},
 	{
-		name: "Validate: an access key that there is not",
-		aws:  "PutObjectDenied, 403 InvalidAccessKeyId",
+		name:    "Validate: an access key that there is not",
+		aws:     "PutObjectDenied, 403 InvalidAccessKeyId",
+		differs: differs{ceph: "PutObjectDenied, 403 AccessDenied"},
 		see: func(t *testing.T, s *site) string {
 			return s.validate(t, s.sink(s3sink.AccessKeys("AKIAUNKNOWN000000000", "s", "")))
 		},
@@ -131,7 +133,7 @@ var validations = []expectation{
 			cfg.ExpectedBucketOwner = "999999999999"
 			return s.validate(t, cfg)
 		},
-		differs: differs{minio: "valid"},
+		differs: differs{minio: "valid", ceph: "valid"},
 	},
 	{
 		name: "Validate: a session with a token that is none",
@@ -140,7 +142,7 @@ var validations = []expectation{
 			k := s.session(t, time.Hour)
 			return s.validate(t, s.sink(s3sink.AccessKeys(k.id, k.secret, "hello")))
 		},
-		differs: differs{minio: "PutObjectDenied, 403 InvalidTokenId"},
+		differs: differs{minio: "PutObjectDenied, 403 InvalidTokenId", ceph: "PutObject, 400 InvalidArgument"},
 	},
 	{
 		name: "Validate: no such bucket",
@@ -152,8 +154,9 @@ var validations = []expectation{
 		},
 	},
 	{
-		name: "Validate: the wrong region",
-		aws:  "PutObject, 400 AuthorizationHeaderMalformed, and names the right one",
+		name:    "Validate: the wrong region",
+		aws:     "PutObject, 400 AuthorizationHeaderMalformed, and names the right one",
+		differs: differs{ceph: "valid"},
 		see: func(t *testing.T, s *site) string {
 			cfg := s.sink(s.asWriter())
 			cfg.Region = "us-west-2"
@@ -166,17 +169,17 @@ var validations = []expectation{
 	},
 	{
 		name: "Validate: a KMS key that is not there",
-		aws:  "PutObject, 400 KMS.NotFoundException",
+		aws:  "PutObject, 400 KMS.NotFoundException, and says so",
 		see: func(t *testing.T, s *site) string {
 			cfg := s.sink(s3sink.AccessKeys(s.owner.id, s.owner.secret, s.owner.token))
 			cfg.Encryption = s3sink.SSEKMS("00000000-0000-0000-0000-000000000000")
 			says, hint := s.validateHint(t, cfg)
-			if says != "valid" && !strings.Contains(hint, "does not exist") {
-				t.Errorf("the hint is %q", hint)
+			if strings.Contains(hint, "does not exist") {
+				says += ", and says so"
 			}
 			return says
 		},
-		differs: differs{versitygw: "valid", minio: "PutObject, 404 kms:KeyNotFound"},
+		differs: differs{versitygw: "valid", minio: "PutObject, 404 kms:KeyNotFound, and says so", ceph: "PutObjectDenied, 403 InvalidAccessKeyId"},
 	},
 	{
 		name: "Validate: a storage class that the store does not have",
@@ -186,7 +189,7 @@ var validations = []expectation{
 			cfg.StorageClass = "NO_SUCH_CLASS"
 			return s.validate(t, cfg)
 		},
-		differs: differs{versitygw: "valid"},
+		differs: differs{versitygw: "valid", ceph: "PutObject, 400 InvalidArgument"},
 	},
 }
 

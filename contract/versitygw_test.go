@@ -13,8 +13,7 @@ import (
 
 // gateway is a running servers/versitygw.
 type gateway struct {
-	url    string
-	client *http.Client
+	place
 	owner  keys
 	writer keys
 
@@ -49,10 +48,7 @@ func (g *gateway) know(k gatewayKey) error {
 	return nil
 }
 
-var gateways = map[string]func() (*gateway, error){
-	"http":  sync.OnceValues(func() (*gateway, error) { return startVersitygw("http") }),
-	"https": sync.OnceValues(func() (*gateway, error) { return startVersitygw("https") }),
-}
+var gateways = eachScheme(startVersitygw)
 
 const writerARN = userARN + "writer"
 
@@ -61,38 +57,22 @@ func startVersitygw(scheme string) (*gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := newIdentity()
-	if err != nil {
-		return nil, err
-	}
-	return thrice(func() (*gateway, error) {
-		dir, err := tempDir()
-		if err != nil {
-			return nil, err
-		}
-		address, err := freeAddress()
-		if err != nil {
-			return nil, err
-		}
+	return launch(scheme, func(at place) (*gateway, error) {
 		g := &gateway{
-			url:    scheme + "://" + address,
-			client: newClient(id),
+			place:  at,
 			owner:  keys{id: "AKIAOWNER00000000000", secret: rand.Text()},
 			writer: keys{id: "AKIAWRITER0000000000", secret: rand.Text()},
 		}
-		args := []string{"-address", address, "-dir", dir, "-region", region, "-access", g.owner.id, "-secret", g.owner.secret}
+		args := []string{"-address", at.address, "-dir", at.dir, "-region", region, "-access", g.owner.id, "-secret", g.owner.secret}
 		if scheme == "https" {
-			args = append(args, "-cert", id.cert, "-key", id.key)
+			args = append(args, "-cert", at.id.cert, "-key", at.id.key)
 		}
-		if g.process, err = start("versitygw", path, nil, args...); err != nil {
+		if g.process, err = at.serve("/health", "versitygw", path, nil, args...); err != nil {
 			return nil, err
 		}
 		g.answers = bufio.NewScanner(g.process.stdout)
 		if !g.answers.Scan() {
 			return nil, fmt.Errorf("versitygw has ended: %v\n%s", g.answers.Err(), g.process.log.String())
-		}
-		if err := g.process.ready(g.client, g.url+"/health"); err != nil {
-			return nil, err
 		}
 		return g, g.know(gatewayKey{ID: g.writer.id, Secret: g.writer.secret, ARN: writerARN})
 	})
@@ -112,10 +92,6 @@ func openVersitygw(t *testing.T, scheme string) *site {
 		writer: g.writer,
 		kmsKey: "arn:aws:kms:eu-west-1:" + account + ":key/known",
 		role:   roleARN + "sink",
-		lacks: map[need]string{
-			needsSTS:           "no AssumeRole",
-			needsSessionPolicy: "no AssumeRole",
-		},
 	}
 	s.addBucket = s.createNamed
 	s.addUser = func(k keys, arn string) error { return g.know(gatewayKey{ID: k.id, Secret: k.secret, ARN: arn}) }
