@@ -36,6 +36,9 @@ type job struct {
 	CloseFor   time.Duration
 
 	Drain bool // upload what is there and do nothing else
+
+	StopAfter   time.Duration // a source stops tracking; 0 is never
+	StopRefused time.Duration // a source stops when nothing was taken for so long; 0 is never
 }
 
 const commitInterval = 50 * time.Millisecond
@@ -51,6 +54,7 @@ const (
 	synced    = 'y' // Stats.Synced has changed: what was accepted before is on disk
 	closing   = 'c' // Close is about to be called
 	closed    = 'd' // Close has returned, and dropped nothing
+	stopped   = 'e' // a source has stopped tracking
 	recordLen = 8
 )
 
@@ -150,10 +154,16 @@ func (j *job) produce(sink *s3sink.Sink, number int) {
 		os.Exit(1)
 	}
 	rng := rand.New(rand.NewPCG(j.Seed, uint64(j.Life)<<8|uint64(number)))
+	began, taken := time.Now(), time.Now()
 	for n := uint32(0); ; {
+		if j.StopAfter > 0 && time.Since(began) > j.StopAfter || j.StopRefused > 0 && time.Since(taken) > j.StopRefused {
+			say(stopped, number, n)
+			return
+		}
 		switch err := source.TrackLine(line(j.Seed, number, j.Life, n)); {
 		case err == nil:
 			say(acked, number, n)
+			taken = time.Now()
 			n++
 		case errors.Is(err, s3sink.ErrOutcomeUnknown):
 			say(unknown, number, n)

@@ -14,4 +14,9 @@
 // With -cuts the directory is on a file system of its own, ext4 or XFS in a
 // loop-mounted image, which is shut down under the child (power_linux.go). That
 // needs root; elsewhere it says SKIP and why.
+//
+//	cd torture && GOWORK=off go run . -full -fs tmpfs,ext4,xfs,btrfs
+//
+// With -full nothing is cut: a volume fills up while S3 is down, and must drain
+// when S3 is well (full.go).
 package main

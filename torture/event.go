@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -12,6 +13,10 @@ const region = "eu-west-1"
 
 func sourceID(number int) string { return fmt.Sprintf("source-%d", number) }
 
+// wideLife is the number of the first life whose events are long and hardly
+// compress: they fill a volume.
+const wideLife = 1 << 31
+
 // line is the n-th event that a source tracks in a life. All its bytes follow
 // from that, so that what was changed is told from what was delivered.
 func line(seed uint64, source int, life, n uint32) []byte {
@@ -19,6 +24,13 @@ func line(seed uint64, source int, life, n uint32) []byte {
 	text := rng.IntN(300)
 	if rng.IntN(200) == 0 {
 		text = rng.IntN(30_000)
+	}
+	if life >= wideLife {
+		noise := make([]byte, 1000+rng.IntN(4000))
+		for i := range noise {
+			noise[i] = byte(rng.Uint32())
+		}
+		return fmt.Appendf(nil, `{"source":%d,"life":%d,"n":%d,"text":"%s"}`, source, life, n, base64.StdEncoding.EncodeToString(noise))
 	}
 	return fmt.Appendf(nil, `{"source":%d,"life":%d,"n":%d,"check":%d,"text":"%s"}`,
 		source, life, n, rng.Uint32(), strings.Repeat(string(rune('a'+rng.IntN(26))), text))

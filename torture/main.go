@@ -24,6 +24,7 @@ import (
 type plan struct {
 	kills   int // for each durability
 	cuts    int // for each file system
+	full    int // how often each file system is filled, in each way
 	systems []string
 	each    bool // SyncEach
 	often   bool // SyncInterval
@@ -41,7 +42,9 @@ func main() {
 	p := plan{each: true, often: true}
 	flag.IntVar(&p.kills, "kills", 1000, "how many children are killed, for each durability")
 	flag.IntVar(&p.cuts, "cuts", 0, "how often the power is cut, for each file system")
-	systems := flag.String("fs", "ext4,xfs", "file systems for -cuts")
+	full := flag.Bool("full", false, "fill file systems instead: see -runs")
+	flag.IntVar(&p.full, "runs", 5, "how often -full fills each file system, in each way")
+	systems := flag.String("fs", "ext4,xfs", "file systems for -cuts and -full")
 	durability := flag.String("durability", "each,interval", "")
 	flag.IntVar(&p.lot, "lot", 100, "lives on one spool, before a child drains it and the bucket is looked at")
 	flag.IntVar(&p.jobs, "jobs", 4, "spools at once")
@@ -52,10 +55,14 @@ func main() {
 	p.systems = strings.Split(*systems, ",")
 	p.each, p.often = strings.Contains(*durability, "each"), strings.Contains(*durability, "interval")
 	p.memory = cmp.Or(p.memory, p.dir)
+	work := p.run
+	if *full {
+		work = p.fill
+	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := p.run(ctx, os.Stdout); err != nil {
+	if err := work(ctx, os.Stdout); err != nil {
 		fmt.Println("FAIL", err)
 		os.Exit(1)
 	}

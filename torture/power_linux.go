@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -28,6 +29,9 @@ func noPower(fs string) string {
 	if os.Geteuid() != 0 {
 		return "it needs root, to mount"
 	}
+	if fs == "tmpfs" {
+		return ""
+	}
 	for _, tool := range []string{"mkfs." + fs, "losetup"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return "there is no " + tool
@@ -41,13 +45,19 @@ func noPower(fs string) string {
 
 func makeDisk(dir, fs string) (d *disk, err error) {
 	size, args := int64(64<<20), []string{"-q", "-F"}
-	if fs == "xfs" {
+	switch fs {
+	case "xfs":
 		size, args = 320<<20, []string{"-q", "-f"} // the least that it takes
+	case "btrfs":
+		size, args = 128<<20, []string{"-q", "-f"}
 	}
 	image := filepath.Join(dir, "image")
 	d = &disk{fs: fs, mountPoint: filepath.Join(dir, "mounted")}
 	if err := os.Mkdir(d.mountPoint, 0o700); err != nil {
 		return nil, err
+	}
+	if fs == "tmpfs" {
+		return d, d.mount()
 	}
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
 		return nil, err
@@ -69,7 +79,11 @@ func makeDisk(dir, fs string) (d *disk, err error) {
 }
 
 func (d *disk) mount() error {
-	if err := syscall.Mount(d.device, d.mountPoint, d.fs, 0, ""); err != nil {
+	options := ""
+	if d.fs == "tmpfs" {
+		options = "size=24m"
+	}
+	if err := syscall.Mount(cmp.Or(d.device, d.fs), d.mountPoint, d.fs, 0, options); err != nil {
 		return fmt.Errorf("mount %s as %s: %w", d.device, d.fs, err)
 	}
 	d.mounted = true
@@ -117,8 +131,11 @@ func (d *disk) release() error {
 	if d.mounted {
 		errs = append(errs, d.unmount())
 	}
-	_, err := output("losetup", "--detach", d.device)
-	return errors.Join(append(errs, err)...)
+	if d.device != "" {
+		_, err := output("losetup", "--detach", d.device)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 func output(name string, args ...string) (string, error) {
@@ -127,4 +144,13 @@ func output(name string, args ...string) (string, error) {
 		return "", fmt.Errorf("%s: %w: %s", name, err, out)
 	}
 	return strings.TrimSpace(string(out)), nil
+}
+
+// free returns how many bytes the file system would give to a user.
+func (d *disk) free() (int64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(d.mountPoint, &st); err != nil {
+		return 0, err
+	}
+	return int64(st.Bavail) * st.Bsize, nil
 }

@@ -13,3 +13,4 @@ func makeDisk(string, string) (*disk, error) { return nil, errors.ErrUnsupported
 func (*disk) cut(int) error                  { return errors.ErrUnsupported }
 func (*disk) again() error                   { return errors.ErrUnsupported }
 func (*disk) release() error                 { return nil }
+func (*disk) free() (int64, error)           { return 0, errors.ErrUnsupported }

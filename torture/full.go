@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+// A way to fill a volume.
+type filling struct {
+	name       string
+	durability s3sink.Durability
+	kill       bool // the child that has filled it is killed, and another one drains it
+	others     bool // another program's file fills it, and S3 is well all the time
+}
+
+var fillings = []filling{
+	{name: "same process", durability: s3sink.SyncEach},
+	{name: "killed", durability: s3sink.SyncEach, kill: true},
+	{name: "others' files, SyncEach", durability: s3sink.SyncEach, others: true},
+	{name: "others' files, SyncInterval", durability: s3sink.SyncInterval, others: true},
+}
+
+const (
+	drainWithin = time.Minute     // after S3 has returned
+	fillWithin  = 3 * time.Minute // a slow machine's time to fill the largest volume
+	reserveName = "reserve"       // of the spool's file that is given up on a full volume
+)
+
+// fill fills volumes in every way, and returns an error if one does not drain.
+func (p *plan) fill(ctx context.Context, out io.Writer) error {
+	if p.seed == 0 {
+		p.seed = rand.Uint64()
+	}
+	begin := time.Now()
+	var bad []string
+	for _, fs := range p.systems {
+		if why := noPower(fs); why != "" {
+			fmt.Fprintf(out, "SKIP full %s: %s\n", fs, why)
+			continue
+		}
+		for _, how := range fillings {
+			for n := range p.full {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				f := &full{filling: how, fs: fs, seed: rand.New(rand.NewPCG(p.seed, uint64(n))).Uint64()}
+				err := f.run(ctx, p.memory)
+				if err != nil {
+					return fmt.Errorf("full %s, %s could not be carried through: %w", fs, how.name, err)
+				}
+				fmt.Fprintf(out, "full %-6s %-28s %v\n", fs, how.name, f)
+				if f.tally.bad() {
+					bad = append(bad, fmt.Sprintf("full %s, %s, seed %d: %v\n  %s", fs, how.name, p.seed, f.tally,
+						strings.Join(f.problems[:min(len(f.problems), 5)], "\n  ")))
+				}
+			}
+		}
+	}
+	fmt.Fprintf(out, "%.0f seconds, seed %d\n", time.Since(begin).Seconds(), p.seed)
+	if len(bad) > 0 {
+		return errors.New(strings.Join(bad, "\n"))
+	}
+	return nil
+}
+
+// full is a volume that is filled once.
+type full struct {
+	filling
+	fs   string
+	seed uint64
+
+	disk     *disk
+	spool    string
+	server   *s3sinktest.Server
+	ledger   ledger
+	tally    tally
+	problems []string
+
+	reserve   int64         // bytes of the spool's reserve while the volume was full
+	freeFull  int64         // bytes, then
+	freeEnd   int64         // bytes free when all is delivered, the reserve among them
+	delivered int64         // acknowledged events that were, within the time
+	took      time.Duration // until all were, from when S3 was well
+}
+
+func (f *full) String() string {
+	return fmt.Sprintf("%d of %d acknowledged events delivered in %.1f s; free when full %d KiB and a reserve of %d KiB, free at the end %d KiB; %v",
+		f.delivered, f.ledger.acked, f.took.Seconds(), f.freeFull>>10, f.reserve>>10, f.freeEnd>>10, f.tally)
+}
+
+func (f *full) complain(format string, args ...any) {
+	if len(f.problems) < 200 {
+		f.problems = append(f.problems, fmt.Sprintf(format, args...))
+	}
+}
+
+// run returns an error if the volume could not be filled for a reason that is
+// not the library's.
+func (f *full) run(ctx context.Context, memory string) (err error) {
+	dir, err := os.MkdirTemp(memory, "s3sink-torture-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if f.disk, err = makeDisk(dir, f.fs); err != nil {
+		return err
+	}
+	defer f.disk.release()
+	f.spool = filepath.Join(f.disk.mountPoint, "spool")
+	f.ledger = ledger{seed: f.seed, events: map[place][]byte{}}
+	f.server = s3sinktest.NewServer()
+	defer f.server.Close()
+	f.server.CreateBucket(bucket, region)
+	f.server.AddUser(s3sinktest.User{AccessKeyID: accessKeyID, SecretAccessKey: secret})
+	j := job{
+		Endpoint: f.server.URL(), Bucket: bucket, AccessKeyID: accessKeyID, Secret: secret,
+		Dir: f.spool, Durability: f.durability, CreateOnly: s3sink.CreateOnlyOn, MaxObjectAge: 5 * time.Second,
+		Seed: f.seed, Life: wideLife, Sources: 6, StopRefused: 3 * time.Second,
+	}
+	if f.others {
+		j.StopAfter, j.StopRefused, j.Pause = 10*time.Second, 0, 20*time.Millisecond
+	}
+	f.server.Refuse(!f.others)
+	c, err := start(&j)
+	if err != nil {
+		return err
+	}
+	defer func() { c.kill(); c.end(true) }()
+	if f.others {
+		c.wait(acked, 100, time.Now().Add(fillWithin))
+		if err := f.disk.stuff(); err != nil {
+			return err
+		}
+	}
+	c.wait(stopped, j.Sources, time.Now().Add(fillWithin))
+	if f.freeFull, err = f.disk.free(); err != nil {
+		return err
+	}
+	if info, err := os.Stat(filepath.Join(f.spool, reserveName)); err == nil {
+		f.reserve = info.Size()
+	}
+	if f.kill {
+		c.kill()
+		c.end(true)
+		next := j
+		next.Life, next.Sources = j.Life+1, 0
+		f.server.Refuse(false)
+		d, err := start(&next)
+		if err != nil {
+			return err
+		}
+		f.add(c)
+		f.drained(ctx, d)
+		d.kill()
+		d.end(true)
+	} else {
+		f.server.Refuse(false)
+		f.add(c)
+		f.drained(ctx, c)
+		c.kill()
+		c.end(true)
+	}
+	return f.check(j)
+}
+
+// add takes what a child has said into the ledger. As long as it lives nothing
+// is lost that Track has taken.
+func (f *full) add(c *life) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f.ledger.add(wideLife, s3sink.SyncEach, c.records, len(c.records), time.Now(), false)
+}
+
+// drained waits until everything that was acknowledged is in the bucket.
+func (f *full) drained(ctx context.Context, c *life) {
+	begin := time.Now()
+	known := map[string]bool{}
+	for f.delivered < f.ledger.acked && time.Since(begin) < drainWithin && ctx.Err() == nil {
+		select {
+		case <-c.done:
+			f.tally.Trouble++
+			f.complain("the child has ended: %s", c.stderr.String())
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+		for _, o := range f.server.Objects(bucket) {
+			if known[o.Key] {
+				continue
+			}
+			known[o.Key] = true
+			lines, _ := o.Lines()
+			for _, text := range lines {
+				var p place
+				var n int
+				if _, err := fmt.Sscanf(text, `{"source":%d,"life":%d,"n":%d,`, &p.source, &p.life, &n); err == nil && n < len(f.ledger.events[p]) && f.ledger.events[p][n] == must {
+					f.delivered++
+				}
+			}
+		}
+	}
+	if f.took = time.Since(begin); f.delivered < f.ledger.acked {
+		f.complain("%d of %d events were not delivered; the child said: %s", f.ledger.acked-f.delivered, f.ledger.acked, c.stderr.String())
+	}
+}
+
+// check holds the bucket against what was acknowledged, and looks at what is
+// left of the volume.
+func (f *full) check(j job) error {
+	f.ledger.check(f.server.Objects(bucket), f.server.Requests(), true, &f.tally, f.complain)
+	f.tally.Acknowledged = f.ledger.acked
+	if f.tally.bad() {
+		return nil
+	}
+	j.Drain, j.Life = true, j.Life+2
+	c, err := start(&j)
+	if err != nil {
+		return err
+	}
+	if err := c.end(false); err != nil {
+		f.tally.Trouble++
+		f.complain("the last child: %v: %s", err, c.stderr.String())
+		return nil
+	}
+	if left, err := leftovers(f.spool); err != nil || len(left) > 0 {
+		f.tally.Left++
+		f.complain("left in the spool when all is delivered: %v %v", left, err)
+	}
+	if f.freeEnd, err = f.disk.free(); err != nil {
+		return err
+	}
+	if f.freeEnd < f.reserve && !f.others {
+		f.tally.Left++
+		f.complain("%d bytes are free at the end, less than the reserve of %d", f.freeEnd, f.reserve)
+	}
+	return nil
+}
+
+// stuff fills the file system with a file that is not the spool's.
+func (d *disk) stuff() error {
+	f, err := os.Create(filepath.Join(d.mountPoint, "stuff"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	rng := rand.NewChaCha8([32]byte{})
+	for size := 1 << 20; size >= 512; {
+		piece := make([]byte, size)
+		rng.Read(piece)
+		_, err := f.Write(piece)
+		if err == nil && size == 1<<20 {
+			err = f.Sync()
+		}
+		if err != nil {
+			size /= 2
+		}
+	}
+	return nil
+}
