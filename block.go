@@ -50,6 +50,7 @@ type block struct {
 	payload    int64     // bytes of its frame in memory, when it is in a segment
 	views      int       // stages that read chunks
 	spooled    bool      // its frame is on disk
+	onDisk     int64     // events in stages that are; more than that only if spooled
 	sealed     bool      // its segment is
 	opensNew   bool      // the block before it must not be in the same object
 	sealsAfter SealReason

@@ -51,7 +51,7 @@ func (s *scope) get() Policy  { return *s.policy.Load() }
 // widen lets sessions write what earlier runs have left under keys of another
 // format, before any of it is sent. They may until the sink is closed.
 func (s *Sink) widen(left *spool.Recovered) {
-	folders := map[string]struct{}{}
+	folders := s.earlierFolders
 	look := func(seg *spool.Segment) {
 		if s.isEarlier(seg) {
 			folders[s.folderOf(seg)] = struct{}{}

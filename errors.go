@@ -195,11 +195,11 @@ func fileErrors(err error) (all []*fs.PathError) {
 // wraps [ErrLeftInSpool] if all of that is safe in the spool.
 type CloseError struct {
 	Delivered int64 // events in S3, over the whole run
-	Dropped   int64 // events given up; an attempt that was cut off may have stored some
+	Dropped   int64 // events given up: of a sink without SpoolDir, or that the spool could not write; an attempt or a commit that was cut off may have stored some
 	Err       error // ErrLeftInSpool or ErrDamaged if they apply, the context's cause, the last [*UploadError] and a [*SpoolError], joined
 
 	Quarantined int64 // events in objects that were damaged
-	Left        int64 // events in the spool, for the next sink that has it; after a SpoolError some may not be there
+	Left        int64 // events on the disk, in the spool, for the next sink that has it
 }
 
 func (e *CloseError) Error() string {

@@ -38,6 +38,29 @@ func (b *batcher) gather(before time.Time) (all []spool.Stage, more bool) {
 	return all, len(later) > 0
 }
 
+// unwritten returns how many bytes may still be written for the events that were
+// taken, or 0 if the room is more than that in any case. Each line in memory may
+// be written as a stage, once more by a recovery that cannot know the stage to be
+// on disk, and in a frame, which may be as long as its lines. A recovery that has
+// not ended makes frames of lines of previous runs, at most MaxMemory of a run.
+func (b *batcher) unwritten(room int64) int64 {
+	most := b.budget.Size()
+	if room > 4*most+spareRoom {
+		return 0
+	}
+	used, _ := b.budget.Used()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	bytes := 3 * (used - b.spooled)
+	if b.recovering {
+		bytes += min(most, b.journal.OldBytes())
+	}
+	return bytes + spareRoom
+}
+
+// spareRoom is for what the volume itself needs to write the rest.
+const spareRoom = 64 << 10
+
 // stages adds those of one source. If there are more, it stays dirty.
 func (s *Source) stages(all []spool.Stage, before time.Time) (_ []spool.Stage, more bool) {
 	s.mu.Lock()
@@ -68,20 +91,23 @@ func (s *Source) stages(all []spool.Stage, before time.Time) (_ []spool.Stage, m
 
 func (b *batcher) stageLocked(blk *block) spool.Stage {
 	lines, from := blk.unstaged()
+	events := blk.events.Load()
 	blk.since = time.Now()
 	blk.views++
 	return spool.Stage{
 		Partition: blk.part.number, Block: blk.number, Source: blk.part.source.id, Day: blk.part.day,
 		Offset: from, First: blk.first, Last: blk.last, Lines: lines,
-		Release: func() { b.release(blk) },
+		Release: func() { b.release(blk, events) },
 	}
 }
 
-// release takes note that a stage is on disk.
-func (b *batcher) release(blk *block) {
+// release takes note that a stage is on disk, and with it the first events of the
+// block.
+func (b *batcher) release(blk *block, events int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	blk.views--
+	blk.onDisk = max(blk.onDisk, events)
 	if blk.views == 0 && blk.appended {
 		b.freeLocked(blk)
 	}
@@ -138,6 +164,7 @@ func (b *batcher) addRecovered(seg *spool.Segment, src *Source) {
 	defer b.mu.Unlock()
 	blk := &block{number: recovered, source: src, cut: true, appended: true, sealed: true, opened: seg.First}
 	blk.events.Store(seg.Events)
+	blk.onDisk = seg.Events
 	b.pending[blk] = struct{}{}
 	b.contents[seg] = []*block{blk}
 	b.recoveredEvents += seg.Events
@@ -170,6 +197,20 @@ func (b *batcher) sealRecovered(seg *spool.Segment, src *Source, ready func(*spo
 	b.sealed(seg, SealedByRecovery)
 	b.mu.Unlock()
 	b.spool.Seal(seg, func() { ready(seg) })
+}
+
+// dropUnspooled counts the events that are in memory alone as dropped, when the
+// journal has ended and could not write them. A commit that failed may have left
+// some on the disk after all; then the next run delivers them.
+func (b *batcher) dropUnspooled() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for blk := range b.pending {
+		if lost := blk.events.Load() - blk.onDisk; lost > 0 && !blk.spooled {
+			blk.events.Add(-lost)
+			b.settledEvents[dropped] += lost
+		}
+	}
 }
 
 // endRecovery lets the segments of this run begin. What is pending of earlier

@@ -40,21 +40,22 @@ type Sink struct {
 	journal     *spool.Journal // nil without a SpoolDir
 	spoolDir    vfs.Dir
 
-	recovery      sync.WaitGroup
-	stopRecovery  context.CancelFunc
-	unread        atomic.Pointer[SpoolError] // why it does not get on, or nil
-	foreignEvents atomic.Int64
-	spoolDamaged  atomic.Int64 // bytes that recovery has found so
-	spoolTorn     atomic.Int64
-	uploads       uploadHealth
-	refusals      refusals
-	hooks         *hookRunner
-	guard         guard
-	keys          keyTemplate
-	ids           uuid7.Source // of keys and runs
-	runID         func() string
-	bucket        string
-	prefix        string // with a slash at its end, or ""
+	recovery       sync.WaitGroup
+	stopRecovery   context.CancelFunc
+	unread         atomic.Pointer[SpoolError] // why it does not get on, or nil
+	foreignEvents  atomic.Int64
+	earlierFolders map[string]struct{} // of keys that recovery has found in another format; recovery's
+	spoolDamaged   atomic.Int64        // bytes that recovery has found so
+	spoolTorn      atomic.Int64
+	uploads        uploadHealth
+	refusals       refusals
+	hooks          *hookRunner
+	guard          guard
+	keys           keyTemplate
+	ids            uuid7.Source // of keys and runs
+	runID          func() string
+	bucket         string
+	prefix         string // with a slash at its end, or ""
 
 	rejected atomic.Int64 // calls of Track that returned an error
 	attempts atomic.Int64
@@ -103,6 +104,8 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 		hooks:   hooks,
 		guard:   guard{cfg.Logger},
 		closed:  make(chan struct{}),
+
+		earlierFolders: map[string]struct{}{},
 	}
 	s.runID = sync.OnceValue(s.ids.New) // at first use: an idle snapshot must not carry one
 	s.bucket, s.prefix = cfg.place()
@@ -313,7 +316,9 @@ func (s *Sink) shutdown(ctx context.Context) error {
 			s.batcher.settled(seg, dropped)
 		}
 	} else {
-		unsaved = s.closeSpool()
+		if unsaved = s.closeSpool(); unsaved != nil {
+			s.batcher.dropUnspooled()
+		}
 	}
 	s.validations.end()
 	s.client.Close()

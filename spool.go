@@ -94,18 +94,60 @@ func lockSpool(ctx context.Context, logger *slog.Logger, dir vfs.Dir, where slog
 	return nil
 }
 
-// filesInSpool is how many full journal files fill the spool, at least. The last
-// file stays when all in it is delivered: were it the only one, a spool that was
-// full once would stay so.
-const filesInSpool = 8
+const (
+	// filesInSpool is how many full journal files fill the spool, at least. The
+	// last file stays when all in it is delivered: were it the only one, a spool
+	// that was full once would stay so.
+	filesInSpool = 8
+
+	minFile = 64 << 10 // of a full journal file
+
+	// reserveShare is the part of the spool that the volume keeps free for it, a
+	// quarter of a file: what delivers a file of the smallest objects takes half of
+	// that.
+	reserveShare = 4 * filesInSpool
+	minReserve   = 64 << 10
+	maxReserve   = 8 << 20
+)
+
+// spoolLimit returns how large the spool can become: MaxSpoolBytes, or what its
+// volume has for it, if that is less.
+func (s *Sink) spoolLimit(dir vfs.Dir) (int64, error) {
+	free, err := dir.Free()
+	if errors.Is(err, errors.ErrUnsupported) {
+		return s.cfg.MaxSpoolBytes, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	entries, err := dir.List()
+	if err != nil {
+		return 0, err
+	}
+	volume := free
+	for _, e := range entries {
+		volume += e.Size
+	}
+	if volume < s.cfg.MaxSpoolBytes {
+		s.cfg.Logger.Warn("s3sink: the volume of SpoolDir has less room than MaxSpoolBytes; Track returns ErrBufferFull when the volume is nearly full; "+
+			"lower MaxSpoolBytes or enlarge the volume",
+			slog.Int64("max_spool_bytes", s.cfg.MaxSpoolBytes), slog.Int64("free_bytes", free), slog.Int64("spool_bytes", volume-free))
+	}
+	return min(s.cfg.MaxSpoolBytes, volume), nil
+}
 
 // startSpool gives the batcher a journal in dir, and begins to take over what
 // earlier runs have left there.
 func (s *Sink) startSpool(dir vfs.Dir) error {
 	b := s.batcher
+	limit, err := s.spoolLimit(dir)
+	if err != nil {
+		return &SpoolError{Err: err}
+	}
 	set := spool.JournalSettings{
 		Dir: dir, RunID: uuid7.New(), LastID: s.ids.Last, Interval: s.cfg.CommitInterval, Gather: b.gather,
-		FileSize: s.cfg.MaxSpoolBytes / filesInSpool, Limit: s.cfg.MaxSpoolBytes, Kept: s.cfg.MaxSpoolBytes / 10,
+		FileSize: max(minFile, limit/filesInSpool), Limit: limit, Kept: limit / 10,
+		Early: s.recoverEarly, Reserve: min(maxReserve, max(minReserve, limit/reserveShare)),
 	}
 	if s.cfg.Durability == SyncEach {
 		set.Ahead = writeAhead
@@ -145,10 +187,7 @@ func (s *Sink) recover(ctx context.Context) {
 	found.Sealed = slices.DeleteFunc(found.Sealed, s.foreign)
 	found.Tails = slices.DeleteFunc(found.Tails, s.foreignTail)
 	s.widen(found)
-	for _, seg := range found.Sealed {
-		s.batcher.addRecovered(seg, s.sources.get(s, seg.Source))
-		s.addOld(seg)
-	}
+	s.addSealed(found.Sealed)
 	for _, t := range found.Tails {
 		if ctx.Err() != nil {
 			return
@@ -166,6 +205,21 @@ func (s *Sink) recover(ctx context.Context) {
 		}
 	}
 	s.batcher.endRecovery()
+}
+
+// recoverEarly delivers sealed segments of previous runs before recovery has ended.
+func (s *Sink) recoverEarly(sealed []*spool.Segment) {
+	sealed = slices.DeleteFunc(sealed, s.foreign)
+	s.widen(&spool.Recovered{Sealed: sealed})
+	s.addSealed(sealed)
+}
+
+// addSealed has segments of previous runs counted and sent.
+func (s *Sink) addSealed(sealed []*spool.Segment) {
+	for _, seg := range sealed {
+		s.batcher.addRecovered(seg, s.sources.get(s, seg.Source))
+		s.addOld(seg)
+	}
 }
 
 // addOld has a segment of an earlier run sent. A bucket may refuse those of
@@ -320,7 +374,7 @@ func (s *Sink) waitForCommit(ctx context.Context) error {
 // replaced gives up segments whose blocks are in others now.
 func (s *Sink) replaced(all []spool.Broken) {
 	for _, broken := range all {
-		s.journal.Remove(broken.Segment)
+		s.journal.Replace(broken.Segment)
 		s.batcher.quarantine(broken.Lost)
 		if broken.Lost > 0 && broken.Segment.Key != "" {
 			object := objectInfo(broken.Segment)
@@ -381,6 +435,14 @@ func (s *Sink) spoolReady() error {
 	}
 	if s.journal.Bytes() > s.cfg.MaxSpoolBytes {
 		return &noRoomError{cause: s.cause(), spool: true}
+	}
+	room := s.journal.Room()
+	if room < s.batcher.unwritten(room) {
+		room = s.journal.AskRoom() // other programs may have given some back
+	}
+	if room < s.batcher.unwritten(room) {
+		return fmt.Errorf("%w (the volume of the spool is nearly full, with %d bytes free besides the reserve): %w",
+			s.noRoom(), max(0, room), &SpoolError{Err: vfs.ErrFull})
 	}
 	if s.cfg.Durability == SyncEach {
 		if err := s.journal.Err(); err != nil {

@@ -137,8 +137,7 @@ func tracked(t *testing.T, sink *s3sink.Sink, from, most int) (taken, maybe []st
 	return taken, maybe, nil
 }
 
-// A full disk is said at once with SyncEach, and not before memory is full with
-// SyncInterval. With room again both go on, and nothing is lost or doubled.
+// A disk that is nearly full refuses events before a commit fails. With room again both go on, and nothing is lost or doubled.
 func TestSpoolDiskIsFull(t *testing.T) {
 	t.Parallel()
 	attr := &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
@@ -182,8 +181,8 @@ func TestSpoolDiskIsFull(t *testing.T) {
 					t.Errorf("then %d and %d more, %v; want none", len(more), len(unsure), err)
 				}
 			}
-			if st := sink.Stats(); !errors.Is(st.SpoolError, syscall.ENOSPC) {
-				t.Errorf("Stats: %v, want ENOSPC", st.SpoolError)
+			if st := sink.Stats(); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "nearly full") || st.SpoolError != nil {
+				t.Errorf("%v, Stats: %v, want an ENOSPC that comes before a commit fails", err, st.SpoolError)
 			}
 			if err := os.Remove(big); err != nil {
 				t.Fatal(err)

@@ -145,12 +145,3 @@ func output(name string, args ...string) (string, error) {
 	}
 	return strings.TrimSpace(string(out)), nil
 }
-
-// free returns how many bytes the file system would give to a user.
-func (d *disk) free() (int64, error) {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(d.mountPoint, &st); err != nil {
-		return 0, err
-	}
-	return int64(st.Bavail) * st.Bsize, nil
-}

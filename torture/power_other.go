@@ -2,7 +2,12 @@
 
 package main
 
-import "errors"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+)
 
 // disk is only on Linux.
 type disk struct{ mountPoint string }
@@ -13,4 +18,8 @@ func makeDisk(string, string) (*disk, error) { return nil, errors.ErrUnsupported
 func (*disk) cut(int) error                  { return errors.ErrUnsupported }
 func (*disk) again() error                   { return errors.ErrUnsupported }
 func (*disk) release() error                 { return nil }
-func (*disk) free() (int64, error)           { return 0, errors.ErrUnsupported }
+
+func (p *plan) fill(_ context.Context, out io.Writer) error {
+	_, err := fmt.Fprintln(out, "SKIP full:", noPower(""))
+	return err
+}

@@ -44,6 +44,28 @@ func TestCuts(t *testing.T) {
 	}
 }
 
+// A volume that fills up while S3 is down drains when S3 is well.
+func TestFullVolumes_Drain(t *testing.T) {
+	for _, fs := range []string{"tmpfs", "ext4"} {
+		t.Run(fs, func(t *testing.T) {
+			if why := noPower(fs); why != "" {
+				t.Skipf("SKIP full %s: %s", fs, why)
+			}
+			d, err := makeDisk(t.TempDir(), fs)
+			if err != nil {
+				t.Skipf("SKIP full %s: %v", fs, err) // root in a container may not mount
+			}
+			if err := d.release(); err != nil {
+				t.Fatal(err)
+			}
+			p := plan{full: 1, systems: []string{fs}, memory: t.TempDir()}
+			if err := p.fill(t.Context(), t.Output()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
 func run(t *testing.T, p plan) {
 	p.each, p.often, p.lot, p.jobs = true, true, 8, 4
 	p.dir = t.TempDir()

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"runtime"
 	"time"
+
+	"github.com/s3sink/s3sink/internal/vfs"
 )
 
 // maxStage bounds a stage record, and with it what recovery must read at once.
@@ -33,6 +35,54 @@ type entry struct {
 	then  func()       // all of its group is
 	bytes int64
 	at    extent // where write put it
+
+	segment segmentID // of a frame or a seal
+	framed  *blockID  // of a frame
+	texts   int64     // bytes of texts in its record
+	drains  bool      // it may be written before others, to empty a full volume
+}
+
+// group is what one commit writes: copies, then stages, then frames and seals in
+// the order in which they were made, so that a seal is behind its frames wherever
+// the file is cut.
+type group struct {
+	copies []liveRecord
+	stages []Stage
+	queue  []entry
+}
+
+func (g *group) empty() bool { return len(g.copies)+len(g.stages)+len(g.queue) == 0 }
+
+// write returns a function that writes the group into a file.
+func (g *group) write(j *Journal) func(*file, *writer) error {
+	return func(f *file, w *writer) error {
+		w.group(f.durable)
+		if f.nextID = j.lastID(); f.nextID > f.lastID {
+			w.lastID(f.nextID)
+		}
+		for i := range g.copies {
+			g.copies[i].write(w)
+			g.copies[i].now = w.last(f)
+			if err := f.spill(w, maxQueued); err != nil {
+				return err
+			}
+		}
+		for i := range g.stages {
+			if err := j.stage(&g.stages[i], f, w); err != nil {
+				return err
+			}
+		}
+		for i := range g.queue {
+			if err := g.queue[i].write(w); err != nil {
+				return err
+			}
+			g.queue[i].at = w.last(f)
+			if err := f.spill(w, maxQueued); err != nil {
+				return err
+			}
+		}
+		return f.spill(w, 0)
+	}
 }
 
 func (j *Journal) loop() {
@@ -130,26 +180,25 @@ func (j *Journal) commit() {
 	j.queue, j.queued = nil, 0
 	j.mu.Unlock()
 
-	copies := j.cleaner.next()
-	err := j.write(copies, stages, queue)
+	done, left, err := j.write(group{copies: j.cleaner.next(), stages: stages, queue: queue})
 	j.mu.Lock()
 	j.err = err
 	if err != nil {
-		j.queue = append(queue, j.queue...)
+		j.queue = append(left.queue, j.queue...)
 		j.armLocked()
 	} else {
 		j.syncedLocked(all, seen, more)
 	}
 	j.mu.Unlock()
-	j.held = nil
-	if err != nil {
-		j.held = stages
-	} else {
-		j.settle(stages, queue)
+	j.held = left.stages
+	if !done.empty() {
+		j.settle(done)
 	}
 	j.reap() // also when the disk is full
 	j.clean()
+	j.files.renewReserve()
 	j.bytes.Store(j.files.size())
+	j.lookAtVolume()
 	c.err = err
 	close(c.done)
 }
@@ -165,60 +214,46 @@ func (j *Journal) syncedLocked(before time.Time, seen uint64, more bool) {
 	}
 }
 
-// write brings one group to the disk. If that fails, it goes to another file,
-// without the copies: perhaps there is no room for them.
-func (j *Journal) write(copies []liveRecord, stages []Stage, queue []entry) error {
-	if len(copies) > 0 {
-		err := j.files.write(j.group(copies, stages, queue))
+// write brings a group to the disk, to another file if the first try fails. If it
+// fails with copies, it is written without them: perhaps there is no room for them.
+// It returns the parts of the group that are on disk and that are not.
+func (j *Journal) write(all group) (done, left group, err error) {
+	tries := 2
+	if len(all.copies) > 0 {
+		tries = 1
+		err := j.attempt(all, j.roomToCopy(all.size()), 1)
 		if j.cleaner.settle(err); err == nil {
-			return nil
+			return all, group{}, nil
 		}
+		all.copies = nil
 	}
-	if len(stages)+len(queue) == 0 {
-		return nil
+	if all.empty() {
+		return all, group{}, nil
 	}
-	err := j.files.write(j.group(nil, stages, queue))
-	if err != nil && len(copies) == 0 {
-		err = j.files.write(j.group(nil, stages, queue))
+	err = j.attempt(all, j.files.reserve.room(), tries)
+	if err == nil {
+		return all, group{}, nil
 	}
-	if err != nil {
-		return fmt.Errorf("commit to the journal: %w", err)
+	if vfs.IsFull(err) {
+		done.queue, all.queue = j.writeFull(all.queue)
+		all.stages = j.unframed(all.stages, done.queue)
 	}
-	return nil
+	if all.empty() {
+		return done, all, nil
+	}
+	return done, all, fmt.Errorf("commit to the journal: %w", err)
 }
 
-// group returns a function that writes a group into a file: copies, then stages,
-// then frames and seals in the order in which they were made, so that a seal is
-// behind its frames wherever the file is cut.
-func (j *Journal) group(copies []liveRecord, stages []Stage, queue []entry) func(*file, *writer) error {
-	return func(f *file, w *writer) error {
-		w.group(f.durable)
-		if f.nextID = j.lastID(); f.nextID > f.lastID {
-			w.lastID(f.nextID)
-		}
-		for i := range copies {
-			copies[i].write(w)
-			copies[i].now = w.last(f)
-			if err := f.spill(w, maxQueued); err != nil {
-				return err
-			}
-		}
-		for i := range stages {
-			if err := j.stage(&stages[i], f, w); err != nil {
-				return err
-			}
-		}
-		for i := range queue {
-			if err := queue[i].write(w); err != nil {
-				return err
-			}
-			queue[i].at = w.last(f)
-			if err := f.spill(w, maxQueued); err != nil {
-				return err
-			}
-		}
-		return f.spill(w, 0)
+// attempt tries to write a group once or twice, if it has no more bytes than room.
+func (j *Journal) attempt(g group, room int64, tries int) error {
+	if size := g.size(); size > room {
+		return fmt.Errorf("the volume has room for %d bytes more, not for %d: %w", max(0, room), size, vfs.ErrFull)
 	}
+	err := j.files.write(g.write(j))
+	if err != nil && tries > 1 {
+		err = j.files.write(g.write(j))
+	}
+	return err
 }
 
 // stage writes lines as records of a bounded length.
@@ -258,21 +293,21 @@ func (j *Journal) stage(s *Stage, f *file, w *writer) error {
 }
 
 // settle tells everybody that a group is on disk.
-func (j *Journal) settle(stages []Stage, queue []entry) {
-	for i := range stages {
-		s := &stages[i]
+func (j *Journal) settle(g group) {
+	for i := range g.stages {
+		s := &g.stages[i]
 		need(j.files.blocks, blockID{j.run, s.Partition, s.Block}, s.written)
 		j.cleaner.earn(s.written.bytes)
 		s.Release()
 	}
-	for i := range queue {
-		if e := &queue[i]; e.wrote != nil {
+	for i := range g.queue {
+		if e := &g.queue[i]; e.wrote != nil {
 			e.wrote(e.at)
 			j.cleaner.earn(e.at.size)
 		}
 	}
-	for i := range queue {
-		if e := &queue[i]; e.then != nil {
+	for i := range g.queue {
+		if e := &g.queue[i]; e.then != nil {
 			e.then()
 		}
 	}

@@ -2,6 +2,7 @@ package spool_test
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"encoding/hex"
@@ -45,6 +46,7 @@ type world struct {
 	fileSize int64                  // of the journal's files
 	ahead    int64                  // bytes reserved in them
 	rewrite  int64                  // bytes of them that recovery writes again at once
+	reserve  int64                  // bytes of the volume that are kept; 0: the volume has no bounds
 	dieAt    int                    // the life ends within this sync of a file; 0: not so
 	fault    func(crashfs.Op) error // of its operations, or nil
 
@@ -86,6 +88,8 @@ type life struct {
 	segs   [partitions]*spool.Segment
 	ready  []*spool.Segment
 	sealed int // segments that wait for their seal
+
+	unframed atomic.Int64 // bytes that were taken and are in no frame on disk
 }
 
 type lblock struct {
@@ -142,7 +146,7 @@ func (w *world) start(t *testing.T) (*life, error) {
 	if w.rng.IntN(3) == 0 {
 		w.clock = w.rng.IntN(1000)
 	}
-	l.j, err = spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: l.run, Interval: time.Hour, FileSize: w.fileSize, Ahead: w.ahead, Rewrite: w.rewrite, LastID: l.last.Load, Gather: l.gather})
+	l.j, err = spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: l.run, Interval: time.Hour, FileSize: w.fileSize, Ahead: w.ahead, Rewrite: w.rewrite, Reserve: w.reserve, Early: l.early, LastID: l.last.Load, Gather: l.gather})
 	if err != nil {
 		return nil, err
 	}
@@ -217,6 +221,23 @@ func (l *life) newSegment(source string) *spool.Segment {
 	})
 }
 
+// early takes segments that need no recovery.
+func (l *life) early(sealed []*spool.Segment) {
+	l.w.note("early %d sealed", len(sealed))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ready = append(l.ready, sealed...)
+}
+
+// isFull reports whether the volume may not take another event and all that is
+// still to be written for those before it.
+func (l *life) isFull() bool {
+	return l.w.reserve > 0 && l.j.Room() < 3*l.unframed.Load()+3*maxLine
+}
+
+// maxLine is more than any event has, and what records and files need besides.
+const maxLine = 5000
+
 func (l *life) seal(seg *spool.Segment) {
 	l.mu.Lock()
 	l.sealed++
@@ -230,6 +251,9 @@ func (l *life) seal(seg *spool.Segment) {
 }
 
 func (l *life) track(p int) {
+	if l.isFull() {
+		return
+	}
 	n := l.w.next[p]
 	l.w.next[p]++
 	l.mu.Lock()
@@ -242,6 +266,7 @@ func (l *life) track(p int) {
 	}
 	b := blocks[len(blocks)-1]
 	b.lines = append(b.lines[:len(b.lines):len(b.lines)], line(p, n)...)
+	l.unframed.Add(int64(len(line(p, n))))
 	l.told[p] = append(l.told[p], n)
 	l.w.note("%s track %d/%d block %d", l.run, p, n, b.number)
 }
@@ -289,7 +314,8 @@ func (l *life) frame(t *testing.T, p int) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.j.Append(l.segs[p], spool.Frame{Frame: f, Events: int64(bytes.Count(b.lines, []byte("\n"))), First: day, Last: day, Partition: uint64(p), Block: b.number})
+	l.j.Append(l.segs[p], spool.Frame{Frame: f, Events: int64(bytes.Count(b.lines, []byte("\n"))), First: day, Last: day, Partition: uint64(p), Block: b.number,
+		Durable: func() { l.unframed.Add(-int64(len(b.lines))) }})
 	l.open[p] = l.open[p][1:]
 	l.w.note("%s frame block %d of %d in %s", l.run, b.number, p, l.segs[p].Key)
 }
@@ -378,8 +404,17 @@ func (l *life) drain(t *testing.T) {
 		}
 		l.sealOpen(p)
 	}
-	l.commit()
-	for l.put(t, false) {
+	// On a full volume it takes several commits until there is room for all frames.
+	for range 1000 {
+		l.commit()
+		for l.put(t, false) {
+		}
+		l.mu.Lock()
+		left := l.sealed + len(l.ready)
+		l.mu.Unlock()
+		if left == 0 {
+			break
+		}
 	}
 	l.commit()
 	if err := l.j.Close(); err != nil {
@@ -442,6 +477,9 @@ func history(t *testing.T, seed uint64, seen *points) (deaths, copied int64) {
 	w.ahead = [...]int64{0, 100, 2000, 20_000}[rng.IntN(4)]
 	w.rewrite = [...]int64{0, 1, 5000}[rng.IntN(3)]
 	w.refuse = [...]int{0, 2, 5}[rng.IntN(3)]
+	if rng.IntN(3) == 0 {
+		w.bound(40_000 + rng.Int64N(60_000))
+	}
 	w.note("history -seed %d, files of %d, %d reserved, %d written again at once, one of %d refused", seed, w.fileSize, w.ahead, w.rewrite, w.refuse)
 	for range 1 + rng.IntN(4) {
 		if rng.IntN(2) == 0 { // readers see what is on the disk
@@ -471,6 +509,14 @@ func history(t *testing.T, seed uint64, seen *points) (deaths, copied int64) {
 	}
 	w.last(t)
 	return deaths, w.cleaned
+}
+
+// bound has the disk be full with so many bytes.
+func (w *world) bound(capacity int64) {
+	w.disk.SetCapacity(capacity)
+	w.reserve = capacity / 8
+	w.fileSize = min(cmp.Or(w.fileSize, capacity/8), capacity/8)
+	w.note("a volume of %d bytes, %d of them kept", capacity, w.reserve)
 }
 
 // newWorld returns one where nothing has happened.

@@ -35,7 +35,9 @@ type files struct {
 	adopted bool // all holds the files of earlier runs too, if there were any
 	swept   bool // files were removed, but perhaps not on disk
 	w       writer
+	reserve reserve
 
+	ended    []segmentID         // delivered before adopted, so recovery may have counted their files
 	blocks   map[blockID][]share // the stages of blocks whose frame is not on disk
 	segments map[segmentID][]share
 
@@ -81,8 +83,11 @@ type file struct {
 
 const nameFormat = "%016x-%s.journal"
 
-func newFiles(dir vfs.Dir, full, ahead int64) *files {
-	return &files{dir: dir, full: full, ahead: ahead, blocks: map[blockID][]share{}, segments: map[segmentID][]share{}}
+func newFiles(dir vfs.Dir, full, ahead, kept int64) *files {
+	return &files{
+		dir: dir, full: full, ahead: ahead, reserve: reserve{dir: dir, want: kept},
+		blocks: map[blockID][]share{}, segments: map[segmentID][]share{},
+	}
 }
 
 // write appends a group to the current file, or to a new one, and syncs it.
@@ -99,7 +104,7 @@ func (fs *files) write(group func(*file, *writer) error) error {
 	from := f.size
 	err := group(f, &fs.w)
 	if err == nil {
-		fs.reserve(f, f.size-from)
+		fs.writeAhead(f, f.size-from)
 		err = f.append.file.Sync()
 	}
 	if err == nil && created {
@@ -117,12 +122,13 @@ func (fs *files) write(group func(*file, *writer) error) error {
 	return nil
 }
 
-// reserve has the next groups overwrite zeros that are on disk: to sync them, the
-// file system need not note a longer file. That takes two thirds of the time, for
-// groups so small that writing the zeros takes less than it saves.
-func (fs *files) reserve(f *file, group int64) {
+// writeAhead has the next groups overwrite zeros that are on disk: to sync them,
+// the file system need not note a longer file. That takes two thirds of the time,
+// for groups so small that writing the zeros takes less than it saves. A volume
+// that is nearly full has better use for its room.
+func (fs *files) writeAhead(f *file, group int64) {
 	f.end = max(f.end, f.size)
-	if group > fs.ahead/4 || f.end-f.size >= group || f.end+fs.ahead > fs.full {
+	if group > fs.ahead/4 || f.end-f.size >= group || f.end+fs.ahead > fs.full || fs.reserve.room() < 4*fs.ahead {
 		return
 	}
 	f.end += fs.ahead
@@ -134,6 +140,7 @@ func (fs *files) create() (*file, error) {
 	if err := fs.sweep(); err != nil {
 		return nil, err
 	}
+	fs.reserve.renew()
 	if fs.last == 0 { // an earlier run may have removed all, which must be on disk: numbers begin again
 		if err := fs.dir.Sync(); err != nil {
 			return nil, err
@@ -241,10 +248,25 @@ func (fs *files) forgetDoubts() {
 }
 
 // roll ends the current file if it is full. It is on disk as a whole, and the
-// next one says so.
+// next one says so. Without a whole reserve files are small, so that what is
+// delivered soon gives its room back.
 func (fs *files) roll() {
-	if fs.current != nil && fs.current.size >= fs.full {
+	if fs.current == nil {
+		return
+	}
+	full := fs.full
+	if fs.reserve.held < fs.reserve.want/2 && fs.reserve.room() < fs.full {
+		full = min(full, fs.reserve.want/16)
+	}
+	if fs.current.size >= full {
 		fs.end()
+	}
+}
+
+// renewReserve makes the reserve again when there is room for it.
+func (fs *files) renewReserve() {
+	if len(fs.all) > 0 {
+		fs.reserve.renew()
 	}
 }
 
@@ -314,6 +336,14 @@ func holds[K comparable](owners map[K][]share, id K, f *file) bool {
 	return slices.ContainsFunc(owners[id], func(s share) bool { return s.file == f })
 }
 
+// deliver notes that the "delivered" record of a segment is on disk.
+func (fs *files) deliver(id segmentID) {
+	done(fs.segments, id)
+	if !fs.adopted {
+		fs.ended = append(fs.ended, id)
+	}
+}
+
 // reap removes files that are not needed, oldest first, but so many at most. It
 // reports whether there are more; after an error it must be tried again later.
 // Before recovery has taken over those of earlier runs none goes: what says that
@@ -374,6 +404,9 @@ func (fs *files) noteID(f *file) error {
 func (fs *files) close() {
 	fs.end()
 	fs.reap(len(fs.all))
+	if fs.adopted && len(fs.all) == 0 && fs.reserve.exists {
+		fs.reserve.remove()
+	}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for _, h := range fs.open {

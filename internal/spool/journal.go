@@ -30,6 +30,12 @@ type JournalSettings struct {
 	Ahead    int64         // bytes that are reserved for commits that somebody waits for
 	Kept     int64         // bytes of copies of what is damaged; 0: 64 MiB
 	Rewrite  int64         // bytes of records that recovery writes again at once; 0: 1 MiB; and cleaning; 0: 256 KiB
+	Reserve  int64         // bytes of the volume that are kept for draining the spool; 0: none
+
+	// Early is nil, or called by Recover with sealed segments of previous runs that
+	// are certain to be on disk, before Recover writes anything: a full volume must
+	// not keep them from S3. What it was given is not in Recovered.
+	Early func([]*Segment)
 
 	// LastID returns the last id that was drawn for keys and runs. Nil means that
 	// none is to be remembered. None may be drawn before Recover has returned.
@@ -74,6 +80,9 @@ type Journal struct {
 
 	bytes atomic.Int64  // of all files
 	found atomic.Uint64 // last id of earlier runs
+	room  atomic.Int64  // bytes that the volume takes besides the reserve
+
+	missing atomic.Int64 // bytes of the reserve that are not held
 
 	turn sync.Mutex // of who commits; it comes before mu
 
@@ -90,10 +99,12 @@ type Journal struct {
 	committed uint64    // changes that are on disk
 	synced    time.Time // see Synced; not used while committed == changes
 
-	run   string   // sorts behind those of earlier runs
-	old   []*file  // of earlier runs, for Recover
-	tries int      // calls of Recover
-	moved []extent // records that Recover has written again
+	run      string             // sorts behind those of earlier runs
+	old      []*file            // of earlier runs, for Recover
+	oldBytes int64              // of them
+	tries    int                // calls of Recover
+	early    map[segmentID]bool // given to JournalSettings.Early
+	moved    []extent           // records that Recover has written again
 
 	keeping sync.Mutex // of who writes copies of what is damaged
 
@@ -114,11 +125,15 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 	}
 	j := &Journal{
 		old:   old,
+		early: map[segmentID]bool{},
 		set:   set,
 		stop:  make(chan struct{}),
 		wake:  make(chan struct{}, 1),
 		next:  &commit{done: make(chan struct{})},
-		files: newFiles(set.Dir, min(cmp.Or(set.FileSize, fileSize), fileSize), set.Ahead),
+		files: newFiles(set.Dir, min(cmp.Or(set.FileSize, fileSize), fileSize), set.Ahead, set.Reserve),
+	}
+	for _, f := range old {
+		j.oldBytes += f.size
 	}
 	j.cleaner = cleaner{files: j.files, limit: set.Limit, most: cmp.Or(set.Rewrite, cleanStep), started: len(old) == 0}
 	j.timer = time.AfterFunc(time.Hour, j.tick)
@@ -128,10 +143,14 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 		j.files.old, j.files.last = old, old[len(old)-1].number
 		err = j.files.suspect(old)
 	}
+	if err == nil {
+		err = j.files.reserve.adopt()
+	}
 	if err != nil {
 		j.files.close()
 		return nil, err
 	}
+	j.lookAtVolume()
 	j.run = fmt.Sprintf("%016x-%s", j.files.last+1, set.RunID) // the number of its first file
 	j.wg.Go(j.loop)
 	return j, nil
@@ -153,13 +172,15 @@ func (j *Journal) Append(seg *Segment, f Frame) error {
 		segmentID: seg.id(), index: seg.frames, frame: f,
 		block: blockID{cmp.Or(f.Run, j.run), f.Partition, f.Block},
 	}
-	if record.index == 0 {
-		record.header = &seg.Header
+	texts := 0
+	if h := &seg.Header; record.index == 0 {
+		record.header = h
+		texts = len(h.Bucket) + len(h.Key) + len(h.Source) + len(h.ContentType) + len(h.ContentEncoding)
 	}
 	seg.add(&f)
 	seg.frames++
 	j.enqueue(entry{
-		bytes: int64(len(f.Payload)),
+		bytes: int64(len(f.Payload)), segment: record.segmentID, framed: &record.block, texts: int64(texts),
 		write: func(w *writer) error { w.frame(record); return nil },
 		wrote: func(at extent) {
 			seg.disk = append(seg.disk, at.last(int64(len(record.frame.Payload))))
@@ -180,20 +201,28 @@ func (j *Journal) Seal(seg *Segment, sealed func()) {
 	seg.seal()
 	record := &sealRecord{segmentID: seg.id(), frames: seg.frames, events: seg.Events, size: seg.Size(), crc: seg.CRC32()}
 	j.enqueue(entry{
-		write: func(w *writer) error { w.seal(record); return nil },
-		wrote: func(at extent) { need(j.files.segments, record.segmentID, at.share()) },
-		then:  sealed,
+		segment: record.segmentID,
+		write:   func(w *writer) error { w.seal(record); return nil },
+		wrote:   func(at extent) { need(j.files.segments, record.segmentID, at.share()) },
+		then:    sealed,
 	})
 	j.nudge()
 }
 
 // Remove implements [Spool]. The record has time until the next commit: should
 // a crash come first, the same bytes go to the same key again.
-func (j *Journal) Remove(seg *Segment) {
+func (j *Journal) Remove(seg *Segment) { j.remove(seg, true) }
+
+// Replace is Remove for a segment whose blocks were appended to others: its record
+// stays behind their frames, also on a full volume.
+func (j *Journal) Replace(seg *Segment) { j.remove(seg, false) }
+
+func (j *Journal) remove(seg *Segment, drains bool) {
 	id := seg.id()
 	j.enqueue(entry{
-		write: func(w *writer) error { w.delivered(deliveredRecord{id}); return nil },
-		then:  func() { done(j.files.segments, id) },
+		drains: drains,
+		write:  func(w *writer) error { w.delivered(deliveredRecord{id}); return nil },
+		then:   func() { j.files.deliver(id) },
 	})
 }
 
@@ -205,8 +234,9 @@ func (j *Journal) Forget(l *Leftover) {
 
 func (j *Journal) forget(id blockID) {
 	j.enqueue(entry{
-		write: func(*writer) error { return nil },
-		then:  func() { done(j.files.blocks, id) },
+		drains: true,
+		write:  func(*writer) error { return nil },
+		then:   func() { done(j.files.blocks, id) },
 	})
 }
 
@@ -258,6 +288,27 @@ func (j *Journal) Commit(ctx context.Context) error {
 
 // Bytes returns how much the files hold.
 func (j *Journal) Bytes() int64 { return j.bytes.Load() }
+
+// OldBytes returns the size of the files that previous runs have left.
+func (j *Journal) OldBytes() int64 { return j.oldBytes }
+
+// Room returns how many bytes more the journal could write after the last commit
+// before its reserve was all that the volume had, as far as the system tells.
+func (j *Journal) Room() int64 { return j.room.Load() }
+
+// lookAtVolume notes how much room there is. The caller has the turn.
+func (j *Journal) lookAtVolume() {
+	j.missing.Store(j.files.reserve.missing())
+	j.AskRoom()
+}
+
+// AskRoom asks the volume, and returns what Room does from now on.
+func (j *Journal) AskRoom() int64 {
+	free := j.files.reserve.free()
+	room := free - j.missing.Load()
+	j.room.Store(room)
+	return room
+}
 
 // Synced returns a time that never goes back: everything added before it is on
 // disk. It is the current time while nothing waits for a commit.

@@ -193,6 +193,7 @@ func (r *recovery) run(ctx context.Context) error {
 	if err := r.sync(); err != nil {
 		return err
 	}
+	r.handOver()
 	return r.rewrite(ctx)
 }
 
@@ -240,6 +241,36 @@ func (r *recovery) sync() error {
 	return r.j.set.Dir.Sync()
 }
 
+// handOver gives away the sealed segments that are certain to be on disk. Each of
+// their records is in the part of a file that was fsynced before a crash, and the
+// file was fsynced again, so nothing of them has to be written first. A segment
+// with any record in doubt waits until that is written again.
+func (r *recovery) handOver() {
+	if r.j.set.Early == nil || len(r.holes) > 0 || r.blind {
+		return
+	}
+	doubted := map[segmentID]bool{}
+	for i := range r.doubtful {
+		doubted[r.doubtful[i].segment] = true
+	}
+	var certain []*Segment
+	for id, s := range r.segments {
+		if s.delivered || s.seal == nil || doubted[id] || r.j.early[id] {
+			continue
+		}
+		if s.join(); s.whole() && !slices.ContainsFunc(s.frames, s.moving) {
+			r.j.early[id] = true
+			certain = append(certain, s.seg)
+		}
+	}
+	slices.SortFunc(certain, compareOpened)
+	r.j.set.Early(certain)
+}
+
+func compareOpened(a, b *Segment) int {
+	return cmp.Or(a.Opened.Compare(b.Opened), cmp.Compare(a.Sequence, b.Sequence))
+}
+
 // maxRewrite is how many bytes of records are written again at once. Who commits
 // meanwhile waits for as much.
 const maxRewrite int64 = 1 << 20
@@ -270,7 +301,7 @@ func (r *recovery) rewrite(ctx context.Context) error {
 		return err
 	}
 	if !r.changed.Load() { // the next file says what is certain of the old ones
-		r.j.enqueue(entry{write: func(*writer) error { return nil }})
+		r.j.enqueue(entry{drains: true, write: func(*writer) error { return nil }})
 		r.j.nudge()
 	}
 	return nil
@@ -286,7 +317,7 @@ func (r *recovery) repeat(d doubtful) {
 	}
 	whole := false
 	r.j.enqueue(entry{
-		bytes: d.body.size,
+		bytes: d.body.size, drains: true,
 		write: func(w *writer) error {
 			if whole = !r.changed.Load() && r.copy(w, d); !whole {
 				r.changed.Store(true)
@@ -306,7 +337,8 @@ func (r *recovery) repeat(d doubtful) {
 func (r *recovery) commit(ctx context.Context, then func()) error {
 	done := make(chan struct{})
 	r.j.enqueue(entry{
-		write: func(*writer) error { return nil },
+		drains: true,
+		write:  func(*writer) error { return nil },
 		then: func() {
 			if !r.changed.Load() {
 				then()
@@ -327,6 +359,10 @@ func (r *recovery) commit(ctx context.Context, then func()) error {
 func (r *recovery) adopt() {
 	files := r.j.files
 	files.all, files.adopted = slices.Concat(r.old, files.all), true
+	for _, id := range files.ended {
+		done(r.needSegments, id)
+	}
+	files.ended = nil
 	files.segments = united(files.segments, r.needSegments)
 	files.blocks = united(files.blocks, r.needBlocks)
 	for _, f := range r.old {
@@ -429,7 +465,7 @@ func (r *recovery) collect() {
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(r.segments), compareSegments) {
 		s := r.segments[id]
-		if s.delivered {
+		if s.delivered || r.j.early[id] {
 			continue
 		}
 		s.join()
@@ -464,7 +500,5 @@ func (r *recovery) collect() {
 		t.Ahead = r.ahead(t)
 		r.found.Tails = append(r.found.Tails, *t)
 	}
-	slices.SortFunc(r.found.Sealed, func(a, b *Segment) int {
-		return cmp.Or(a.Opened.Compare(b.Opened), cmp.Compare(a.Sequence, b.Sequence))
-	})
+	slices.SortFunc(r.found.Sealed, compareOpened)
 }

@@ -173,6 +173,11 @@ func (d *dir) openSub(name string) (*dir, error) {
 
 func (d *dir) FileSystem() FileSystem { return d.system }
 
+func (d *dir) Free() (int64, error) {
+	free, err := freeBytes(d.self)
+	return free, fail("statfs", ".", err)
+}
+
 func (d *dir) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

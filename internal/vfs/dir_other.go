@@ -3,6 +3,7 @@
 package vfs
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 )
@@ -10,6 +11,13 @@ import (
 // openFlags open a file to read it, and to sync it: Windows flushes no file
 // that was opened for reading alone.
 const openFlags = os.O_RDWR
+
+// ErrFull is how a volume without room answers a write.
+var ErrFull = errors.New("no space left on the volume")
+
+// IsFull reports whether err may say that there is no room. Systems differ in
+// that, and to take another error for it does no harm.
+func IsFull(err error) bool { return err != nil }
 
 // syncDir does nothing: Windows has no such call, and NTFS logs the entry of a
 // file before the file's own flush returns.

@@ -267,3 +267,13 @@ func TestErrorsNameTheFileAndNotThePath(t *testing.T) {
 		t.Errorf("error %q, want %q first", missing, want)
 	}
 }
+
+// The volume of a directory says how much more it takes.
+func TestFree_OfARealVolume(t *testing.T) {
+	t.Parallel()
+	d, _ := spool(t)
+	free, err := d.Free()
+	if free <= 0 && !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("Free = %d, %v", free, err)
+	}
+}

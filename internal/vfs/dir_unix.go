@@ -74,3 +74,12 @@ func ownership(info fs.FileInfo) string {
 func running(pid int) bool {
 	return pid > 0 && syscall.Kill(pid, 0) != syscall.ESRCH
 }
+
+// ErrFull is how a volume without room answers a write.
+var ErrFull error = syscall.ENOSPC
+
+// IsFull reports whether err says that there is no room: neither on the volume
+// nor in a quota.
+func IsFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"math"
 	"os"
 	"syscall"
 )
@@ -27,3 +28,11 @@ func fileSystem(f *os.File) (FileSystem, error) {
 }
 
 func pidNamespace() string { return "" }
+
+func freeBytes(f *os.File) (int64, error) {
+	var st syscall.Statfs_t
+	if err := control(f, func(fd int) error { return syscall.Fstatfs(fd, &st) }); err != nil {
+		return 0, err
+	}
+	return int64(min(st.Bavail, math.MaxInt64/uint64(max(1, st.Bsize)))) * int64(st.Bsize), nil
+}

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"math"
 	"os"
 	"strconv"
 	"syscall"
@@ -18,6 +19,15 @@ func fileSystem(f *os.File) (FileSystem, error) {
 		return FileSystem{}, err
 	}
 	return byMagic(uint32(st.Type)), nil // its Go type, and its sign, depend on the architecture
+}
+
+// freeBytes returns what users other than root may write.
+func freeBytes(f *os.File) (int64, error) {
+	var st syscall.Statfs_t
+	if err := control(f, func(fd int) error { return syscall.Fstatfs(fd, &st) }); err != nil {
+		return 0, err
+	}
+	return int64(min(st.Bavail, math.MaxInt64/uint64(max(1, st.Frsize)))) * int64(st.Frsize), nil
 }
 
 // byMagic knows the numbers of linux/magic.h and of drivers outside of the

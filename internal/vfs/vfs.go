@@ -96,6 +96,12 @@ type Dir interface {
 	// FileSystem says where the directory lies.
 	FileSystem() FileSystem
 
+	// Free returns how many bytes more this process can write to the volume,
+	// now and if no other program writes. It is an estimate: metadata and
+	// copy-on-write may need some of them. An error that is
+	// [errors.ErrUnsupported] means that the system does not tell.
+	Free() (int64, error)
+
 	// Close releases the lock and the directory's handles. Files and
 	// subdirectories are closed on their own.
 	Close() error

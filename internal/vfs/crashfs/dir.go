@@ -90,6 +90,9 @@ func (d *dir) Create(name string) (vfs.File, error) {
 		if d.node.lookup(name) != nil {
 			return syscall.EEXIST
 		}
+		if d.fs.freeLocked() == 0 {
+			return syscall.ENOSPC
+		}
 		n := &node{}
 		d.set(name, n)
 		h = d.fs.newFile(n, d.path, name, false)
@@ -267,6 +270,19 @@ func (d *dir) SetNote(note []byte) error {
 }
 
 func (d *dir) FileSystem() vfs.FileSystem { return vfs.FileSystem{Name: "crashfs"} }
+
+// Free is not an operation: nothing depends on it but how soon a writer stops.
+func (d *dir) Free() (int64, error) {
+	d.fs.mu.Lock()
+	defer d.fs.mu.Unlock()
+	switch {
+	case d.fs.hasStopped():
+		return 0, pathError("statfs", ".", ErrStopped)
+	case d.fs.capacity == 0:
+		return 0, pathError("statfs", ".", errors.ErrUnsupported)
+	}
+	return d.fs.freeLocked(), nil
+}
 
 // Close closes the handle even when it is told to fail.
 func (d *dir) Close() error {

@@ -3,6 +3,8 @@ package crashfs
 import (
 	"io"
 	"io/fs"
+	"math"
+	"syscall"
 
 	"github.com/s3sink/s3sink/internal/vfs"
 )
@@ -53,7 +55,16 @@ func (h *file) Append(p []byte) (n int, err error) {
 	}
 	err = h.do(CallAppend, len(p), func(done int) error {
 		n = min(done, len(p))
+		room := h.fs.freeLocked()
+		if room < math.MaxInt64 {
+			room += h.node.reserved
+		}
+		whole := int64(n) <= room
+		n = int(min(int64(n), room))
 		h.node.append(p[:n])
+		if !whole {
+			return syscall.ENOSPC
+		}
 		return nil
 	})
 	return n, err
@@ -67,7 +78,11 @@ func (h *file) Reserve(n int64) error {
 		return pathError(CallReserve, h.name, fs.ErrInvalid)
 	}
 	return h.do(CallReserve, int(n), func(done int) error {
-		h.node.reserve(min(done, int(n)))
+		room := h.fs.freeLocked()
+		h.node.reserve(int(min(int64(done), n, room)))
+		if n > room {
+			return syscall.ENOSPC
+		}
 		return nil
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -34,6 +35,8 @@ type FS struct {
 	tripped bool
 	handles map[handle]string
 	stale   []byte // what is in the disk's free blocks
+
+	capacity int64 // bytes of all files; 0: no limit
 }
 
 // handle is an open file or directory.
@@ -107,6 +110,49 @@ func (f *FS) ForgetNames() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.forget = true
+}
+
+// SetCapacity bounds the bytes of all files: a write past it does a part and
+// fails with ENOSPC, and so does the creation of a file. A removed file takes
+// its bytes until a Sync of the directory, and while somebody has it open.
+func (f *FS) SetCapacity(bytes int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.capacity = bytes
+}
+
+// freeLocked returns how many bytes files may grow by.
+func (f *FS) freeLocked() int64 {
+	if f.capacity == 0 {
+		return math.MaxInt64
+	}
+	counted := map[*node]bool{}
+	f.root.collect(counted)
+	for h := range f.handles {
+		if h, ok := h.(*file); ok {
+			counted[h.node] = true
+		}
+	}
+	free := f.capacity
+	for n := range counted {
+		free -= int64(len(n.data))
+	}
+	return max(0, free)
+}
+
+// collect notes the files that any version of a name stands for.
+func (n *node) collect(all map[*node]bool) {
+	for _, versions := range n.names {
+		for _, v := range *versions {
+			switch {
+			case v.node == nil:
+			case v.node.names == nil:
+				all[v.node] = true
+			default:
+				v.node.collect(all)
+			}
+		}
+	}
 }
 
 // Put lays something on the disk, as if it had always been there: a file that

@@ -18,7 +18,7 @@ func (f *FS) Kill() *FS {
 	f.stopLocked()
 	next := New(f.seed + 1)
 	next.root, next.seq, next.forget = f.root.clone(), f.seq, f.forget
-	next.stale, next.note = f.stale, f.note
+	next.stale, next.note, next.capacity = f.stale, f.note, f.capacity
 	return next
 }
 
@@ -52,7 +52,7 @@ func (f *FS) Crash(rng *rand.Rand) *FS {
 	f.stopLocked()
 	next := New(rng.Uint64())
 	next.seq, next.forget = f.seq, f.forget
-	next.stale, next.note = f.stale, f.note
+	next.stale, next.note, next.capacity = f.stale, f.note, f.capacity
 	cut := &cut{rng: rng, stale: f.stale, next: next, bytes: chance(rng), names: chance(rng)}
 	next.root = cut.node(f.root)
 	return next

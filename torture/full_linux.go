@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/s3sink/s3sink"
@@ -138,7 +139,10 @@ func (f *full) run(ctx context.Context, memory string) (err error) {
 	defer func() { c.kill(); c.end(true) }()
 	if f.others {
 		c.wait(acked, 100, time.Now().Add(fillWithin))
-		if err := f.disk.stuff(); err != nil {
+		c.cmd.Process.Signal(syscall.SIGSTOP) // or it gives up its reserve to a file that still grows
+		err := f.disk.stuff()
+		c.cmd.Process.Signal(syscall.SIGCONT)
+		if err != nil {
 			return err
 		}
 	}
@@ -254,6 +258,9 @@ func (d *disk) stuff() error {
 	defer f.Close()
 	rng := rand.NewChaCha8([32]byte{})
 	for size := 1 << 20; size >= 512; {
+		if free, err := d.free(); err != nil || free == 0 {
+			return err // the rest is root's
+		}
 		piece := make([]byte, size)
 		rng.Read(piece)
 		_, err := f.Write(piece)
@@ -265,4 +272,13 @@ func (d *disk) stuff() error {
 		}
 	}
 	return nil
+}
+
+// free returns how many bytes the file system would give to a user.
+func (d *disk) free() (int64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(d.mountPoint, &st); err != nil {
+		return 0, err
+	}
+	return int64(st.Bavail) * st.Bsize, nil
 }

@@ -1,0 +1,330 @@
+package spool_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/s3sink/s3sink/internal/spool"
+	"github.com/s3sink/s3sink/internal/vfs"
+	"github.com/s3sink/s3sink/internal/vfs/crashfs"
+)
+
+const (
+	volumeBytes  = 256 << 10
+	volumeFile   = 32 << 10
+	reserveBytes = 16 << 10
+)
+
+// openBounded opens a journal that keeps a reserve on a volume of 256 KiB.
+func openBounded(t *testing.T, disk *crashfs.FS, run string, f *feed, early func([]*spool.Segment)) *spool.Journal {
+	t.Helper()
+	j, err := spool.NewJournal(spool.JournalSettings{
+		Dir: disk.Dir(), RunID: run, Interval: time.Second, Gather: f.gather,
+		FileSize: volumeFile, Reserve: reserveBytes, Early: early,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// sizes returns the sizes of the files on a disk by name.
+func sizes(t *testing.T, disk *crashfs.FS) map[string]int64 {
+	t.Helper()
+	list, err := disk.Dir().List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]int64{}
+	for _, e := range list {
+		all[e.Name] = e.Size
+	}
+	return all
+}
+
+// fillVolume seals segments of one event each until no commit succeeds, and
+// returns how many are sealed.
+func fillVolume(t *testing.T, j *spool.Journal, lines int) int {
+	t.Helper()
+	var sealed atomic.Int64
+	for n := uint64(1); ; n++ {
+		seg := segment("run-1", n)
+		appendFrame(t, j, seg, n, noise(n, lines)+"\n")
+		j.Seal(seg, func() { sealed.Add(1) })
+		if err := j.Commit(t.Context()); err != nil {
+			if !vfs.IsFull(err) {
+				t.Fatal(err)
+			}
+			return int(sealed.Load())
+		}
+	}
+}
+
+// Given a volume that is full to its last byte but for the reserve, when segments
+// are delivered, then their records are written with the room of the reserve, the
+// files go, and the reserve is there again.
+func TestReserve_DrainsAFullVolume(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		disk := crashfs.New(1)
+		disk.SetCapacity(volumeBytes)
+		j := openBounded(t, disk, "run-1", new(feed), nil)
+		seg := segment("run-1", 1)
+		appendFrame(t, j, seg, 1, noise(1, 8<<10)+"\n")
+		if err := j.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		all := sizes(t, disk)
+		if all["reserve"] != reserveBytes {
+			t.Fatalf("%v, want a reserve of %d bytes", all, reserveBytes)
+		}
+		var used int64
+		for _, size := range all {
+			used += size
+		}
+		disk.SetCapacity(used) // other programs take the rest
+		sealed := false
+		j.Seal(seg, func() { sealed = true })
+		if err := j.Commit(t.Context()); err != nil || !sealed {
+			t.Fatalf("on a full volume: sealed %v, %v", sealed, err)
+		}
+		if all := sizes(t, disk); all["reserve"] != 0 {
+			t.Errorf("%v, want no reserve", all)
+		}
+		if object, err := io.ReadAll(j.Object(seg)); err != nil || int64(len(object)) != seg.Size() {
+			t.Errorf("%d bytes, %v", len(object), err)
+		}
+		j.Remove(seg)
+		if err := j.Commit(t.Context()); err != nil {
+			t.Error(err)
+		}
+		disk.SetCapacity(volumeBytes)
+		time.Sleep(time.Second)
+		appendFrame(t, j, segment("run-1", 2), 2, "{}\n")
+		if err := j.Commit(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if all := sizes(t, disk); all["reserve"] != reserveBytes {
+			t.Errorf("with room again: %v, want a reserve of %d bytes", all, reserveBytes)
+		}
+		closeJournal(t, j)
+	})
+}
+
+// Stages are new events: they leave the reserve alone.
+func TestReserve_IsNotForNewEvents(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	disk.SetCapacity(volumeBytes)
+	f := &feed{block: 1}
+	j := openBounded(t, disk, "run-1", f, nil)
+	for range 1000 {
+		f.add(strings.Repeat("x", 2000) + "\n")
+		if err := j.Commit(t.Context()); err != nil {
+			if !vfs.IsFull(err) {
+				t.Error(err)
+			}
+			break
+		}
+	}
+	if all := sizes(t, disk); all["reserve"] != reserveBytes || j.Room() > 4000 {
+		t.Errorf("%v, room for %d bytes: want a reserve and hardly any room", all, j.Room())
+	}
+	j.Close()
+}
+
+// A frame whose stages found no room does without them: when its segment is
+// delivered, no file is kept for the block.
+func TestFullVolume_FrameReplacesItsStages(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	disk.SetCapacity(volumeBytes)
+	f := &feed{block: 1}
+	j := openBounded(t, disk, "run-1", f, nil)
+	lines := strings.Repeat("{\"n\":\""+strings.Repeat("x", 90)+"\"}\n", 5000) // more than the volume
+	f.add(lines)
+	if err := j.Commit(t.Context()); !vfs.IsFull(err) {
+		t.Fatalf("%d bytes in %d: %v", len(lines), volumeBytes, err)
+	}
+	seg := segment("run-1", 1)
+	appendFrame(t, j, seg, 1, lines)
+	sealed := make(chan struct{})
+	j.Seal(seg, func() { close(sealed) })
+	if err := j.Commit(t.Context()); err != nil {
+		t.Error(err)
+	}
+	<-sealed
+	j.Remove(seg)
+	closeJournal(t, j)
+	if all := sizes(t, disk); len(all) > 0 {
+		t.Errorf("left behind: %v", all)
+	}
+}
+
+// The record that ends a segment whose blocks are in another one stays behind their
+// frames, though others go ahead on a full volume.
+func TestFullVolume_ReplaceStaysBehindTheFrames(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	disk.SetCapacity(volumeBytes)
+	j := openBounded(t, disk, "run-1", new(feed), nil)
+	seg := segment("run-1", 1)
+	appendFrame(t, j, seg, 1, noise(1, 100<<10)+"\n")
+	sealed := make(chan struct{})
+	j.Seal(seg, func() { close(sealed) })
+	if err := j.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-sealed
+	disk.SetCapacity(volumeBytes / 2)
+	appendFrame(t, j, segment("run-1", 2), 1, noise(1, 100<<10)+"\n")
+	j.Replace(seg)
+	if err := j.Commit(t.Context()); !vfs.IsFull(err) {
+		t.Fatalf("Commit: %v, want ENOSPC", err)
+	}
+	disk.Stop()
+	j.Close()
+	disk = disk.Kill()
+	disk.SetCapacity(volumeBytes)
+	next := openJournal(t, disk.Dir(), "run-2", new(feed))
+	found, err := next.Recover(t.Context())
+	if err != nil || len(found.Sealed) != 1 {
+		t.Errorf("found %+v, %v, want the segment that was to be replaced", found, err)
+	}
+	closeJournal(t, next)
+}
+
+// Sealed segments that are certain to be on disk are given away although nothing
+// can be written, and the others wait. Those are in nothing else that Recover
+// finds, also when it has to be called again.
+func TestRecover_GivesEarlySegmentsOnAFullVolume(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	disk.SetCapacity(volumeBytes)
+	j := openBounded(t, disk, "run-1", new(feed), nil)
+	sealed := fillVolume(t, j, 4<<10)
+	disk.Stop()
+	j.Close()
+	disk = disk.Kill()
+	all := sizes(t, disk)
+	var used int64
+	for name, size := range all {
+		if name != "reserve" {
+			used += size
+		}
+	}
+	if err := disk.Dir().Remove("reserve"); err != nil && all["reserve"] > 0 {
+		t.Fatal(err)
+	}
+	disk.SetCapacity(used) // nor is there a reserve
+
+	var given []*spool.Segment
+	var called atomic.Int64
+	j = openBounded(t, disk, "run-2", new(feed), func(segs []*spool.Segment) {
+		given = append(given, segs...)
+		called.Add(1)
+	})
+	found := make(chan *spool.Recovered)
+	go func() {
+		for {
+			got, err := j.Recover(t.Context())
+			if err == nil {
+				found <- got
+				return
+			}
+		}
+	}()
+	for called.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if len(given) < sealed-1 || len(given) == 0 {
+		t.Errorf("%d segments of %d were given early", len(given), sealed)
+	}
+	for _, seg := range given {
+		if object, err := io.ReadAll(j.Object(seg)); err != nil || int64(len(object)) != seg.Size() {
+			t.Fatalf("%s: %d bytes, %v", seg.Key, len(object), err)
+		}
+		j.Remove(seg)
+	}
+	disk.SetCapacity(volumeBytes)
+	j.Commit(t.Context())
+	rest := <-found
+	for _, seg := range rest.Sealed {
+		if slices.ContainsFunc(given, func(g *spool.Segment) bool { return g.Key == seg.Key }) {
+			t.Errorf("%s was given early and found", seg.Key)
+		}
+		j.Remove(seg)
+	}
+	for _, tail := range rest.Tails {
+		finishTail(t, j, tail)
+	}
+	closeJournal(t, j)
+	if left := sizes(t, disk); len(left) > 1 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// A reserve that a crash has torn is replaced, and an older one of about the right
+// size is kept.
+func TestReserve_IsAdoptedOrReplaced(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ left, want int64 }{{0, reserveBytes}, {reserveBytes / 4, reserveBytes}, {reserveBytes - 1, reserveBytes - 1}} {
+		t.Run(fmt.Sprint(tt.left), func(t *testing.T) {
+			t.Parallel()
+			disk := crashfs.New(1)
+			disk.SetCapacity(volumeBytes)
+			disk.Put("reserve", 0, make([]byte, tt.left))
+			j := openBounded(t, disk, "run-1", new(feed), nil)
+			seg := segment("run-1", 1)
+			appendFrame(t, j, seg, 1, "{}\n")
+			if err := j.Commit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if all := sizes(t, disk); all["reserve"] != tt.want {
+				t.Errorf("%v, want a reserve of %d bytes", all, tt.want)
+			}
+			j.Seal(seg, func() {})
+			j.Remove(seg)
+			closeJournal(t, j)
+			if all := sizes(t, disk); len(all) > 0 {
+				t.Errorf("left behind: %v", all)
+			}
+		})
+	}
+}
+
+// Without room for one, no reserve is made, and a volume that fails otherwise does
+// not cost the reserve.
+func TestReserve_OtherErrorsDoNotCostIt(t *testing.T) {
+	t.Parallel()
+	disk := crashfs.New(1)
+	disk.SetCapacity(volumeBytes)
+	j := openBounded(t, disk, "run-1", new(feed), nil)
+	appendFrame(t, j, segment("run-1", 1), 1, "{}\n")
+	if err := j.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	broken := errors.New("broken")
+	disk.Inject(func(op crashfs.Op) error {
+		if op.Call == crashfs.CallSync {
+			return broken
+		}
+		return nil
+	})
+	appendFrame(t, j, segment("run-1", 2), 2, "{}\n")
+	if err := j.Commit(t.Context()); !errors.Is(err, broken) {
+		t.Errorf("Commit: %v", err)
+	}
+	disk.Inject(nil)
+	if all := sizes(t, disk); all["reserve"] != reserveBytes {
+		t.Errorf("%v, want the reserve", all)
+	}
+	closeJournal(t, j)
+}
