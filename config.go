@@ -190,7 +190,8 @@ type Config struct {
 	CommitInterval time.Duration
 
 	// MaxSpoolBytes bounds the spool's files. Beyond it Track returns
-	// [ErrBufferFull]. Copies of what is damaged come on top, at most a tenth of
+	// [ErrBufferFull], and also when the volume of SpoolDir is nearly full: New
+	// logs a warning if the volume has less room than MaxSpoolBytes. Copies of what is damaged come on top, at most a tenth of
 	// it. Defaults to [DefaultMaxSpoolBytes].
 	MaxSpoolBytes int64
 

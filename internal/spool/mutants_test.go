@@ -38,6 +38,8 @@ const removeNow = `
 const (
 	journalGo  = "internal/spool/journal.go"
 	commitGo   = "internal/spool/commit.go"
+	fullGo     = "internal/spool/full.go"
+	reserveGo  = "internal/spool/reserve.go"
 	cleanGo    = "internal/spool/clean.go"
 	noteGo     = "internal/vfs/note.go"
 	filesGo    = "internal/spool/files.go"
@@ -203,6 +205,17 @@ var mutants = []mutant{
 			release(j.files.segments, copies[i].segment, copies[i].was.file, 0)
 ` + removeNow},
 	}, byCrashes, ""},
+	{"the reserve is never given up", "", []patch{{fullGo, "			r.giveUp()\n			room = r.free() - r.want/4\n", "			room = r.free() - r.want/4\n"}}, "internal/spool TestReserve_DrainsAFullVolume", ""},
+	{"the reserve is never renewed", "", []patch{{reserveGo, "	if r.want == 0 || r.held >= r.want/2", "	if r.last || r.held >= r.want/2"}, {reserveGo, "	exists bool", "	last   bool\n	exists bool"}, {reserveGo, "		r.held, r.exists = 0, false\n", "		r.last = r.held > 0\n		r.held, r.exists = 0, false\n"}}, "internal/spool TestReserve_DrainsAFullVolume", ""},
+	{"new events use the reserve", "", []patch{{fullGo, "	if len(queue) == 0 {\n		return nil, nil\n	}\n", "	if len(queue) == 0 {\n		j.files.reserve.giveUp()\n		return nil, nil\n	}\n"}}, "internal/spool TestReserve_IsNotForNewEvents", ""},
+	{"the limit ignores free space", "", []patch{{sinkSpoolGo, "	if room < s.batcher.unwritten(room) {\n		return", "	if false {\n		return"}}, ". TestDayOfAFullVolume", ""},
+	{"a sealed segment is early although in doubt", "9", []patch{{recoverGo, "		doubted[r.doubtful[i].segment] = true\n", "		doubted[r.doubtful[i].segment] = false\n"}}, byCrashes, ""},
+	{"early segments wait for a write", "", []patch{{recoverGo, "	r.handOver()\n", ""}}, "internal/spool TestRecover_GivesEarlySegmentsOnAFullVolume", ""},
+	{"a frame of another run stands for stages", "1", []patch{{fullGo, "		if !framed[blockID{j.run, s.Partition, s.Block}] {\n", "		if !slices.ContainsFunc(written, func(e entry) bool {\n			return e.framed != nil && e.framed.partition == s.Partition && e.framed.block == s.Block\n		}) {\n"}}, byCrashes, ""},
+	{"a replaced segment ends before its blocks are elsewhere", "7b", []patch{{journalGo, "j.remove(seg, false)", "j.remove(seg, true)"}}, "internal/spool TestFullVolume_ReplaceStaysBehindTheFrames", ""},
+	{"stages come after their frame", "7a", []patch{{commitGo, "		all.stages = j.unframed(all.stages, done.queue)\n", ""}}, "internal/spool TestFullVolume_FrameReplacesItsStages", ""},
+	{"a delivery before recovery ends is forgotten", "7b", []patch{{recoverGo, "		done(r.needSegments, id)\n", "		_ = id\n"}}, byCrashes, ""},
+	{"unspooled events count as left", "", []patch{{sinkGo, "			s.batcher.dropUnspooled()\n", ""}}, ". TestClose_CountsUnspooledEventsAsDropped", ""},
 	{"a copy has another identity", "1", []patch{{cleanGo, "	w.buf = append(w.buf, l.body...)\n", "	l.body[1] ^= 1\n	w.buf = append(w.buf, l.body...)\n"}}, byCrashes, ""},
 	{"copies without their seal", "6", []patch{{cleanGo, "		if l.segment = s.segmentID; err == nil && holds(c.files.segments, l.segment, f) {\n			return l\n", "		if l.segment = s.segmentID; err == nil {\n			release(c.files.segments, l.segment, f, 0)\n"}}, byCrashes, ""},
 	{"cleaning skips stages", "7a", []patch{{cleanGo, "		if l.block, l.payload = s.blockID, size; err == nil && holds(c.files.blocks, l.block, f) {\n			return l\n", "		if l.block, l.payload = s.blockID, size; err == nil {\n			release(c.files.blocks, l.block, f, 0)\n"}}, byCrashes, ""},

@@ -263,6 +263,11 @@ func (r *recovery) handOver() {
 			certain = append(certain, s.seg)
 		}
 	}
+	// The next try may not see the group any more that says how much is certain. It
+	// must not write these segments again, and so let the file go that has them.
+	r.j.turn.Lock()
+	r.remember()
+	r.j.turn.Unlock()
 	slices.SortFunc(certain, compareOpened)
 	r.j.set.Early(certain)
 }
@@ -385,6 +390,13 @@ func united[K comparable](a, b map[K][]share) map[K][]share {
 
 // settle has the next file say what is certain now.
 func (r *recovery) settle() {
+	r.remember()
+	r.j.files.end() // the next one says so
+}
+
+// remember notes how much of the old files is certain to be on disk. The caller
+// has the turn.
+func (r *recovery) remember() {
 	files := r.j.files
 	durable := map[uint64]int64{}
 	for _, f := range r.old {
@@ -394,7 +406,6 @@ func (r *recovery) settle() {
 		d := &files.doubts[i]
 		d.durable = max(d.durable, durable[d.file]) // of another version nothing was read
 	}
-	files.end() // the next one says so
 }
 
 // counts reports whether a record still means something: lines that are in no
