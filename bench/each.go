@@ -118,10 +118,10 @@ func (c *callers) round(counts []int64, do func(caller int, line []byte) error) 
 	var wg sync.WaitGroup
 	for caller := range counts {
 		wg.Go(func() {
-			var own []byte
+			var buf []byte
 			for time.Since(began) < c.job.For && errs[caller] == nil {
-				own = c.line(own, caller, counts[caller])
-				if errs[caller] = do(caller, own); errs[caller] == nil {
+				buf = c.line(buf, caller, counts[caller])
+				if errs[caller] = do(caller, buf); errs[caller] == nil {
 					counts[caller]++
 					events.Add(1)
 				}
@@ -162,13 +162,13 @@ func (c *callers) memoryModeBytes(ctx context.Context, rate float64) (int64, err
 	var wg sync.WaitGroup
 	for caller, events := range c.tracked {
 		wg.Go(func() {
-			var own []byte
+			var buf []byte
 			for n := int64(0); n < events && errs[caller] == nil; n++ {
 				if early := time.Until(began.Add(time.Duration(n) * interval)); early > time.Millisecond {
 					time.Sleep(early)
 				}
-				own = c.line(own, caller, n)
-				errs[caller] = sources[caller%c.job.Sources].TrackLineContext(ctx, own)
+				buf = c.line(buf, caller, n)
+				errs[caller] = sources[caller%c.job.Sources].TrackLineContext(ctx, buf)
 			}
 		})
 	}

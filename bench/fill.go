@@ -105,14 +105,14 @@ func (f *filler) track(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
-			var own []byte
+			var buf []byte
 			for !f.full.Load() && ctx.Err() == nil {
 				for f.shouldWait() && pause(ctx, time.Millisecond) {
 				}
 				n := f.nextNumber.Add(1) - 1
-				own = append(own[:0], f.lines[n%int64(len(f.lines))]...)
-				setNumber(own, n)
-				if err := f.sources[n%int64(len(f.sources))].TrackLineContext(ctx, own); err != nil {
+				buf = append(buf[:0], f.lines[n%int64(len(f.lines))]...)
+				setNumber(buf, n)
+				if err := f.sources[n%int64(len(f.sources))].TrackLineContext(ctx, buf); err != nil {
 					cancel(err)
 				}
 			}

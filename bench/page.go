@@ -26,8 +26,8 @@ const objectBytesRatio = "object bytes ÷ memory mode"
 
 // legend explains the columns that several tables have. Each output ends with
 // it; docs/performance.md holds it once.
-const legend = `*peak RSS* is the peak resident memory of the child process, as counted by the kernel. *above idle* is
-that peak minus the resident memory of the same child with an idle sink.
+const legend = `*peak RSS* is the peak resident memory of the child process, as counted by the kernel. *above idle*
+is that peak minus the resident memory of the same child with an idle sink.
 `
 
 // section returns the Markdown of one measurement: the command that repeats it,

@@ -60,11 +60,11 @@ func trackAll(ctx context.Context, sink *s3sink.Sink, lines [][]byte, events int
 	var wg sync.WaitGroup
 	for p := range producers {
 		wg.Go(func() {
-			var own []byte
+			var buf []byte
 			for n := p; n < events && errs[p] == nil; n += producers {
-				own = append(own[:0], lines[n%int64(len(lines))]...)
-				setNumber(own, n)
-				errs[p] = sink.TrackLineContext(ctx, own)
+				buf = append(buf[:0], lines[n%int64(len(lines))]...)
+				setNumber(buf, n)
+				errs[p] = sink.TrackLineContext(ctx, buf)
 			}
 		})
 	}

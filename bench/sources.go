@@ -87,7 +87,7 @@ func keepRate(ctx context.Context, job sourcesJob, sources []*s3sink.Source, lin
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
-			var own []byte
+			var buf []byte
 			for n := w; n < int(job.For/interval); n += workers {
 				delay := time.Since(began.Add(time.Duration(n) * interval))
 				if delay < -time.Millisecond { // Sleep has about this precision
@@ -97,9 +97,9 @@ func keepRate(ctx context.Context, job sourcesJob, sources []*s3sink.Source, lin
 					errs[w] = fmt.Errorf("event %d of %d is %v behind its schedule: lower -n", n, int(job.For/interval), delay)
 					return
 				}
-				own = append(own[:0], lines[n%len(lines)]...)
-				setNumber(own, int64(n))
-				if errs[w] = sources[n%len(sources)].TrackLineContext(ctx, own); errs[w] != nil {
+				buf = append(buf[:0], lines[n%len(lines)]...)
+				setNumber(buf, int64(n))
+				if errs[w] = sources[n%len(sources)].TrackLineContext(ctx, buf); errs[w] != nil {
 					return
 				}
 			}
