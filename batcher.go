@@ -13,44 +13,55 @@ import (
 
 // batcher decides when a block and when an object closes.
 //
-// Lines gather in blocks under their source's lock alone. Everything that
-// happens to whole blocks and segments happens under mu, which is held for a
-// few pointers at a time, never across compression, disk or network. Locks are
-// taken in this order: Source.mu, batcher.mu, and then those of the budget,
-// the pool and the uploader, which call back without a lock.
+// Source.mu guards the open block of a source, and mu guards whole blocks and
+// segments. mu is held for a few pointer operations, never across compression,
+// disk or network. The lock order is Source.mu, then batcher.mu, then the locks
+// of the budget, the pool and the uploader, which call back without their lock.
+// The order prevents this deadlock:
+//
+//  1. Track holds Source.mu of A, because it adds a line, and waits for
+//     batcher.mu to open a block.
+//  2. The age timer, Flush or relief holds batcher.mu, because it looks for
+//     partitions to seal, and waits for Source.mu of A to seal one.
+//
+// So a function that seals partitions first collects them under batcher.mu,
+// unlocks it, and then seals each one under its Source.mu. Another goroutine may
+// have sealed the partition in between: seal checks that.
 type batcher struct {
 	lim    batchLimits
 	budget *budget.Budget
 	pool   *deflate.Pool
 	spool  spool.Spool
 
-	journal *spool.Journal // the spool, if it is one
+	journal *spool.Journal // the spool, or nil without a SpoolDir
 
 	newHeader func(p *partition, sequence uint64, opened time.Time) spool.Header
-	sealed    func(*spool.Segment, SealReason) // told under mu
-	ready     func(*spool.Segment)             // durable: may be put; perhaps under mu
-	stuck     func() []*spool.Segment          // those that wait for a person; asked under mu
+	onSealed  func(*spool.Segment, SealReason) // called with mu held
+	upload    func(*spool.Segment)             // called when the segment is durable, possibly with mu held
+	stuck     func() []*spool.Segment          // parked segments, while others can be uploaded; called with mu held
 
 	mu       sync.Mutex
 	closed   bool
-	open     list.List // of *partition, first opened first
+	open     list.List // of *partition, in the order of opening
 	blocks   uint64    // opened so far
 	pending  map[*block]struct{}
 	waiters  map[*waiter]struct{}
 	sequence uint64
-	contents map[*spool.Segment][]*block // of those that are not delivered
+	contents map[*spool.Segment][]*block // segments that are not delivered
 
-	relief    sync.WaitGroup
-	relieving bool // a goroutine of relief runs
-	again     bool // and has been asked once more
+	relief          sync.WaitGroup
+	relieving       bool // the goroutine of relief runs
+	reliefRequested bool // it must make another pass
 
 	partitions uint64    // opened so far
-	dirty      []*Source // with lines that the journal does not have
+	dirty      []*Source // sources with unstaged lines
 
-	spooled    int64 // bytes of the budget for pending blocks with frames on disk
-	recovering bool  // segments of this run wait for what earlier ones have left
+	spooledBudget int64 // bytes of the budget for pending blocks with frames on disk
+	recovering    bool  // segments of previous runs are not all known yet
 
-	waiting []*block // for that; a frame beside its lines would be memory that nobody counts
+	// heldBack are the blocks that were cut during recovery. They are not
+	// compressed yet: their frames would be memory that is not in the budget.
+	heldBack []*block
 
 	recoveredEvents          int64
 	accepted                 int64 // events of blocks that were cut
@@ -58,13 +69,13 @@ type batcher struct {
 	objects, bytes, rawBytes int64 // delivered
 }
 
-// fate is what became of events that were accepted.
+// fate is the final state of an accepted event.
 type fate int
 
 const (
 	delivered   fate = iota
-	quarantined      // their object is damaged
-	dropped          // given up by Close, or taken while Config.Disabled
+	quarantined      // its object is damaged
+	dropped          // abandoned by Close, or tracked while Config.Disabled
 	fates
 )
 
@@ -72,14 +83,14 @@ type batchLimits struct {
 	object     spool.Limits
 	age        time.Duration
 	partitions int
-	block      int // raw bytes; more while the compressors are busy
-	busyBlock  int
+	block      int // raw bytes of a block
+	busyBlock  int // the same while all compressors are busy
 }
 
 func newBatchLimits(c *Config) batchLimits {
-	// A tenth of an object, so that one is at least nine tenths full when
-	// the next block does not fit; and a sixteenth of the memory, so that a
-	// few blocks are under way at once.
+	// A tenth of an object: an object is at least nine tenths full when the
+	// next block does not fit. A sixteenth of the memory: several blocks can be
+	// compressed and uploaded at once.
 	most := int(min(c.MaxObjectBytes/10, c.MaxMemory/16))
 	return batchLimits{
 		object:     spool.Limits{Bytes: c.MaxObjectBytes, Events: c.MaxObjectEvents},
@@ -90,73 +101,75 @@ func newBatchLimits(c *Config) batchLimits {
 	}
 }
 
-// partition is a source and a received-day, from its first line until it is
-// sealed: at most one open block, blocks on their way, one open segment.
+// partition is a source and a received-day, from the first line until it is
+// sealed. It has at most one open block, any number of cut blocks that are not
+// in a segment yet, and at most one open segment.
 type partition struct {
 	source *Source
 	day    time.Time
 
-	// Under Source.mu.
-	block  *block
-	sealed bool
-	later  bool // another day's events came since its last block was cut
+	// Guarded by Source.mu.
+	block       *block
+	sealed      bool
+	interrupted bool // events of another day arrived after its last block was cut
 
-	// Under batcher.mu.
-	number uint64
-	last   *block // cut last
-	newest *block // opened last
-	seg    *spool.Segment
-	since  time.Time // first event of the object that is gathering
-	place  *list.Element
-	age    *time.Timer
+	// Guarded by batcher.mu.
+	number      uint64
+	lastCut     *block
+	lastOpened  *block
+	seg         *spool.Segment
+	objectSince time.Time // first event of the open object
+	element     *list.Element
+	age         *time.Timer
 
-	underWay int64 // of held, in blocks that are cut and not in seg yet
+	heldByCut int64 // part of held, for blocks that are cut and not in seg yet
 
 	held   atomic.Int64 // bytes of the budget
-	events atomic.Int64 // in seg, on their way to it and in block; only with a limit
+	events atomic.Int64 // in seg, in cut blocks and in block; counted only with MaxObjectEvents
 }
 
-// full reports whether a block of raw bytes should be cut now.
+// full reports whether a block with that many raw bytes should be cut now.
 func (b *batcher) full(raw int) bool {
 	return raw > b.lim.busyBlock || raw > b.lim.block && !b.pool.Busy()
 }
 
-// hold adds bytes of the budget to an open block.
+// hold charges bytes of the budget to an open block.
 func (b *batcher) hold(blk *block, bytes int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	blk.held += bytes
 }
 
-// openBlock registers a new block of p, and p itself if it is new. It reports
-// false after Close, and whether there are too many partitions now, which the
-// caller mends with closeExcess when it holds no lock.
+// openBlock registers a new block of p, and p itself if it is new. ok is false
+// after Close. excess reports too many open partitions: the caller must call
+// closeExcess after it has released its lock.
 func (b *batcher) openBlock(p *partition, held int64) (excess, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
 		return false, false
 	}
-	p.block = &block{part: p, source: p.source, held: held, opensNew: p.later, number: b.blocks, opened: time.Now()}
-	p.block.since = p.block.opened
-	p.later = false
-	p.newest = p.block
+	p.block = &block{part: p, source: p.source, held: held, startsObject: p.interrupted, number: b.blocks, opened: time.Now()}
+	p.block.dirtySince = p.block.opened
+	p.interrupted = false
+	p.lastOpened = p.block
 	b.blocks++
 	b.pending[p.block] = struct{}{}
-	if p.seg == nil && (p.last == nil || p.last.appended) {
-		p.since = p.block.opened
+	if p.seg == nil && (p.lastCut == nil || p.lastCut.appended) {
+		p.objectSince = p.block.opened
 	}
-	if p.place == nil {
+	if p.element == nil {
 		b.partitions++
 		p.number = b.partitions
-		p.place = b.open.PushBack(p)
+		p.element = b.open.PushBack(p)
 		p.age = time.AfterFunc(b.lim.age, func() { p.source.expire(p) })
 	}
 	return b.open.Len() > b.lim.partitions, true
 }
 
-// closeExcess seals the partitions that were opened first until there are not
-// too many. Two callers may pick the same one; each looks again.
+// closeExcess seals the partitions that were opened first until
+// MaxOpenPartitions are left. Two callers may pick the same partition; seal
+// ignores the second one.
 func (b *batcher) closeExcess() {
 	for {
 		b.mu.Lock()
@@ -172,31 +185,32 @@ func (b *batcher) closeExcess() {
 	}
 }
 
-// cutLocked hands an open block to the compressors, as soon as segments of this run
-// may begin. b.mu and the source's lock are held.
+// cutLocked closes an open block and queues it for compression, or holds it back
+// during recovery. The caller holds b.mu and the source's lock.
 func (b *batcher) cutLocked(blk *block) {
 	p := blk.part
 	blk.cut = true
 	b.accepted += blk.events.Load()
-	p.underWay += blk.held
-	p.last = blk
+	p.heldByCut += blk.held
+	p.lastCut = blk
 	p.source.queue = append(p.source.queue, blk)
 	if b.recovering {
-		b.waiting = append(b.waiting, blk)
+		b.heldBack = append(b.heldBack, blk)
 		return
 	}
-	b.compressSoon(blk)
+	b.queueCompression(blk)
 }
 
-func (b *batcher) compressSoon(blk *block) {
+func (b *batcher) queueCompression(blk *block) {
 	b.pool.Go(func(e *deflate.Encoder) { b.compress(e, blk) })
 }
 
-// compress makes the frame of a block, on a worker, without a lock.
+// compress makes the frame of a block. It runs on a worker and takes b.mu only
+// afterwards.
 func (b *batcher) compress(e *deflate.Encoder, blk *block) {
 	compressed, err := e.Frame(blk.chunks)
 	frame := &spool.Frame{Frame: compressed, Events: blk.events.Load(), First: blk.first, Last: blk.last}
-	defer b.relieveIfShort() // what is left of the block may be less than was hoped
+	defer b.relieveIfShort() // compression may have freed less than relief expected
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -205,23 +219,23 @@ func (b *batcher) compress(e *deflate.Encoder, blk *block) {
 		b.freeLocked(blk)
 	}
 	if err != nil { // cannot happen: it is compressed into memory
-		b.giveLocked(blk, blk.held)
+		b.releaseLocked(blk, blk.held)
 		b.settleLocked(blk, dropped)
 	}
 	b.appendFramedLocked(blk.part.source)
 }
 
-// appendFramedLocked puts the source's finished blocks into segments, in the
-// order they were cut, up to the first one that is not finished.
+// appendFramedLocked appends the compressed blocks of a source to segments, in
+// the order of their cut, up to the first block that is not compressed yet.
 func (b *batcher) appendFramedLocked(s *Source) {
 	for len(s.queue) > 0 && s.queue[0].framed {
 		blk := s.queue[0]
 		s.queue[0] = nil
 		s.queue = s.queue[1:]
 		blk.appended = true
-		blk.part.underWay -= blk.held
+		blk.part.heldByCut -= blk.held
 		b.appendLocked(blk)
-		if b.journal != nil && blk.views == 0 {
+		if b.journal != nil && blk.stagesInUse == 0 {
 			b.freeLocked(blk)
 		}
 	}
@@ -230,11 +244,13 @@ func (b *batcher) appendFramedLocked(s *Source) {
 	}
 }
 
+// appendLocked appends a block to the open segment of its partition, and seals
+// segments before and after it as the limits demand.
 func (b *batcher) appendLocked(blk *block) {
 	p := blk.part
 	switch {
 	case p.seg == nil:
-	case blk.opensNew:
+	case blk.startsObject:
 		b.sealSegmentLocked(p, SealedByClock)
 	case !p.seg.Fits(blk.frame, b.lim.object):
 		b.sealSegmentLocked(p, SealedBySize)
@@ -248,19 +264,19 @@ func (b *batcher) appendLocked(blk *block) {
 		b.sealSegmentLocked(p, blk.sealsAfter)
 	case b.lim.object.Events > 0 && p.seg.Events >= b.lim.object.Events:
 		b.sealSegmentLocked(p, SealedByEvents)
-		p.since = p.nextOpenedLocked()
+		p.objectSince = p.nextOpenedLocked()
 	}
 }
 
-// nextOpenedLocked returns when the first block that is not in a segment yet
-// was opened, or the last one that was.
+// nextOpenedLocked returns the opening time of the first block that is not in a
+// segment yet, or of the last block if all are.
 func (p *partition) nextOpenedLocked() time.Time {
 	for _, blk := range p.source.queue {
 		if blk.part == p {
 			return blk.opened
 		}
 	}
-	return p.newest.opened
+	return p.lastOpened.opened
 }
 
 func (b *batcher) addToSegmentLocked(p *partition, blk *block) {
@@ -274,15 +290,15 @@ func (b *batcher) addToSegmentLocked(p *partition, blk *block) {
 	if b.journal != nil {
 		blk.payload = int64(len(frame.Payload))
 		frame.Partition, frame.Block = p.number, blk.number
-		frame.Durable = func() { b.durable(seg, blk) }
+		frame.Durable = func() { b.frameSynced(seg, blk) }
 	}
 	if err := b.spool.Append(seg, frame); err != nil {
-		b.giveLocked(blk, blk.held)
+		b.releaseLocked(blk, blk.held)
 		b.settleLocked(blk, dropped)
 		return
 	}
 	if p.seg == nil {
-		p.seg, p.since = seg, blk.opened
+		p.seg, p.objectSince = seg, blk.opened
 	}
 	b.contents[seg] = append(b.contents[seg], blk)
 }
@@ -295,12 +311,13 @@ func (b *batcher) sealSegmentLocked(p *partition, why SealReason) {
 		p.held.Add(-blk.held)
 		blk.sealed = true
 	}
-	b.sealed(seg, why) // before it is ready, so that hooks hear of it first
-	b.spool.Seal(seg, func() { b.ready(seg) })
+	b.onSealed(seg, why) // before the upload, so that hooks get Sealed first
+	b.spool.Seal(seg, func() { b.upload(seg) })
 }
 
-// seal closes p: what it holds becomes an object as soon as it is compressed,
-// and its next line opens another. The source's lock is held.
+// seal closes p. Its blocks become an object when they are compressed, and the
+// next line of that day opens another partition. The caller holds the source's
+// lock.
 func (b *batcher) seal(p *partition, why SealReason) {
 	if p.sealed {
 		return
@@ -309,28 +326,28 @@ func (b *batcher) seal(p *partition, why SealReason) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p.age.Stop()
-	b.open.Remove(p.place)
+	b.open.Remove(p.element)
 	switch {
 	case p.block != nil:
 		p.block.sealsAfter = why
 		b.cutLocked(p.block)
 		p.block = nil
-	case p.last != nil && !p.last.appended:
-		p.last.sealsAfter = why
+	case p.lastCut != nil && !p.lastCut.appended:
+		p.lastCut.sealsAfter = why
 	case p.seg != nil:
 		b.sealSegmentLocked(p, why)
 	}
 }
 
-// due returns how long p may still gather.
-func (b *batcher) due(p *partition) time.Duration {
+// untilDue returns the time until the open object of p reaches MaxObjectAge.
+func (b *batcher) untilDue(p *partition) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return time.Until(p.since.Add(b.lim.age))
+	return time.Until(p.objectSince.Add(b.lim.age))
 }
 
-// settled takes a sealed segment out of the books.
-func (b *batcher) settled(seg *spool.Segment, as fate) {
+// settle records the fate of a sealed segment and removes it from the spool.
+func (b *batcher) settle(seg *spool.Segment, as fate) {
 	defer b.relieveIfShort()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -346,9 +363,9 @@ func (b *batcher) settled(seg *spool.Segment, as fate) {
 	b.spool.Remove(seg)
 }
 
-// discard counts an event that is not kept, as accepted and dropped at once, so
-// that the books balance at any moment.
-func (b *batcher) discard() error {
+// countDisabled counts an event of a disabled sink as accepted and dropped at
+// once, so that the counts balance at any moment.
+func (b *batcher) countDisabled() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
@@ -359,14 +376,15 @@ func (b *batcher) discard() error {
 	return nil
 }
 
-// settleLocked takes a block out of the books, and tells who waits for it. It
-// is the only place where events end, but for those that discard takes.
+// settleLocked records the fate of a block, frees its memory and notifies its
+// waiters. Every accepted event ends here, except in countDisabled and
+// dropUnspooled.
 func (b *batcher) settleLocked(blk *block, as fate) {
 	events := blk.events.Load()
 	b.settledEvents[as] += events
 	delete(b.pending, blk)
 	if blk.spooled {
-		b.spooled -= blk.held
+		b.spooledBudget -= blk.held
 	}
 	b.budget.Give(blk.held)
 	blk.held = 0
@@ -377,23 +395,23 @@ func (b *batcher) settleLocked(blk *block, as fate) {
 		if as == quarantined {
 			w.damaged += events
 		}
-		b.countLocked(w)
+		b.blockDoneLocked(w)
 	}
 }
 
-// giveLocked gives back some of what a block holds.
-func (b *batcher) giveLocked(blk *block, n int64) {
+// releaseLocked returns n bytes of a block to the budget.
+func (b *batcher) releaseLocked(blk *block, n int64) {
 	blk.held -= n
 	if !blk.sealed {
 		blk.part.held.Add(-n)
 	}
 	if !blk.appended {
-		blk.part.underWay -= n
+		blk.part.heldByCut -= n
 	}
 	b.budget.Give(n)
 }
 
-// freeLocked lets go of a block's lines, which are in a frame now.
+// freeLocked frees the lines of a block, whose frame exists.
 func (b *batcher) freeLocked(blk *block) {
 	if blk.chunks == nil {
 		return
@@ -403,11 +421,11 @@ func (b *batcher) freeLocked(blk *block) {
 	if blk.frame != nil {
 		payload = int64(len(blk.frame.Payload))
 	}
-	b.giveLocked(blk, blk.held-min(blk.held, payload+recordBytes))
+	b.releaseLocked(blk, blk.held-min(blk.held, payload+recordBytes))
 }
 
-// ended returns how many events have met a fate.
-func (b *batcher) ended(as fate) int64 {
+// eventCount returns the number of events with a fate.
+func (b *batcher) eventCount(as fate) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.settledEvents[as]
@@ -425,7 +443,7 @@ func (b *batcher) isClosed() bool {
 	return b.closed
 }
 
-// sealAll seals every open partition, of one source or (nil) of all.
+// sealAll seals every open partition of s, or of every source if s is nil.
 func (b *batcher) sealAll(s *Source, why SealReason) {
 	b.mu.Lock()
 	var parts []*partition
@@ -440,11 +458,11 @@ func (b *batcher) sealAll(s *Source, why SealReason) {
 	}
 }
 
-// close stops admission: when it returns, no line is taken any more, and every
-// block is with the compressors, or waits for the end of a recovery.
+// close stops admission. When it returns, no more lines are accepted, and every
+// block is queued for compression or held back until recovery ends.
 func (b *batcher) close() {
 	b.mu.Lock()
-	b.closed = true // no block is opened any more
+	b.closed = true // from now on openBlock returns false
 	b.mu.Unlock()
 	b.budget.Close()
 	b.sealAll(nil, SealedByClose)

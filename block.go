@@ -8,58 +8,62 @@ import (
 	"github.com/s3sink/s3sink/internal/spool"
 )
 
-// A block is the lines that are compressed together: a chain of chunks, each
-// paid for from the memory budget before it is filled. Ten thousand quiet
-// sources have ten thousand open blocks, so the first chunk is small.
+// A block holds the lines that are compressed together, in a chain of chunks.
+// Each chunk is charged to the memory budget before it is filled. The first
+// chunk is small, because ten thousand quiet sources have ten thousand open
+// blocks.
 const (
 	firstChunk = 4 << 10
 	nextChunk  = 16 << 10
 
-	// A block is cut at minBlock raw bytes, so that little waits for
-	// compression; at maxBlock while the compressors are all busy anyway,
-	// because a longer block compresses better and faster.
+	// A block is cut at minBlock raw bytes, so that compression starts early.
+	// While all compressors are busy it grows up to maxBlock, because a longer
+	// block compresses better and faster.
 	minBlock = 256 << 10
 	maxBlock = 1 << 20
 
-	// recordBytes is charged for a block besides its lines: what remembers
-	// it, its partition and its object until they are delivered. Measured with
-	// one event an object, where it is nearly everything.
+	// recordBytes is charged for a block in addition to its lines: the records
+	// of the block, its partition and its object, until the object is
+	// delivered. It was measured with one event per object, where these records
+	// are nearly all of the memory.
 	recordBytes = 1536
 )
 
-// block is open (it takes lines), then cut (it waits for compression or for
-// the blocks before it), then part of a segment.
+// block is first open (Track adds lines), then cut (it waits for compression, or
+// for the blocks before it), then in a segment (appended).
 type block struct {
-	part   *partition // nil for a block of an earlier run
+	part   *partition // nil for a block of a previous run
 	source *Source
-	events atomic.Int64 // added to under Source.mu, read by Stats
+	events atomic.Int64 // incremented under Source.mu, read by Stats
 
-	// Under Source.mu while open; the compressor's when cut.
+	// Guarded by Source.mu while the block is open; owned by the compressor
+	// after the cut.
 	chunks      [][]byte
 	raw         int
-	first, last time.Time // received
+	first, last time.Time // received times, earliest and latest
 
-	// Under batcher.mu.
-	cut        bool
-	framed     bool
-	appended   bool
-	frame      *spool.Frame
-	held       int64     // of the budget
-	staged     int       // raw bytes that the journal has, or is about to
-	since      time.Time // when they were, or the block was opened
-	payload    int64     // bytes of its frame in memory, when it is in a segment
-	views      int       // stages that read chunks
-	spooled    bool      // its frame is on disk
-	onDisk     int64     // events in stages that are; more than that only if spooled
-	sealed     bool      // its segment is
-	opensNew   bool      // the block before it must not be in the same object
-	sealsAfter SealReason
-	number     uint64    // rises with each block of this run; or recovered
-	opened     time.Time // by the monotonic clock
+	// Guarded by batcher.mu.
+	cut          bool
+	framed       bool // compression has ended
+	appended     bool // in a segment
+	frame        *spool.Frame
+	held         int64     // bytes of the budget
+	staged       int       // raw bytes that are in the journal or in a running commit
+	dirtySince   time.Time // no unstaged line is older
+	payload      int64     // bytes of its frame in memory, while it is in a segment
+	stagesInUse  int       // stages whose lines the journal still reads from chunks
+	spooled      bool      // its frame is on disk
+	syncedEvents int64     // events in stages on disk; if spooled, every event is on disk
+	sealed       bool      // its segment is sealed
+	startsObject bool      // must not share an object with the block before it
+	sealsAfter   SealReason
+	number       uint64    // in the order of opening within this run, or recoveredBlock
+	opened       time.Time // with a monotonic clock reading
 }
 
-// room returns what the budget must give before n more bytes fit.
-func (b *block) room(n int) (bytes int64) {
+// bytesFor returns the bytes that must be taken from the budget before n more
+// bytes fit. A nil block is one that must be opened first.
+func (b *block) bytesFor(n int) (bytes int64) {
 	if b == nil {
 		return recordBytes + chunkBytes(true, n)
 	}
@@ -67,6 +71,7 @@ func (b *block) room(n int) (bytes int64) {
 	return chunkBytes(false, n-(cap(last)-len(last)))
 }
 
+// chunkBytes returns the size of the chunks that n more bytes need.
 func chunkBytes(first bool, n int) (bytes int64) {
 	if n <= 0 {
 		return 0
@@ -77,12 +82,12 @@ func chunkBytes(first bool, n int) (bytes int64) {
 	return int64((n + nextChunk - 1) / nextChunk * nextChunk)
 }
 
-// add appends line and a newline. The room was paid for.
+// add appends line and a newline. The caller has taken bytesFor from the budget.
 func (b *block) add(line []byte, received time.Time) {
 	b.write(line)
 	b.write(newline)
 	b.raw += len(line) + 1
-	if b.first.IsZero() || received.Before(b.first) { // the clock may go back
+	if b.first.IsZero() || received.Before(b.first) { // the clock can go back
 		b.first = received
 	}
 	if received.After(b.last) {
@@ -109,8 +114,9 @@ func (b *block) write(p []byte) {
 	}
 }
 
-// unstaged returns the lines that the journal does not have, which stay as they
-// are until the block is freed.
+// unstaged returns the lines that are not staged yet, with their offset in the
+// block, and counts them as staged. The bytes do not change until the block is
+// freed.
 func (b *block) unstaged() (pieces [][]byte, from int64) {
 	from = int64(b.staged)
 	skip := b.staged
@@ -126,7 +132,7 @@ func (b *block) unstaged() (pieces [][]byte, from int64) {
 	return pieces, from
 }
 
-// free gives the chunks back to their pools.
+// free returns the chunks to their pools.
 func (b *block) free() {
 	for i, c := range b.chunks {
 		if i == 0 {
@@ -138,8 +144,8 @@ func (b *block) free() {
 	b.chunks = nil
 }
 
-// chunkPool pools chunks of one size. It holds array pointers, because a
-// slice in an interface would cost an allocation each time.
+// chunkPool pools chunks of one size. It holds array pointers: putting a slice
+// into an interface would allocate each time.
 type chunkPool[A any] struct {
 	pool  sync.Pool
 	slice func(*A) []byte

@@ -194,7 +194,7 @@ func (s *Sink) onDelivered(d upload.Delivery) {
 			})
 		})
 	}
-	s.batcher.settled(d.Segment, delivered)
+	s.batcher.settle(d.Segment, delivered)
 }
 
 // onDamaged sets an object aside. Only a fault of this machine's memory leads
@@ -214,7 +214,7 @@ func (s *Sink) onDamaged(r upload.Refusal) {
 	}
 	s.cfg.Logger.Error("s3sink: an object was damaged before it was sent and is set aside; its events are not delivered", said...)
 	s.tellCorrupt(objectInfo(r.Segment), err)
-	s.batcher.settled(r.Segment, quarantined)
+	s.batcher.settle(r.Segment, quarantined)
 }
 
 func (s *Sink) tellCorrupt(object ObjectInfo, err *UploadError) {

@@ -7,13 +7,13 @@ import (
 	"github.com/s3sink/s3sink/internal/memlimit"
 )
 
-// memoryShare is the part of the process's memory limit that MaxMemory is by
-// default: a quarter. Compressors, uploads and the rest of the process need memory
-// beside it, and a garbage collector that is not pressed needs as much again.
+// memoryShare is the divisor of the process's memory limit that yields the
+// default MaxMemory: a quarter. Compressors, uploads and the rest of the process
+// need memory too, and the garbage collector needs as much again to run rarely.
 const memoryShare = 4
 
-// largestDefaultMemory is the default of MaxMemory where no limit lowers it. A spool
-// holds on disk what would wait in memory.
+// largestDefaultMemory returns the default of MaxMemory when no memory limit
+// lowers it. It is smaller with a SpoolDir, where pending events wait on disk.
 func (c *Config) largestDefaultMemory() int64 {
 	if c.SpoolDir != "" {
 		return DefaultMaxMemory / 2
@@ -21,13 +21,14 @@ func (c *Config) largestDefaultMemory() int64 {
 	return DefaultMaxMemory
 }
 
-// leastMemory is the minimum of MaxMemory.
+// leastMemory returns the minimum of MaxMemory.
 func (c *Config) leastMemory() int64 {
 	return max(minMemory, 4*(int64(c.MaxEventBytes)+1))
 }
 
-// fitMemory sets MaxMemory to its share of the process's limit, if it is to have its
-// default and that is more. It returns the limit, which it looks for only then.
+// fitMemory lowers the default of MaxMemory to a share of the process's memory
+// limit. It returns that limit, or the zero Limit if MaxMemory is set: then it
+// does not read the limit.
 func (c *Config) fitMemory(process func() memlimit.Limit) memlimit.Limit {
 	if c.MaxMemory != 0 {
 		return memlimit.Limit{}
@@ -39,7 +40,7 @@ func (c *Config) fitMemory(process func() memlimit.Limit) memlimit.Limit {
 	return limit
 }
 
-// logDefaultMemory says which MaxMemory New has chosen, and why.
+// logDefaultMemory logs the MaxMemory that New has chosen, and the reason.
 func logDefaultMemory(c *Config, limit memlimit.Limit) {
 	level, why := slog.LevelDebug, "the default"
 	if c.MaxMemory < c.largestDefaultMemory() {

@@ -151,8 +151,8 @@ func (s *Sink) newBatcher() (*batcher, error) {
 		pool:      pool,
 		spool:     spool.Memory{},
 		newHeader: s.newHeader,
-		sealed:    s.onSealed,
-		ready:     s.uploader.Add,
+		onSealed:  s.onSealed,
+		upload:    s.uploader.Add,
 		stuck:     s.uploader.Stuck,
 		pending:   map[*block]struct{}{},
 		waiters:   map[*waiter]struct{}{},
@@ -237,7 +237,7 @@ func (s *Sink) flush(ctx context.Context, src *Source) error {
 		}
 		return errors.Join(context.Cause(ctx), s.cause())
 	}
-	if n := s.batcher.ended(dropped); n > 0 { // by Close alone
+	if n := s.batcher.eventCount(dropped); n > 0 { // by Close alone
 		return fmt.Errorf("%w: it dropped %d events", ErrClosed, n)
 	}
 	if w.damaged > 0 {
@@ -313,7 +313,7 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	var unsaved error
 	if s.journal == nil {
 		for _, seg := range left {
-			s.batcher.settled(seg, dropped)
+			s.batcher.settle(seg, dropped)
 		}
 	} else {
 		if unsaved = s.closeSpool(); unsaved != nil {

@@ -14,29 +14,30 @@ import (
 	"github.com/s3sink/s3sink/internal/upload"
 )
 
-// Source takes the events of one source id. All sources of a sink share its
-// memory, its uploads and its bucket. A Source is safe for concurrent use; it
-// is not closed, and one that nobody holds any more costs nothing.
+// Source tracks the events of one source id. All sources of a sink share its
+// memory, its uploads and its bucket. A Source is safe for concurrent use. It
+// needs no Close: an unreachable Source without pending events is freed.
 type Source struct {
 	sink *Sink
 	id   string
 
 	mu      sync.Mutex
-	parts   []*partition // open, of different days
-	current *partition   // that took the last line
-	latest  time.Time    // when it was received, by the wall clock
-	dirty   bool         // has lines that a crash would lose
+	parts   []*partition // open, one for each day
+	current *partition   // of the last line
+	latest  time.Time    // received time of the last line, wall clock
+	dirty   bool         // has unstaged lines and is in batcher.dirty
 
-	queue []*block // cut and not in a segment yet, in that order; under batcher.mu
+	queue []*block // cut and not in a segment yet, in the order of the cut; guarded by batcher.mu
 }
 
 var carriageReturn = []byte{'\r'}
 
-// clockNoise is how far a clock may go back without a new object: goroutines
-// read it before they get the lock, so near midnight times come out of order.
+// clockNoise is how far the clock may go back without opening a new object.
+// Goroutines read the clock before they lock the source, so received times near
+// midnight arrive out of order.
 const clockNoise = time.Minute
 
-// noWait is the context of those who do not wait for room.
+// noWait is the context of calls that do not wait for room.
 var noWait context.Context = neverWait{context.Background()}
 
 type neverWait struct{ context.Context }
@@ -45,30 +46,30 @@ type neverWait struct{ context.Context }
 func (s *Source) ID() string { return s.id }
 
 // Track is [Sink.Track] for this source.
-func (s *Source) Track(event any) error { return s.counted(s.track(noWait, event)) }
+func (s *Source) Track(event any) error { return s.countRejection(s.track(noWait, event)) }
 
 // TrackContext is [Sink.TrackContext] for this source.
 func (s *Source) TrackContext(ctx context.Context, event any) error {
-	return s.counted(s.track(ctx, event))
+	return s.countRejection(s.track(ctx, event))
 }
 
 // TrackLine is [Sink.TrackLine] for this source.
-func (s *Source) TrackLine(line []byte) error { return s.counted(s.trackLine(noWait, line)) }
+func (s *Source) TrackLine(line []byte) error { return s.countRejection(s.trackLine(noWait, line)) }
 
 // TrackLineContext is [Sink.TrackLineContext] for this source.
 func (s *Source) TrackLineContext(ctx context.Context, line []byte) error {
-	return s.counted(s.trackLine(ctx, line))
+	return s.countRejection(s.trackLine(ctx, line))
 }
 
-// Flush is [Sink.Flush] for the events of this source, those of earlier runs
-// included.
+// Flush is [Sink.Flush] for the events of this source, including events of
+// previous runs.
 func (s *Source) Flush(ctx context.Context) error { return s.sink.flush(ctx, s) }
 
 // Sync is [Sink.Sync]: one fsync writes the events of every source.
 func (s *Source) Sync(ctx context.Context) error { return s.sink.Sync(ctx) }
 
-// counted passes on what became of a call.
-func (s *Source) counted(err error) error {
+// countRejection counts a call that returns an error, and returns that error.
+func (s *Source) countRejection(err error) error {
 	if err != nil {
 		s.sink.rejected.Add(1)
 	}
@@ -105,15 +106,15 @@ func (s *Source) trackLine(ctx context.Context, line []byte) error {
 	return s.add(ctx, line, received)
 }
 
-// add puts a line into the open block. With noWait it does not wait for room.
-// The source's lock is not held while it waits.
+// add appends a line to the open block. With noWait it does not wait for room.
+// It waits without the source's lock.
 func (s *Source) add(ctx context.Context, line []byte, received time.Time) error {
 	b := s.sink.batcher
 	if ctx.Err() != nil {
 		return errors.Join(context.Cause(ctx), s.sink.cause())
 	}
 	if s.sink.cfg.Disabled {
-		return b.discard()
+		return b.countDisabled()
 	}
 	if err := s.sink.spoolReady(); err != nil {
 		if b.isClosed() {
@@ -141,7 +142,7 @@ func (s *Source) add(ctx context.Context, line []byte, received time.Time) error
 			return err
 		}
 		release := s.sink.uploader.Urgent(upload.ForRoom)
-		err = b.budget.Take(ctx, need) // it relieves
+		err = b.budget.Take(ctx, need) // calls relieve if it must wait
 		release()
 		if err != nil {
 			if errors.Is(err, budget.ErrClosed) {
@@ -152,18 +153,19 @@ func (s *Source) add(ctx context.Context, line []byte, received time.Time) error
 		}
 		granted = need
 		if s.sink.byClock() {
-			received = time.Now() // it was a while; for order, those who came since are before it
+			received = time.Now() // lines that other callers added meanwhile come first
 		}
 	}
 }
 
-// tryAdd adds the line unless that needs more of the budget than is granted
-// or free; then it returns how much. The grant is used up or given back.
+// tryAdd adds the line if the bytes that it needs are granted or free, and
+// returns the missing bytes otherwise. It uses up the grant or returns it to the
+// budget.
 func (s *Source) tryAdd(line []byte, received time.Time, granted int64) (need int64, excess bool, err error) {
 	b := s.sink.batcher
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	received = received.Round(0) // what counts is the wall clock
+	received = received.Round(0) // drop the monotonic reading: days follow the wall clock
 	if s.sink.byClock() && received.Before(s.latest) && s.latest.Sub(received) < clockNoise {
 		received = s.latest
 	}
@@ -171,8 +173,8 @@ func (s *Source) tryAdd(line []byte, received time.Time, granted int64) (need in
 	if p.block != nil && b.full(p.block.raw+len(line)+1) {
 		s.cut(p)
 	}
-	room := p.block.room(len(line) + 1)
-	if need := s.pay(room, granted); need > 0 {
+	room := p.block.bytesFor(len(line) + 1)
+	if need := s.reserve(room, granted); need > 0 {
 		return need, false, nil
 	}
 	if p.block == nil {
@@ -188,13 +190,13 @@ func (s *Source) tryAdd(line []byte, received time.Time, granted int64) (need in
 		p.held.Add(room)
 		b.relieveIfShort()
 	}
-	s.enter(p)
+	s.makeCurrent(p)
 	s.latest = received
 	p.block.add(line, received)
-	s.soil()
+	s.markDirty()
 	if most := b.lim.object.Events; most > 0 {
-		// Where an object would be full by events it ends with this block,
-		// and no block is more than an object.
+		// Cut the block where its object reaches MaxObjectEvents, and before
+		// the block alone exceeds it.
 		if p.events.Add(1)%most == 0 || p.block.events.Load() >= most {
 			s.cut(p)
 		}
@@ -202,8 +204,8 @@ func (s *Source) tryAdd(line []byte, received time.Time, granted int64) (need in
 	return 0, excess, nil
 }
 
-// soil notes that the source has lines that the journal does not.
-func (s *Source) soil() {
+// markDirty records that the source has unstaged lines. The caller holds s.mu.
+func (s *Source) markDirty() {
 	b := s.sink.batcher
 	if b.journal == nil || s.dirty {
 		return
@@ -215,11 +217,11 @@ func (s *Source) soil() {
 	b.journal.Dirty()
 }
 
-// pay takes room from the grant and the budget, or gives the grant back and
-// returns what is missing.
-func (s *Source) pay(room, granted int64) (need int64) {
+// reserve takes room from the grant, or from the budget. If neither suffices it
+// returns the grant to the budget and reports the missing bytes.
+func (s *Source) reserve(room, granted int64) (need int64) {
 	b := s.sink.batcher
-	if granted >= room { // nearly always both are 0
+	if granted >= room { // usually both are 0
 		b.budget.Give(granted - room)
 		return 0
 	}
@@ -230,8 +232,8 @@ func (s *Source) pay(room, granted int64) (need int64) {
 	return room
 }
 
-// partition returns the open partition of the day of received, or a new one,
-// which is not open before it has a block.
+// partition returns the open partition of the day of received, or a new
+// partition, which openBlock registers with its first block.
 func (s *Source) partition(received time.Time) *partition {
 	if s.current != nil && sameDay(received, s.current.day) {
 		return s.current
@@ -250,18 +252,24 @@ func sameDay(t, day time.Time) bool {
 	return sec >= 0 && sec < 24*60*60
 }
 
-// enter makes p the current partition. The block of the one before is cut, so
-// that its lines come to a segment, and so to a key, before those of p; and
-// should the clock bring its day back, they go to a new object behind p's. Where
-// events bring their own times, days take turns, and there is order within each
-// alone.
-func (s *Source) enter(p *partition) {
+// makeCurrent makes p the current partition. It cuts the open block of the
+// previous current partition, which keeps the order of keys across days:
+//
+//  1. Source A has an open block of Monday. After midnight, lines go to a block
+//     of Tuesday.
+//  2. The block of Tuesday is cut first, and its segment gets the first key.
+//  3. The block of Monday gets a later key, although its events are older.
+//
+// If the clock goes back to Monday, the new lines go to a new object after
+// that of Tuesday (interrupted). With Config.ReceivedAt days alternate, and only
+// the order within each day is kept.
+func (s *Source) makeCurrent(p *partition) {
 	if p == s.current {
 		return
 	}
 	if s.current != nil && s.sink.byClock() {
 		s.cut(s.current)
-		s.current.later = true
+		s.current.interrupted = true
 	}
 	s.current = p
 	if !slices.Contains(s.parts, p) {
@@ -269,14 +277,15 @@ func (s *Source) enter(p *partition) {
 	}
 }
 
-// leave takes a sealed partition off.
-func (s *Source) leave(p *partition) {
+// removePartition removes a sealed partition.
+func (s *Source) removePartition(p *partition) {
 	s.parts = slices.DeleteFunc(s.parts, func(q *partition) bool { return q == p })
 	if s.current == p {
 		s.current = nil
 	}
 }
 
+// cut closes the open block of p, if any. The caller holds s.mu.
 func (s *Source) cut(p *partition) {
 	if p.block == nil {
 		return
@@ -288,39 +297,42 @@ func (s *Source) cut(p *partition) {
 	p.block = nil
 }
 
-// cutOpen hands the open block to the compressors, and with that to the spool.
-func (s *Source) cutOpen(p *partition) {
+// cutBlock closes the open block of p and queues it for compression, which also
+// writes it to the spool.
+func (s *Source) cutBlock(p *partition) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cut(p)
 }
 
+// seal seals p and removes it from the open partitions.
 func (s *Source) seal(p *partition, why SealReason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sink.batcher.seal(p, why)
-	s.leave(p)
+	s.removePartition(p)
 }
 
-// expire seals p when its object is old enough. An object that was closed by
-// size meanwhile has made room for a younger one.
+// expire seals p when its object has reached MaxObjectAge. If that object was
+// sealed for another reason meanwhile, the timer is set for the younger one.
 func (s *Source) expire(p *partition) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p.sealed {
 		return
 	}
-	if left := s.sink.batcher.due(p); left > 0 {
+	if left := s.sink.batcher.untilDue(p); left > 0 {
 		p.age.Reset(left)
 		return
 	}
 	s.sink.batcher.seal(p, SealedByAge)
-	s.leave(p)
+	s.removePartition(p)
 }
 
-// sources finds the Source of an id. It holds them weakly: open partitions and
-// blocks under way keep theirs, and so do callers, so two goroutines that ask
-// for one id share its order; and a million ids seen once leave nothing.
+// sources finds the Source of an id. Its references are weak. Callers, open
+// partitions and pending blocks keep their Source alive, so goroutines that ask
+// for the same id share one order of events. A million ids that were used once
+// use no memory.
 type sources struct {
 	mu   sync.Mutex
 	byID map[string]weak.Pointer[Source]

@@ -437,10 +437,10 @@ func (s *Sink) spoolReady() error {
 		return &noRoomError{cause: s.cause(), spool: true}
 	}
 	room := s.journal.Room()
-	if room < s.batcher.unwritten(room) {
+	if room < s.batcher.unwrittenBytes(room) {
 		room = s.journal.AskRoom() // other programs may have given some back
 	}
-	if room < s.batcher.unwritten(room) {
+	if room < s.batcher.unwrittenBytes(room) {
 		return fmt.Errorf("%w (the volume of the spool is nearly full, with %d bytes free besides the reserve): %w",
 			s.noRoom(), max(0, room), &SpoolError{Err: vfs.ErrFull})
 	}

@@ -43,7 +43,7 @@ func trackBlock(t *testing.T, sink *Sink, events int) {
 			t.Fatal(err)
 		}
 	}
-	sink.own.cutOpen(sink.own.current)
+	sink.own.cutBlock(sink.own.current)
 	time.Sleep(DefaultCommitInterval)
 	checkHeld(t, sink.batcher)
 }
@@ -60,8 +60,8 @@ func failReads(disk *crashfs.FS, d time.Duration, more int32) {
 	})
 }
 
-// foldedBlocks returns how many blocks stand for others too.
-func foldedBlocks(b *batcher) (n int64) {
+// mergedBlocks returns how many blocks stand for others too.
+func mergedBlocks(b *batcher) (n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for blk := range b.pending {
@@ -98,8 +98,8 @@ func checkHeld(t *testing.T, b *batcher) {
 			}
 		}
 	}
-	if used, _ := b.budget.Used(); used != held || spooled != b.spooled {
-		t.Errorf("%d bytes are used and %d remember what is on disk, but blocks hold %d and %d", used, b.spooled, held, spooled)
+	if used, _ := b.budget.Used(); used != held || spooled != b.spooledBudget {
+		t.Errorf("%d bytes are used and %d remember what is on disk, but blocks hold %d and %d", used, b.spooledBudget, held, spooled)
 	}
 	for e := b.open.Front(); e != nil; e = e.Next() {
 		if p := e.Value.(*partition); p.held.Load() != of[p] {
@@ -175,7 +175,7 @@ func TestBlocksThatAreOneEndTogether(t *testing.T) {
 					t.Errorf("Flush: %v", err)
 				}
 				if c.drop {
-					sink.batcher.settled(sealed[0], dropped)
+					sink.batcher.settle(sealed[0], dropped)
 				}
 				st := sink.Stats()
 				got := Stats{Delivered: st.Delivered, Quarantined: st.Quarantined, Pending: st.Pending, Dropped: st.Dropped}
@@ -268,7 +268,7 @@ func TestFlushesOfBlocksThatAreOne(t *testing.T) {
 				}
 				switch rng.IntN(10) {
 				case 0, 1, 2, 3:
-					src.cutOpen(src.current)
+					src.cutBlock(src.current)
 				case 4, 5:
 					time.Sleep(time.Duration(rng.IntN(1500)) * time.Millisecond)
 				case 6:
@@ -293,7 +293,7 @@ func TestFlushesOfBlocksThatAreOne(t *testing.T) {
 				}
 				checkHeld(t, sink.batcher)
 			}
-			folded.Add(foldedBlocks(sink.batcher))
+			folded.Add(mergedBlocks(sink.batcher))
 			bucket.mu.Lock()
 			bucket.shut = false
 			bucket.mu.Unlock()

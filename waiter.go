@@ -5,22 +5,25 @@ import (
 	"math"
 )
 
-// recovered is the number of the blocks of earlier runs.
-const recovered = math.MaxUint64
+// recoveredBlock is the number of every block of a previous run. Flush and
+// Close wait for these blocks whenever they were found.
+const recoveredBlock = math.MaxUint64
 
-// waiter waits until the blocks of this run below a number and the blocks of
-// earlier runs, of one source or of all, are delivered or given up.
+// waiter is a call of Flush or Close that waits until blocks are settled: the
+// blocks of this run with a number below a bound, and all blocks of previous
+// runs, of one source or of all sources.
 type waiter struct {
-	source *Source // nil: all
-	below  uint64
-	blocks int // still to come; the recovery counts as one while it goes on
+	source *Source // nil: every source
+	below  uint64  // block numbers of this run
+	blocks int     // not settled yet; an unfinished recovery counts as one
 	done   chan struct{}
 
-	damaged int64 // events of them in objects that were set aside; read when done
+	damaged int64 // events of these blocks in objects that were set aside; read after done
 }
 
-// wait returns true when the blocks are settled, also if ctx has ended too, and
-// false when ctx ends or the sink is closed first. Close itself passes nil.
+// wait returns true when the blocks are settled, even if ctx has ended as well.
+// It returns false if ctx ends or closed is closed first. Close passes a nil
+// channel.
 func (w *waiter) wait(ctx context.Context, closed <-chan struct{}) bool {
 	select {
 	case <-ctx.Done():
@@ -36,11 +39,12 @@ func (w *waiter) wait(ctx context.Context, closed <-chan struct{}) bool {
 }
 
 func (w *waiter) wants(blk *block) bool {
-	return (blk.number < w.below || blk.number == recovered) && (w.source == nil || w.source == blk.source)
+	return (blk.number < w.below || blk.number == recoveredBlock) && (w.source == nil || w.source == blk.source)
 }
 
-// await returns a waiter for the blocks that are pending now, of one source or
-// (nil) of all, and for those that a recovery has still to find.
+// await returns a waiter for the blocks of s that are pending now, and for the
+// blocks of s that an unfinished recovery has yet to find. A nil s stands for
+// every source.
 func (b *batcher) await(s *Source) *waiter {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -61,8 +65,8 @@ func (b *batcher) await(s *Source) *waiter {
 	return w
 }
 
-// countLocked notes that one of the things that a waiter waits for has ended.
-func (b *batcher) countLocked(w *waiter) {
+// blockDoneLocked counts one block of w as settled, or the end of recovery.
+func (b *batcher) blockDoneLocked(w *waiter) {
 	w.blocks--
 	if w.blocks == 0 {
 		close(w.done)
@@ -70,7 +74,7 @@ func (b *batcher) countLocked(w *waiter) {
 	}
 }
 
-// abandon forgets a waiter that nobody waits for any more.
+// abandon removes a waiter whose caller has given up.
 func (b *batcher) abandon(w *waiter) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

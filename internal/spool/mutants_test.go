@@ -208,7 +208,7 @@ var mutants = []mutant{
 	{"the reserve is never given up", "", []patch{{fullGo, "			r.giveUp()\n			room = r.free() - r.want/4\n", "			room = r.free() - r.want/4\n"}}, "internal/spool TestReserve_DrainsAFullVolume", ""},
 	{"the reserve is never renewed", "", []patch{{reserveGo, "	if r.want == 0 || r.held >= r.want/2", "	if r.last || r.held >= r.want/2"}, {reserveGo, "	exists bool", "	last   bool\n	exists bool"}, {reserveGo, "		r.held, r.exists = 0, false\n", "		r.last = r.held > 0\n		r.held, r.exists = 0, false\n"}}, "internal/spool TestReserve_DrainsAFullVolume", ""},
 	{"new events use the reserve", "", []patch{{fullGo, "	if len(queue) == 0 {\n		return nil, nil\n	}\n", "	if len(queue) == 0 {\n		j.files.reserve.giveUp()\n		return nil, nil\n	}\n"}}, "internal/spool TestReserve_IsNotForNewEvents", ""},
-	{"the limit ignores free space", "", []patch{{sinkSpoolGo, "	if room < s.batcher.unwritten(room) {\n		return", "	if false {\n		return"}}, ". TestDayOfAFullVolume", ""},
+	{"the limit ignores free space", "", []patch{{sinkSpoolGo, "	if room < s.batcher.unwrittenBytes(room) {\n		return", "	if false {\n		return"}}, ". TestDayOfAFullVolume", ""},
 	{"a sealed segment is early although in doubt", "9", []patch{{recoverGo, "		doubted[r.doubtful[i].segment] = true\n", "		doubted[r.doubtful[i].segment] = false\n"}}, byCrashes, ""},
 	{"early segments wait for a write", "", []patch{{recoverGo, "	r.handOver()\n", ""}}, "internal/spool TestRecover_GivesEarlySegmentsOnAFullVolume", ""},
 	{"a frame of another run stands for stages", "1", []patch{{fullGo, "		if !framed[blockID{j.run, s.Partition, s.Block}] {\n", "		if !slices.ContainsFunc(written, func(e entry) bool {\n			return e.framed != nil && e.framed.partition == s.Partition && e.framed.block == s.Block\n		}) {\n"}}, byCrashes, ""},
@@ -301,7 +301,7 @@ const longOutage`},
 	{"no backoff in an outage", "", []patch{{settleGo, "u.gate = newWait(u.failures, u.failing)", "u.gate = wait{}"}}, byDays, ""},
 	{"a full spool takes events", "", []patch{{sinkSpoolGo, "if s.journal.Bytes() > s.cfg.MaxSpoolBytes {", "if false {"}}, byDays, ""},
 	{"a segment of an earlier run is forgotten", "13", []patch{{sinkSpoolGo, "		s.addOld(seg)\n	}\n}\n", "	}\n}\n"}}, bySinks, ""},
-	{"lines are let go of when they are staged", "1", []patch{{gatherGo, "blk.views == 0 && blk.appended", "blk.views == 0"}}, bySinks, ""},
+	{"lines are let go of when they are staged", "1", []patch{{gatherGo, "blk.stagesInUse == 0 && blk.appended", "blk.stagesInUse == 0"}}, bySinks, ""},
 }
 
 // What notices mutants, as askers have it.
