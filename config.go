@@ -364,7 +364,7 @@ func (c *Config) checkSessionPolicy(errs *configErrors) {
 	if !ok || r.unrestricted {
 		return
 	}
-	if n := utf8.RuneCountInString(c.writePolicy(c.partition()).compact()); n > maxSessionPolicy {
+	if n := utf8.RuneCountInString(c.policyFacts().SessionPolicy().Compact()); n > maxSessionPolicy {
 		_, prefix := c.place()
 		errs.add("Prefix", prefix, fmt.Sprintf("one that fits a session policy of %d characters, not %d; or WithoutSessionPolicy", maxSessionPolicy, n))
 	}

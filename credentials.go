@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/s3sink/s3sink/internal/s3put"
+	"github.com/s3sink/s3sink/policy"
 )
 
 // Credentials say as whom the sink writes. The constructors are [AssumeRole],
@@ -34,7 +35,7 @@ type awsEnvironment struct {
 	config      aws.Config // what the process has: ambient credentials, HTTP client
 	stsRegion   string
 	stsEndpoint string
-	policy      func() Policy // what sessions are cut down to, when one is made
+	policy      func() policy.Document // what sessions are cut down to, when one is made
 	refreshed   func(CredentialRefresh)
 	copyUser    aws.CredentialsProvider // or nil
 	guard       guard
@@ -252,7 +253,7 @@ func (r role) check(errs *configErrors) {
 
 func (r role) provider(env awsEnvironment) aws.CredentialsProvider {
 	hop := env
-	hop.policy = func() Policy { return hopPolicy(r.arn) }
+	hop.policy = func() policy.Document { return policy.AssumeRolePolicy(r.arn) }
 	hop.copyUser = nil
 	base := r.base.provider(hop)
 	return newSession(r.arn, r.assume(env, base, r.externalID), base, env.refreshed)
@@ -268,7 +269,7 @@ func (r role) assume(env awsEnvironment, base aws.CredentialsProvider, externalI
 			o.ExternalID = &externalID
 		}
 		if !r.unrestricted {
-			o.Policy = aws.String(env.policy().compact())
+			o.Policy = aws.String(env.policy().Compact())
 		}
 	}
 	return guardedProvider{aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
@@ -298,7 +299,7 @@ func providerIn(c Credentials, env environment) func(s3Region string) aws.Creden
 
 // environmentIn returns what providers are made from for a bucket in a region,
 // which is where STS is asked too unless the Config says otherwise.
-func environmentIn(cfg *Config, base aws.Config, policy func() Policy, refreshed func(CredentialRefresh)) environment {
+func environmentIn(cfg *Config, base aws.Config, session func() policy.Document, refreshed func(CredentialRefresh)) environment {
 	var user aws.CredentialsProvider
 	if cfg.AWS == nil {
 		user = copyUser()
@@ -308,7 +309,7 @@ func environmentIn(cfg *Config, base aws.Config, policy func() Policy, refreshed
 			config:      base,
 			stsRegion:   cmp.Or(cfg.STSRegion, s3Region),
 			stsEndpoint: cfg.STSEndpoint,
-			policy:      policy,
+			policy:      session,
 			refreshed:   refreshed,
 			copyUser:    user,
 			guard:       guard{cfg.Logger},

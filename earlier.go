@@ -11,6 +11,7 @@ import (
 
 	"github.com/s3sink/s3sink/internal/s3put"
 	"github.com/s3sink/s3sink/internal/spool"
+	"github.com/s3sink/s3sink/policy"
 )
 
 // What an object is, its key too, was decided by the run that took its events;
@@ -37,16 +38,18 @@ func (s *Sink) folderOf(seg *spool.Segment) string {
 }
 
 // scope is what sessions of the role that writes are cut down to.
-type scope struct{ policy atomic.Pointer[Policy] }
+type scope struct {
+	policy atomic.Pointer[policy.Document]
+}
 
 func newScope(c *Config) *scope {
 	s := new(scope)
-	s.set(c.writePolicy(c.partition()))
+	s.set(c.policyFacts().SessionPolicy())
 	return s
 }
 
-func (s *scope) set(p Policy) { s.policy.Store(&p) }
-func (s *scope) get() Policy  { return *s.policy.Load() }
+func (s *scope) set(p policy.Document) { s.policy.Store(&p) }
+func (s *scope) get() policy.Document  { return *s.policy.Load() }
 
 // widen lets sessions write what earlier runs have left under keys of another
 // format, before any of it is sent. They may until the sink is closed.
@@ -80,8 +83,9 @@ const roomyPolicy = maxSessionPolicy / 2
 // too many, the folders above them take their place, up to the prefix: it is
 // the first folder of all keys that are sent, and no longer than what the
 // policy has without them.
-func (c *Config) policyWith(folders []string) Policy {
+func (c *Config) policyWith(folders []string) policy.Document {
 	_, prefix := c.place()
+	facts := c.policyFacts()
 	depth := 0
 	for _, f := range folders {
 		depth = max(depth, strings.Count(f[len(prefix):], "/"))
@@ -92,22 +96,11 @@ func (c *Config) policyWith(folders []string) Policy {
 			names := strings.SplitAfter(f[len(prefix):], "/")
 			above[i] = prefix + strings.Join(names[:min(depth, len(names))], "")
 		}
-		p := c.writePolicy(c.partition(), above...)
-		if depth == 0 || utf8.RuneCountInString(p.compact()) <= roomyPolicy {
+		p := facts.SessionPolicy(above...)
+		if depth == 0 || utf8.RuneCountInString(p.Compact()) <= roomyPolicy {
 			return p
 		}
 	}
-}
-
-// outermost returns the folders that are in no other one, sorted.
-func outermost(folders []string) (all []string) {
-	slices.Sort(folders)
-	for _, f := range folders {
-		if len(all) == 0 || !strings.HasPrefix(f, all[len(all)-1]) {
-			all = append(all, f)
-		}
-	}
-	return all
 }
 
 // explainEarlier adds to a denial what a person cannot see in the Config: that
@@ -117,7 +110,6 @@ func (s *Sink) explainEarlier(seg *spool.Segment, err error) {
 	if !errors.As(err, &e) || !e.DeniesPut() || !s.isEarlier(seg) || strings.Contains(e.Message, "kms:") {
 		return
 	}
-	put := s.cfg.putStatement(s.cfg.partition())
-	put.Resource = []string{s.cfg.objects(s.cfg.partition(), s.folderOf(seg))}
-	e.Err = fmt.Errorf("%w (the object is of an earlier KeyFormat: until it is delivered, whoever writes needs %s too)", e.Err, allowed(put))
+	put := s.cfg.policyFacts().AllowPut(s.folderOf(seg))
+	e.Err = fmt.Errorf("%w (the object is of an earlier KeyFormat: until it is delivered, whoever writes needs %s too)", e.Err, put)
 }

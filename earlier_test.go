@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/policy"
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
@@ -79,7 +80,7 @@ func resources(t *testing.T, server *s3sinktest.Server) (all []string) {
 	if len(last) > 2048 {
 		t.Errorf("a session policy of %d characters", len(last))
 	}
-	var p s3sink.Policy
+	var p policy.Document
 	if err := json.Unmarshal([]byte(last), &p); err != nil {
 		t.Fatalf("session policy %q: %v", last, err)
 	}

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -201,26 +200,6 @@ func (s *nullStore) config() s3sink.Config {
 		Credentials: s3sink.AccessKeys("AKIA", "secret", ""),
 		HTTPClient:  &http.Client{Transport: s},
 		AWS:         &aws.Config{},
-	}
-}
-
-// golden compares text with a file, or writes it with -update.
-func golden(t testing.TB, file, text string) {
-	t.Helper()
-	if *update {
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(want) != text {
-		t.Errorf("%s differs; go test -run '%s' -update . writes it. Now it would be\n%s", file, t.Name(), text)
 	}
 }
 

@@ -191,7 +191,7 @@ func (v *validation) deniedHint(e *ValidationError) string {
 	if cfg.Encryption.algorithm == "" {
 		kms = " If the bucket encrypts with a KMS key, its use must be allowed too."
 	}
-	return strings.TrimSpace(fmt.Sprintf("%s Allow whoever writes: %s.%s%s", hint, allowed(cfg.putStatement(cfg.partition())), kms, owner))
+	return strings.TrimSpace(fmt.Sprintf("%s Allow whoever writes: %s.%s%s", hint, cfg.policyFacts().AllowPut(), kms, owner))
 }
 
 // explicitDenyHint says which policy to look at.
@@ -220,7 +220,7 @@ func explicitDenyHint(text string) string {
 
 // keyDeniedHint names the action and the key, as far as AWS does.
 func (v *validation) keyDeniedHint(text string) string {
-	use := policyMaker{cfg: &v.sink.cfg}.useKey()
+	use := v.sink.cfg.policyFacts().AllowUseOfKey()
 	if action := named(deniedAction, text); strings.HasPrefix(action, "kms:") && !slices.Contains(use.Action, action) {
 		use.Action = append(use.Action, action)
 	}
@@ -229,7 +229,7 @@ func (v *validation) keyDeniedHint(text string) string {
 		use.Resource = []string{key}
 		key = " " + key
 	}
-	return fmt.Sprintf("Whoever writes may not use the KMS key%s. Both the role and, in another account, the key's policy (where Resource is \"*\") must have: %s", key, allowed(use))
+	return fmt.Sprintf("Whoever writes may not use the KMS key%s. Both the role and, in another account, the key's policy (where Resource is \"*\") must have: %s", key, use)
 }
 
 func (v *validation) keyHint(code string) string {
@@ -291,9 +291,4 @@ func (v *validation) regionHint(e *ValidationError) string {
 		return fmt.Sprintf("The bucket is in another region than %s, and S3 did not name it. Correct Config.Region; with AWS it can be left empty.", v.report.Region)
 	}
 	return fmt.Sprintf("The bucket is in %s, not in %s. Correct Config.Region; with AWS it can be left empty.", region, v.report.Region)
-}
-
-func allowed(s Statement) Statement {
-	s.Effect = "Allow"
-	return s
 }

@@ -28,6 +28,8 @@ var arrows = []struct {
 	files string // as in [path.Match]
 	may   []string
 }{
+	{"policy/*.go", nil},
+
 	{"internal/barrier/*.go", nil},
 	{"internal/budget/*.go", nil},
 	{"internal/memlimit/*.go", nil},
@@ -40,7 +42,7 @@ var arrows = []struct {
 	{"internal/s3put/*.go", []string{"internal/barrier", "github.com/aws/..."}},
 	{"internal/upload/*.go", []string{"internal/s3put", "internal/spool"}},
 
-	{"*.go", []string{"internal/barrier", "internal/budget", "internal/deflate", "internal/memlimit", "internal/s3put", "internal/spool", "internal/upload", "internal/uuid7", "internal/vfs"}},
+	{"*.go", []string{"internal/barrier", "internal/budget", "internal/deflate", "internal/memlimit", "internal/s3put", "internal/spool", "internal/upload", "internal/uuid7", "internal/vfs", "policy"}},
 	{"config.go", []string{"github.com/aws/..."}},
 	{"credentials.go", []string{"github.com/aws/..."}},
 	{"session.go", []string{"github.com/aws/..."}},

@@ -19,9 +19,6 @@ import (
 // but this machine, know nothing of its AWS account, and leave no goroutine
 // behind. Tests against real servers are modules of their own.
 func TestMain(m *testing.M) {
-	if state := os.Getenv(fakeAWSState); state != "" {
-		os.Exit(fakeAWSMain(state, os.Args[1:]))
-	}
 	forgetAccount()
 	stayLocal()
 	code := m.Run()

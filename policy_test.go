@@ -2,10 +2,12 @@ package s3sink_test
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/policy"
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
@@ -25,7 +27,6 @@ const anyKey = `{"Effect":"Allow","Action":["kms:GenerateDataKey","kms:Decrypt"]
 // Sessions may do what the sink does with them, and nothing else.
 func TestSessionPolicy(t *testing.T) {
 	t.Parallel()
-	const key = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 	for name, tt := range map[string]struct {
 		change func(*s3sink.Config)
 		want   string
@@ -38,9 +39,9 @@ func TestSessionPolicy(t *testing.T) {
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:PutObject"],"Resource":["arn:aws:s3:::s3sinktest/a${*}${?}${$}b/segment-logs/*"]}]}`},
 		"a prefix beyond Latin-1": {func(c *s3sink.Config) { c.Encryption = s3sink.SSES3(); c.Prefix = "é日a" },
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:PutObject"],"Resource":["arn:aws:s3:::s3sinktest/é*a/segment-logs/*"]}]}`},
-		"a key": {func(c *s3sink.Config) { c.Encryption = s3sink.SSEKMS(key) },
+		"a key": {func(c *s3sink.Config) { c.Encryption = s3sink.SSEKMS(kmsKey) },
 			`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:PutObject"],"Resource":["arn:aws:s3:::s3sinktest/segment-logs/*"]},` +
-				`{"Effect":"Allow","Action":["kms:GenerateDataKey","kms:Decrypt"],"Resource":["` + key + `"],"Condition":{"StringLike":{"kms:ViaService":["s3.*.amazonaws.com","s3.*.amazonaws.com.cn"]}}}]}`},
+				`{"Effect":"Allow","Action":["kms:GenerateDataKey","kms:Decrypt"],"Resource":["` + kmsKey + `"],"Condition":{"StringLike":{"kms:ViaService":["s3.*.amazonaws.com","s3.*.amazonaws.com.cn"]}}}]}`},
 		"ACL, tags, another format": {func(c *s3sink.Config) {
 			c.Encryption, c.ACL, c.Tags, c.KeyFormat = s3sink.SSES3(), "bucket-owner-full-control", map[string]string{"a": "b"}, s3sink.HiveKeys
 		},
@@ -57,7 +58,7 @@ func TestSessionPolicy(t *testing.T) {
 				ARN: s3sinktest.RoleARN, TrustedPrincipals: []string{"*"}, ExternalID: s3sinktest.ExternalID,
 				Actions: []string{"s3:PutObject", "s3:PutObjectAcl", "s3:PutObjectTagging", "kms:GenerateDataKey"},
 			})
-			server.AddKMSKey(s3sinktest.KMSKey{ARN: key})
+			server.AddKMSKey(s3sinktest.KMSKey{ARN: kmsKey})
 			tt.change(&cfg)
 			sink := open(t, cfg)
 			mustTrack(t, sink, struct{}{})
@@ -98,9 +99,71 @@ func TestSessionPolicyMustFit(t *testing.T) {
 		Bucket: "acme-events", SourceID: "x", Prefix: strings.Repeat("*", 600),
 		Credentials: s3sink.AssumeRole(s3sinktest.RoleARN, "id", s3sink.Via(s3sink.AccessKeys("AKIA", "s", ""))),
 	}
-	_, err := cfg.Policies(s3sink.Setup{})
+	_, err := cfg.Policies(policy.Input{})
 	var wrong *s3sink.ConfigError
 	if !errors.As(err, &wrong) || wrong.Field != "Prefix" || !strings.Contains(err.Error(), "WithoutSessionPolicy") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Given a Config, when its policies are asked for, then they are those of the facts
+// that the Config holds.
+func TestConfigPolicies_Facts(t *testing.T) {
+	t.Parallel()
+	const role, hop = "arn:aws-cn:iam::123456789012:role/vendors/S3Sink", "arn:aws-cn:iam::210987654321:role/Exporter"
+	for name, tt := range map[string]struct {
+		cfg  s3sink.Config
+		want policy.Sink
+	}{
+		"path in the bucket string, role": {
+			s3sink.Config{Bucket: "acme-events/path/prefix", Credentials: s3sink.AssumeRole(s3sinktest.RoleARN, "workspace-7")},
+			policy.Sink{Folder: "path/prefix/segment-logs/", Partition: "aws",
+				Roles: []policy.Role{{ARN: s3sinktest.RoleARN, ExternalID: "workspace-7"}}},
+		},
+		"intermediate role, SSE-S3, ACL, tags, key format": {
+			s3sink.Config{Bucket: "acme-events", Prefix: "it's a$b", KeyFormat: s3sink.HiveKeys, Encryption: s3sink.SSES3(),
+				ACL: "bucket-owner-full-control", Tags: map[string]string{"team": "data"},
+				Credentials: s3sink.AssumeRole(role, "workspace-7", s3sink.Via(s3sink.AssumeRole(hop, "")))},
+			policy.Sink{Folder: "it's a$b/events/", Partition: "aws-cn", Encryption: "AES256", SetsACL: true, SetsTags: true,
+				Roles: []policy.Role{{ARN: hop}, {ARN: role, ExternalID: "workspace-7"}}},
+		},
+		"access keys, KMS key": {
+			s3sink.Config{Bucket: "acme-events", KeyFormat: s3sink.RudderStackKeys, Encryption: s3sink.SSEKMS(kmsKey),
+				Credentials: s3sink.AccessKeys("AKIA", "secret", "")},
+			policy.Sink{Folder: "rudder-logs/", Partition: "aws", Encryption: "aws:kms", KMSKey: kmsKey},
+		},
+		"region of another partition": {
+			s3sink.Config{Bucket: "acme-events", Region: "us-gov-west-1"},
+			policy.Sink{Folder: "segment-logs/", Partition: "aws-us-gov"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tt.cfg.SourceID, tt.want.Bucket = "checkout", "acme-events"
+			in := policy.Input{Caller: serviceUser, Writer: serviceUser, BucketKMSKey: kmsKey, CrossAccount: true, Warehouse: true}
+			got, err := tt.cfg.Policies(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := policy.For(tt.want, in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+// Given a wrong Config and a wrong Input, when policies are asked for, then the error
+// names every field of both.
+func TestConfigPolicies_WrongFields(t *testing.T) {
+	t.Parallel()
+	_, err := s3sink.Config{}.Policies(policy.Input{Writer: "x"})
+	var config *s3sink.ConfigError
+	var input *policy.InputError
+	if !errors.As(err, &config) || !errors.As(err, &input) || input.Field != "Input.Writer" || strings.Count(err.Error(), "\n") != 2 {
+		t.Errorf("%v, want errors for Bucket, SourceID and Input.Writer", err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/policy"
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
@@ -182,36 +183,37 @@ func TestSessionPolicyTooLarge(t *testing.T) {
 // world is what policies are applied to, and the Config they are for.
 type world struct {
 	cfg    func(*s3sink.Config)
-	setup  s3sink.Setup
+	in     policy.Input
 	bucket s3sinktest.BucketSettings
 }
 
 const (
+	kmsKey       = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 	ownAccount   = s3sinktest.AccountID
 	customerRole = "arn:aws:iam::999999999999:role/Customer"
 )
 
 var worlds = map[string]world{
-	"role": {func(*s3sink.Config) {}, s3sink.Setup{}, s3sinktest.BucketSettings{}},
+	"role": {func(*s3sink.Config) {}, policy.Input{}, s3sinktest.BucketSettings{}},
 	"role and the bucket's key": {func(*s3sink.Config) {},
-		s3sink.Setup{BucketKMSKey: kmsKey}, s3sinktest.BucketSettings{Encryption: "aws:kms", KMSKeyID: kmsKey}},
+		policy.Input{BucketKMSKey: kmsKey}, s3sinktest.BucketSettings{Encryption: "aws:kms", KMSKeyID: kmsKey}},
 	"own key, ACL and tags": {func(c *s3sink.Config) {
 		c.Encryption, c.ACL, c.Tags = s3sink.SSEKMS(kmsKey), "bucket-owner-full-control", map[string]string{"a": "b"}
-	}, s3sink.Setup{}, s3sinktest.BucketSettings{}},
-	"prefix": {func(c *s3sink.Config) { c.Bucket += "/path/prefix"; c.KeyFormat = s3sink.HiveKeys }, s3sink.Setup{}, s3sinktest.BucketSettings{}},
+	}, policy.Input{}, s3sinktest.BucketSettings{}},
+	"prefix": {func(c *s3sink.Config) { c.Bucket += "/path/prefix"; c.KeyFormat = s3sink.HiveKeys }, policy.Input{}, s3sinktest.BucketSettings{}},
 	"two hops": {func(c *s3sink.Config) {
 		c.Credentials = s3sink.AssumeRole(customerRole, "customer-7", s3sink.Via(c.Credentials))
-	}, s3sink.Setup{CrossAccount: true}, s3sinktest.BucketSettings{Owner: ownAccount}},
-	"access keys": {func(c *s3sink.Config) { c.Credentials = service }, s3sink.Setup{}, s3sinktest.BucketSettings{}},
+	}, policy.Input{CrossAccount: true}, s3sinktest.BucketSettings{Owner: ownAccount}},
+	"access keys": {func(c *s3sink.Config) { c.Credentials = service }, policy.Input{}, s3sinktest.BucketSettings{}},
 	"access keys of another account": {func(c *s3sink.Config) {
 		c.Credentials, c.Encryption = service, s3sink.SSEKMS(kmsKey)
-	}, s3sink.Setup{CrossAccount: true}, s3sinktest.BucketSettings{Owner: ownAccount}},
+	}, policy.Input{CrossAccount: true}, s3sinktest.BucketSettings{Owner: ownAccount}},
 }
 
 const serviceUser = "arn:aws:iam::210987654321:user/service"
 
 // apply makes the world allow what the policies allow, and nothing else.
-func apply(t *testing.T, server *s3sinktest.Server, w world, policies s3sink.Policies) {
+func apply(t *testing.T, server *s3sinktest.Server, w world, policies policy.Set) {
 	t.Helper()
 	nothing := `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"s3:DeleteObject","Resource":"*"}]}`
 	user := s3sinktest.User{ARN: serviceUser, AccessKeyID: "AKIAS3SINKTEST000000", SecretAccessKey: "s3sinktest/secret/access/key/000000000000", Policy: nothing}
@@ -224,20 +226,20 @@ func apply(t *testing.T, server *s3sinktest.Server, w world, policies s3sink.Pol
 	}
 	key := s3sinktest.KMSKey{ARN: kmsKey, Aliases: []string{"alias/logs"}} // leaves it to its account
 	for _, d := range policies {
-		if len(d.Policy.Statement) == 0 {
+		if len(d.Document.Statement) == 0 {
 			continue
 		}
-		switch text := d.Policy.String(); {
-		case d.Kind == s3sink.TrustPolicy:
-			trust := d.Policy.Statement[0]
+		switch text := d.Document.String(); {
+		case d.Kind == policy.TrustPolicy:
+			trust := d.Document.Statement[0]
 			role(d.Of).TrustedPrincipals = []string{trust.Principal["AWS"]}
 			if ids := trust.Condition["StringEquals"]["sts:ExternalId"]; ids != nil {
 				role(d.Of).ExternalID = ids[0]
 			}
 		case sameAccountKey(w, d):
-		case d.Kind == s3sink.KeyPolicy:
+		case d.Kind == policy.KeyPolicy:
 			key.Policy = text
-		case d.Kind == s3sink.BucketPolicy:
+		case d.Kind == policy.BucketPolicy:
 			w.bucket.Policy = text
 		case strings.Contains(d.Of, ":role/"):
 			role(d.Of).Policy = text
@@ -254,14 +256,14 @@ func apply(t *testing.T, server *s3sinktest.Server, w world, policies s3sink.Pol
 }
 
 // without returns the policies less one action.
-func without(policies s3sink.Policies, document, statement int, action string) s3sink.Policies {
+func without(policies policy.Set, document, statement int, action string) policy.Set {
 	less := slices.Clone(policies)
 	d := &less[document]
-	d.Policy.Statement = slices.Clone(d.Policy.Statement)
-	s := &d.Policy.Statement[statement]
+	d.Document.Statement = slices.Clone(d.Document.Statement)
+	s := &d.Document.Statement[statement]
 	s.Action = slices.DeleteFunc(slices.Clone(s.Action), func(a string) bool { return a == action })
 	if len(s.Action) == 0 {
-		d.Policy.Statement = slices.Delete(d.Policy.Statement, statement, statement+1)
+		d.Document.Statement = slices.Delete(d.Document.Statement, statement, statement+1)
 	}
 	return less
 }
@@ -275,8 +277,8 @@ func TestPoliciesSufficeAndAreLeast(t *testing.T) {
 			t.Parallel()
 			bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 				w.cfg(&cfg)
-				w.setup.Caller, w.setup.Writer = serviceUser, serviceUser
-				policies, err := cfg.Policies(w.setup)
+				w.in.Caller, w.in.Writer = serviceUser, serviceUser
+				policies, err := cfg.Policies(w.in)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -288,7 +290,7 @@ func TestPoliciesSufficeAndAreLeast(t *testing.T) {
 					t.Errorf("with the policies: %v", err)
 				}
 				for i, d := range policies {
-					for j, s := range d.Policy.Statement {
+					for j, s := range d.Document.Statement {
 						for _, action := range s.Action {
 							if sameAccountKey(w, d) {
 								continue
@@ -311,6 +313,6 @@ func TestPoliciesSufficeAndAreLeast(t *testing.T) {
 
 // sameAccountKey reports whether the document is only for keys whose policy does
 // not leave it to IAM, as that of this world's does.
-func sameAccountKey(w world, d s3sink.PolicyDocument) bool {
-	return d.Kind == s3sink.KeyPolicy && !w.setup.CrossAccount
+func sameAccountKey(w world, d policy.Policy) bool {
+	return d.Kind == policy.KeyPolicy && !w.in.CrossAccount
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/s3sink/s3sink/policy"
 )
 
 // roundTripper is a transport that is a function.
@@ -49,7 +51,7 @@ func TestSessionEndsByTheLocalClock(t *testing.T) {
 		r := AssumeRole("arn:aws:iam::123456789012:role/S3Sink", "", Via(AccessKeys("AKIA", "secret", "")))
 		p := r.provider(awsEnvironment{
 			config:    aws.Config{HTTPClient: &http.Client{Transport: transport}},
-			stsRegion: "us-east-1", refreshed: func(CredentialRefresh) {}, policy: func() Policy { return Policy{} },
+			stsRegion: "us-east-1", refreshed: func(CredentialRefresh) {}, policy: func() policy.Document { return policy.Document{} },
 		})
 		creds, err := p.Retrieve(t.Context())
 		if err != nil {

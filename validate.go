@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/s3sink/s3sink/internal/s3put"
+	"github.com/s3sink/s3sink/policy"
 )
 
 // Validate checks that the sink can write: it asks for credentials as uploads
@@ -202,7 +203,7 @@ func (v *validation) credentials(ctx context.Context, env awsEnvironment) (aws.C
 	}
 
 	hop := env
-	hop.policy, hop.copyUser = func() Policy { return hopPolicy(r.arn) }, nil
+	hop.policy, hop.copyUser = func() policy.Document { return policy.AssumeRolePolicy(r.arn) }, nil
 	base := r.base.provider(hop)
 	defer closeProvider(base)
 	if err := v.base(ctx, env, r, base); err != nil {

@@ -16,7 +16,7 @@ import (
 	"text/template"
 	"time"
 
-	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/policy"
 )
 
 // cephVersion is the version in Debian 12. The list states the deviations of
@@ -224,8 +224,8 @@ func openCeph(t *testing.T, scheme string) *site {
 	}
 	s.addBucket = s.createNamed
 	s.addUser = func(k keys, arn string) error { return g.cluster.addUser(strings.TrimPrefix(arn, userARN), k) }
-	s.allow = func(t *testing.T, n *newcomer, p s3sink.Policies) error {
-		return s.putUserPolicy(t, n.arn, document(p, s3sink.PermissionsPolicy).String())
+	s.allow = func(t *testing.T, n *newcomer, p policy.Set) error {
+		return s.putUserPolicy(t, n.arn, document(p, policy.Permissions).String())
 	}
 	s.kmsBucket = s.createKMS
 	s.bucket = s.create(t)
@@ -247,7 +247,7 @@ func openCeph(t *testing.T, scheme string) *site {
 	if err := s.putUserPolicy(t, writerARN, limited.String()); err != nil {
 		t.Fatal(err)
 	}
-	trust := policy{"2012-10-17", []statement{{
+	trust := iamPolicy{"2012-10-17", []statement{{
 		Effect:    "Allow",
 		Principal: map[string][]string{"AWS": {callerARN, s.role}},
 		Action:    []string{"sts:AssumeRole"},

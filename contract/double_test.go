@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/policy"
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
@@ -43,8 +43,8 @@ func openDouble(t *testing.T, scheme string) *site {
 		server.AddUser(s3sinktest.User{ARN: arn, AccessKeyID: k.id, SecretAccessKey: k.secret, Policy: mayPut("no-such-bucket", "none").String()})
 		return nil
 	}
-	s.allow = func(_ *testing.T, n *newcomer, p s3sink.Policies) error {
-		server.AddUser(s3sinktest.User{ARN: n.arn, AccessKeyID: n.writer.id, SecretAccessKey: n.writer.secret, Policy: document(p, s3sink.PermissionsPolicy).String()})
+	s.allow = func(_ *testing.T, n *newcomer, p policy.Set) error {
+		server.AddUser(s3sinktest.User{ARN: n.arn, AccessKeyID: n.writer.id, SecretAccessKey: n.writer.secret, Policy: document(p, policy.Permissions).String()})
 		return nil
 	}
 	server.CreateBucket(s.bucket, region)

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/policy"
 )
 
 // minioKey looks like the id of a KMS key; MinIO takes any name.
@@ -110,8 +110,8 @@ func openMinIO(t *testing.T, scheme string) *site {
 	}
 	s.addBucket = s.createNamed
 	s.addUser = func(k keys, _ string) error { return m.addUsers([]minioUser{{k.id, k.secret, nil}}) }
-	s.allow = func(_ *testing.T, n *newcomer, p s3sink.Policies) error {
-		return m.addUsers([]minioUser{{n.writer.id, n.writer.secret, document(p, s3sink.PermissionsPolicy)}})
+	s.allow = func(_ *testing.T, n *newcomer, p policy.Set) error {
+		return m.addUsers([]minioUser{{n.writer.id, n.writer.secret, document(p, policy.Permissions)}})
 	}
 	s.kmsBucket = s.createKMS
 	s.bucket = s.create(t)

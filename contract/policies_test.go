@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/policy"
 )
 
 const aboutPolicies = `Every line is about a fresh bucket and a fresh user, who may do nothing until what ` + "`Config.Policies`" + ` returns is applied: on
@@ -44,19 +45,19 @@ func (s *site) newcomer(t *testing.T) *newcomer {
 
 // document is the policy of a kind; Policies have one of each for somebody who
 // assumes no role.
-func document(p s3sink.Policies, kind s3sink.PolicyKind) s3sink.Policy {
+func document(p policy.Set, kind policy.Kind) policy.Document {
 	for _, d := range p {
 		if d.Kind == kind {
-			return d.Policy
+			return d.Document
 		}
 	}
-	return s3sink.Policy{}
+	return policy.Document{}
 }
 
 // allowByBucket puts the bucket's policy.
-func (s *site) allowByBucket(t *testing.T, n *newcomer, p s3sink.Policies) error {
+func (s *site) allowByBucket(t *testing.T, n *newcomer, p policy.Set) error {
 	t.Helper()
-	r := to(http.MethodPut, "", document(p, s3sink.BucketPolicy).String()).with("policy", "")
+	r := to(http.MethodPut, "", document(p, policy.BucketPolicy).String()).with("policy", "")
 	if a := n.do(t, r); a.status/100 != 2 {
 		return fmt.Errorf("PutBucketPolicy: %s: %s", a, a.body)
 	}
@@ -66,12 +67,12 @@ func (s *site) allowByBucket(t *testing.T, n *newcomer, p s3sink.Policies) error
 // A plan is what a newcomer wants to do.
 type plan struct {
 	config func(*site, *s3sink.Config)
-	setup  s3sink.Setup
+	setup  policy.Input
 }
 
 // setUp returns the newcomer's Config and policies, without an action if one is
 // named.
-func (p plan) setUp(t *testing.T, n *newcomer, less string) (s3sink.Config, s3sink.Policies) {
+func (p plan) setUp(t *testing.T, n *newcomer, less string) (s3sink.Config, policy.Set) {
 	t.Helper()
 	cfg := n.sink(n.asWriter())
 	if p.config != nil {
@@ -84,14 +85,14 @@ func (p plan) setUp(t *testing.T, n *newcomer, less string) (s3sink.Config, s3si
 	}
 	found := less == ""
 	for i := range policies {
-		statements := &policies[i].Policy.Statement
+		statements := &policies[i].Document.Statement
 		for j := range *statements {
 			actions := &(*statements)[j].Action
 			had := len(*actions)
 			*actions = slices.DeleteFunc(*actions, func(a string) bool { return a == less })
 			found = found || len(*actions) < had
 		}
-		*statements = slices.DeleteFunc(*statements, func(s s3sink.Statement) bool { return len(s.Action) == 0 })
+		*statements = slices.DeleteFunc(*statements, func(s policy.Statement) bool { return len(s.Action) == 0 })
 	}
 	if !found {
 		t.Fatalf("the policies do not have %s", less)
@@ -101,11 +102,11 @@ func (p plan) setUp(t *testing.T, n *newcomer, less string) (s3sink.Config, s3si
 
 // apply has the policies take effect, and reports whether the server took them.
 // Policies that allow nothing are what the newcomer has.
-func (n *newcomer) apply(t *testing.T, p s3sink.Policies) bool {
+func (n *newcomer) apply(t *testing.T, p policy.Set) bool {
 	t.Helper()
-	kind := s3sink.PermissionsPolicy
+	kind := policy.Permissions
 	if n.ofBuckets {
-		kind = s3sink.BucketPolicy
+		kind = policy.BucketPolicy
 	}
 	if len(document(p, kind).Statement) == 0 {
 		return true
@@ -184,11 +185,11 @@ func elsewhere(t *testing.T, s *site) string {
 
 // reads is what a warehouse can do that loads as the same identity. change may
 // change its policies.
-func reads(less string, change func(s3sink.Policies)) func(*testing.T, *site) string {
+func reads(less string, change func(policy.Set)) func(*testing.T, *site) string {
 	return func(t *testing.T, s *site) string {
 		t.Helper()
 		n := s.newcomer(t)
-		_, policies := plan{setup: s3sink.Setup{Warehouse: true}}.setUp(t, n, less)
+		_, policies := plan{setup: policy.Input{Warehouse: true}}.setUp(t, n, less)
 		if change != nil {
 			change(policies)
 		}
@@ -207,10 +208,10 @@ func reads(less string, change func(s3sink.Policies)) func(*testing.T, *site) st
 
 // listObjects is the mistake of RudderStack's document: s3:ListBucket on the
 // objects.
-func listObjects(p s3sink.Policies) {
+func listObjects(p policy.Set) {
 	for _, d := range p {
-		for i := range d.Policy.Statement {
-			if s := &d.Policy.Statement[i]; slices.Contains(s.Action, "s3:ListBucket") {
+		for i := range d.Document.Statement {
+			if s := &d.Document.Statement[i]; slices.Contains(s.Action, "s3:ListBucket") {
 				s.Resource, s.Condition = []string{s.Resource[0] + "/*"}, nil
 			}
 		}

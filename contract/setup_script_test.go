@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/policy"
 )
 
 // accounts are the IAM, the S3 and the KMS of moto, with the AWS CLI in front.
@@ -68,7 +69,7 @@ func (a *accounts) aws(t *testing.T, args ...string) string {
 }
 
 // setUp runs the script and returns its exit code and output.
-func (a *accounts) setUp(t *testing.T, policies s3sink.Policies, env ...string) (int, string) {
+func (a *accounts) setUp(t *testing.T, policies policy.Set, env ...string) (int, string) {
 	t.Helper()
 	cmd := a.command("sh")
 	cmd.Stdin = strings.NewReader(policies.CLI())
@@ -92,7 +93,7 @@ func TestSetupScript_IAMOfMoto(t *testing.T) {
 		Bucket: "acme-events", Prefix: "a&b", SourceID: "checkout",
 		Credentials: s3sink.AssumeRole("arn:aws:iam::123456789012:role/vendors/S3Sink", "workspace-7"),
 	}
-	policies, err := cfg.Policies(s3sink.Setup{Caller: "arn:aws:iam::123456789012:user/checkout", BucketKMSKey: key})
+	policies, err := cfg.Policies(policy.Input{Caller: "arn:aws:iam::123456789012:user/checkout", BucketKMSKey: key})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +129,7 @@ func TestSetupScript_BucketOfMoto(t *testing.T) {
 	t.Parallel()
 	a := startMoto(t)
 	cfg := s3sink.Config{Bucket: "acme-events", SourceID: "checkout", Credentials: s3sink.AccessKeys("AKIA", "secret", "")}
-	policies, err := cfg.Policies(s3sink.Setup{Writer: "arn:aws:iam::210987654321:user/exporter", CrossAccount: true})
+	policies, err := cfg.Policies(policy.Input{Writer: "arn:aws:iam::210987654321:user/exporter", CrossAccount: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +150,7 @@ func TestSetupScript_BucketOfMoto(t *testing.T) {
 }
 
 // refusesThenMerges runs the script against policies of others, which read returns.
-func (a *accounts) refusesThenMerges(t *testing.T, policies s3sink.Policies, others map[string]string, read func() map[string]string) {
+func (a *accounts) refusesThenMerges(t *testing.T, policies policy.Set, others map[string]string, read func() map[string]string) {
 	t.Helper()
 	code, out := a.setUp(t, policies)
 	if code != 3 || strings.Count(out, "lacks our statements") != len(others) {

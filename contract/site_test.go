@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/policy"
 )
 
 // The columns of the table.
@@ -56,7 +56,7 @@ type site struct {
 	// policies take effect: the user's, or if ofBuckets is set, the bucket's. An
 	// error of allow is the server's refusal.
 	addUser   func(k keys, arn string) error
-	allow     func(*testing.T, *newcomer, s3sink.Policies) error
+	allow     func(*testing.T, *newcomer, policy.Set) error
 	ofBuckets bool
 
 	// kmsBucket makes another bucket, whose default encryption is by kmsKey.
@@ -137,8 +137,8 @@ const (
 
 func newBucketName() string { return bucketPrefix + strings.ToLower(rand.Text()) }
 
-// A policy is one in the language of IAM.
-type policy struct {
+// iamPolicy is a policy that does not come from the library.
+type iamPolicy struct {
 	Version   string
 	Statement []statement
 }
@@ -150,7 +150,7 @@ type statement struct {
 	Resource  []string `json:",omitempty"`
 }
 
-func (p policy) String() string {
+func (p iamPolicy) String() string {
 	text, err := json.Marshal(p)
 	if err != nil {
 		panic(err) // strings alone
@@ -159,8 +159,8 @@ func (p policy) String() string {
 }
 
 // mayPut allows PutObject below a folder of the bucket.
-func mayPut(bucket, folder string) policy {
-	return policy{"2012-10-17", []statement{{
+func mayPut(bucket, folder string) iamPolicy {
+	return iamPolicy{"2012-10-17", []statement{{
 		Effect:   "Allow",
 		Action:   []string{"s3:PutObject"},
 		Resource: []string{"arn:aws:s3:::" + bucket + "/" + folder + "/*"},

@@ -212,7 +212,7 @@ var stsList = needing(needsSTS, []expectation{
 
 // longPolicy has many short resources: one long resource is more than the
 // stack of a radosgw of this version holds, which ends it.
-func longPolicy() policy {
+func longPolicy() iamPolicy {
 	p := mayPut("contract", "x")
 	for len(p.String()) <= 2048 {
 		more := &p.Statement[0].Resource

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/policy"
 )
 
 const aboutTranscripts = `
@@ -76,7 +76,7 @@ func transcript(t *testing.T, s *site, flags, applied string) string {
 
 	out, _ := n.command(t, program, sink+policies+" -json")
 	var printed struct {
-		Policies s3sink.Policies `json:"policies"`
+		Policies policy.Set `json:"policies"`
 	}
 	if err := json.Unmarshal([]byte(out), &printed); err != nil {
 		t.Fatal(err)

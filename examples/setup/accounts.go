@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/policy"
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
@@ -55,34 +55,34 @@ func (a *accounts) addKey(key s3sinktest.KMSKey) {
 
 // apply attaches a policy to its role, user, bucket or key. It creates the role
 // of a trust policy.
-func (a *accounts) apply(d s3sink.PolicyDocument) error {
+func (a *accounts) apply(d policy.Policy) error {
 	user, isUser := a.users[d.Of]
 	role, isRole := a.roles[d.Of]
 	bucket, isBucket := a.buckets[d.Of]
 	key, isKey := a.keys[d.Of]
-	policy := d.Policy.String()
+	text := d.Document.String()
 	switch {
-	case d.Kind == s3sink.TrustPolicy:
+	case d.Kind == policy.TrustPolicy:
 		if !isRole { // as aws iam create-role
 			role = s3sinktest.Role{ARN: d.Of, Actions: []string{}} // allows no action
 		}
-		role.TrustedPrincipals, role.ExternalID = trusted(d.Policy)
+		role.TrustedPrincipals, role.ExternalID = trusted(d.Document)
 		a.roles[d.Of] = role
 		a.server.AddRole(role)
-	case d.Kind == s3sink.PermissionsPolicy && isRole:
-		role.Policy = policy
+	case d.Kind == policy.Permissions && isRole:
+		role.Policy = text
 		a.roles[d.Of] = role
 		a.server.AddRole(role)
-	case d.Kind == s3sink.PermissionsPolicy && isUser:
-		user.Policy = policy
+	case d.Kind == policy.Permissions && isUser:
+		user.Policy = text
 		a.users[d.Of] = user
 		a.server.AddUser(user)
-	case d.Kind == s3sink.BucketPolicy && isBucket:
-		bucket.Policy = policy
+	case d.Kind == policy.BucketPolicy && isBucket:
+		bucket.Policy = text
 		a.buckets[d.Of] = bucket
 		a.server.ConfigureBucket(d.Of[strings.LastIndexByte(d.Of, ':')+1:], bucket)
-	case d.Kind == s3sink.KeyPolicy && isKey:
-		key.Policy = policy
+	case d.Kind == policy.KeyPolicy && isKey:
+		key.Policy = text
 		a.addKey(key)
 	default:
 		return fmt.Errorf("cannot apply the %s of %s: no such user, role, bucket or key in the simulated accounts", d.Kind, d.Of)
@@ -91,8 +91,8 @@ func (a *accounts) apply(d s3sink.PolicyDocument) error {
 }
 
 // trusted returns the principals and the external id of a trust policy that
-// [s3sink.Config.Policies] wrote.
-func trusted(p s3sink.Policy) (principals []string, externalID string) {
+// Config.Policies wrote.
+func trusted(p policy.Document) (principals []string, externalID string) {
 	s := p.Statement[0]
 	if ids := s.Condition["StringEquals"]["sts:ExternalId"]; len(ids) > 0 {
 		externalID = ids[0]

@@ -8,6 +8,7 @@ import (
 
 	"github.com/s3sink/s3sink"
 	"github.com/s3sink/s3sink/examples/internal/clitest"
+	"github.com/s3sink/s3sink/policy"
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
@@ -24,7 +25,7 @@ func TestPolicies_OneMissing(t *testing.T) {
 	byKeys := s3sink.AccessKeys(clitest.AccessKeyID, clitest.SecretAccessKey, "")
 	for name, c := range map[string]struct {
 		cfg    s3sink.Config
-		setup  s3sink.Setup
+		setup  policy.Input
 		bucket s3sinktest.BucketSettings
 		// sameAccount means that the first role is in the caller's account. Its
 		// trust policy is then enough, and the caller needs no policy.
@@ -32,30 +33,30 @@ func TestPolicies_OneMissing(t *testing.T) {
 	}{
 		"role in another account": {
 			cfg:    s3sink.Config{Credentials: s3sink.AssumeRole(clitest.Role, "acme-42", s3sink.Via(byKeys))},
-			setup:  s3sink.Setup{Caller: clitest.User},
+			setup:  policy.Input{Caller: clitest.User},
 			bucket: s3sinktest.BucketSettings{Owner: "123456789012"},
 		},
 		"role in the same account": {
 			cfg:         s3sink.Config{Credentials: s3sink.AssumeRole("arn:aws:iam::210987654321:role/S3Sink", "", s3sink.Via(byKeys)), Prefix: "a?*$b"},
-			setup:       s3sink.Setup{Caller: clitest.User},
+			setup:       policy.Input{Caller: clitest.User},
 			bucket:      s3sinktest.BucketSettings{Owner: "210987654321"},
 			sameAccount: true,
 		},
 		"intermediate role, KMS key of the bucket, ACL": {
 			cfg: s3sink.Config{ACL: "bucket-owner-full-control",
 				Credentials: s3sink.AssumeRole(clitest.Role, "acme-42", s3sink.Via(s3sink.AssumeRole(hopRole, "hop-1", s3sink.Via(byKeys))))},
-			setup:       s3sink.Setup{Caller: clitest.User, BucketKMSKey: testKMSKey},
+			setup:       policy.Input{Caller: clitest.User, BucketKMSKey: testKMSKey},
 			bucket:      s3sinktest.BucketSettings{Owner: "123456789012", Encryption: "aws:kms", KMSKeyID: testKMSKey},
 			sameAccount: true,
 		},
 		"user, bucket and key of another account": {
 			cfg:    s3sink.Config{Credentials: byKeys, Encryption: s3sink.SSEKMS(testKMSKey), KeyFormat: s3sink.RudderStackKeys, Tags: map[string]string{"team": "data"}},
-			setup:  s3sink.Setup{Writer: clitest.User, CrossAccount: true},
+			setup:  policy.Input{Writer: clitest.User, CrossAccount: true},
 			bucket: s3sinktest.BucketSettings{Owner: "123456789012"},
 		},
 		"role, bucket and its key of another account": {
 			cfg:         s3sink.Config{Credentials: s3sink.AssumeRole(hopRole, "acme-42", s3sink.Via(byKeys))},
-			setup:       s3sink.Setup{Caller: clitest.User, CrossAccount: true, BucketKMSKey: testKMSKey},
+			setup:       policy.Input{Caller: clitest.User, CrossAccount: true, BucketKMSKey: testKMSKey},
 			bucket:      s3sinktest.BucketSettings{Owner: "123456789012", Encryption: "aws:kms", KMSKeyID: testKMSKey},
 			sameAccount: true,
 		},
@@ -77,7 +78,7 @@ func TestPolicies_OneMissing(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					report := validateWith(t, cfg, c.bucket, applied)
 					want := i == len(policies) ||
-						c.sameAccount && policies[i].Kind == s3sink.PermissionsPolicy && policies[i].Of == c.setup.Caller
+						c.sameAccount && policies[i].Kind == policy.Permissions && policies[i].Of == c.setup.Caller
 					if got := report.Err == nil; got != want {
 						t.Errorf("without %s the sink can write: %t, want %t\n%s", without, got, want, report)
 					}
@@ -89,7 +90,7 @@ func TestPolicies_OneMissing(t *testing.T) {
 
 // validateWith returns the report of Validate in new accounts to which only the
 // given policies have been applied.
-func validateWith(t *testing.T, cfg s3sink.Config, bucket s3sinktest.BucketSettings, policies s3sink.Policies) *s3sink.ValidationReport {
+func validateWith(t *testing.T, cfg s3sink.Config, bucket s3sinktest.BucketSettings, policies policy.Set) *s3sink.ValidationReport {
 	t.Helper()
 	server := s3sinktest.NewServer(s3sinktest.InMemory())
 	t.Cleanup(server.Close)
@@ -121,8 +122,8 @@ func TestApply_UnknownPrincipal(t *testing.T) {
 	server := s3sinktest.NewServer()
 	t.Cleanup(server.Close)
 	accounts := newAccounts(server)
-	for _, kind := range []s3sink.PolicyKind{s3sink.PermissionsPolicy, s3sink.BucketPolicy, s3sink.KeyPolicy} {
-		if err := accounts.apply(s3sink.PolicyDocument{Kind: kind, Of: stranger}); err == nil {
+	for _, kind := range []policy.Kind{policy.Permissions, policy.BucketPolicy, policy.KeyPolicy} {
+		if err := accounts.apply(policy.Policy{Kind: kind, Of: stranger}); err == nil {
 			t.Errorf("%s of an unknown principal was applied", kind)
 		}
 	}

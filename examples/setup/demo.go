@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/policy"
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
@@ -49,7 +50,7 @@ func demonstrate(ctx context.Context, out *printer, stderr io.Writer) (ok bool, 
 	accounts := newAccounts(server)
 	cfg := demoConfig(accounts)
 	cfg.Logger = slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	policies, err := cfg.Policies(s3sink.Setup{Caller: demoCaller})
+	policies, err := cfg.Policies(policy.Input{Caller: demoCaller})
 	if err != nil {
 		return false, err
 	}
@@ -64,11 +65,11 @@ func demonstrate(ctx context.Context, out *printer, stderr io.Writer) (ok bool, 
 		"The new bucket is %s. A service in another account runs as\n%s. It has no permissions yet.\n"+
 		"To write to the bucket as a role, it needs these policies:\n\n%s", demoBucket, demoCaller, policies)
 	d := &demo{accounts: accounts, sink: sink, out: out}
-	out.object.Policies, out.object.Demonstration = documents(policies), &d.demonstration
+	out.object.Policies, out.object.Demonstration = policies, &d.demonstration
 	assumePolicies, writePolicies := splitPolicies(policies)
 	for _, stage := range []struct {
 		title    string
-		policies s3sink.Policies
+		policies policy.Set
 		want     s3sink.ValidationCode // "": the sink can write
 	}{
 		{"Validate before the policies are applied", nil, s3sink.CodeExternalIDRejected},
@@ -103,9 +104,9 @@ func embedded(server *s3sinktest.Server, cfg s3sink.Config) s3sink.Config {
 
 // splitPolicies separates the policies for assuming the role from the policies
 // for writing.
-func splitPolicies(policies s3sink.Policies) (assume, write s3sink.Policies) {
+func splitPolicies(policies policy.Set) (assume, write policy.Set) {
 	for _, d := range policies {
-		if d.Policy.Statement[0].Action[0] == "sts:AssumeRole" {
+		if d.Document.Statement[0].Action[0] == "sts:AssumeRole" {
 			assume = append(assume, d)
 		} else {
 			write = append(write, d)
@@ -124,14 +125,14 @@ type demo struct {
 
 // stage applies policies and prints the report of Validate. It returns an error
 // unless the report has the wanted code.
-func (d *demo) stage(ctx context.Context, title string, policies s3sink.Policies, want s3sink.ValidationCode) error {
+func (d *demo) stage(ctx context.Context, title string, policies policy.Set, want s3sink.ValidationCode) error {
 	d.out.text("\n%s:\n\n", title)
 	applied := []string{}
-	for _, policy := range policies {
-		if err := d.accounts.apply(policy); err != nil {
+	for _, p := range policies {
+		if err := d.accounts.apply(p); err != nil {
 			return err
 		}
-		applied = append(applied, fmt.Sprintf("%s of %s", policy.Kind, policy.Of))
+		applied = append(applied, fmt.Sprintf("%s of %s", p.Kind, p.Of))
 	}
 	validating, cancel := context.WithTimeout(ctx, demoTimeout)
 	defer cancel()

@@ -8,30 +8,39 @@ import (
 	"strings"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/policy"
 )
 
-// flagByField maps the field of a ConfigError to the flag that sets it.
+// flagByField maps the field of a ConfigError or InputError to the flag that sets it.
 var flagByField = map[string]string{
 	"Bucket": "bucket", "Prefix": "prefix", "SourceID": "source", "KeyFormat": "key-format",
 	"Region": "region", "Endpoint": "endpoint", "STSRegion": "sts-region", "STSEndpoint": "sts-endpoint",
 	"Credentials.RoleARN": "role", "Credentials.ExternalID": "external-id",
 	"Encryption.Key": "sse", "ACL": "acl", "ExpectedBucketOwner": "expected-owner",
-	"Setup.Caller": "caller", "Setup.Writer": "writer", "Setup.BucketKMSKey": "bucket-key",
+	"Input.Caller": "caller", "Input.Writer": "writer", "Input.BucketKMSKey": "bucket-key",
 }
 
-// nameFlags rewrites each ConfigError in err so that it names the flag instead
-// of the field.
+// nameFlags rewrites each ConfigError and InputError in err so that it names the
+// flag instead of the field.
 func (o *options) nameFlags(err error) error {
 	var errs []error
 	for _, err := range splitErrors(err) {
-		var field *s3sink.ConfigError
-		if !errors.As(err, &field) {
-			errs = append(errs, err)
-			continue
+		var config *s3sink.ConfigError
+		var input *policy.InputError
+		switch {
+		case errors.As(err, &config):
+			err = flagError(o.flag(config), config.Value, config.Want)
+		case errors.As(err, &input):
+			err = flagError(cmp.Or(flagByField[input.Field], input.Field), input.Value, input.Want)
 		}
-		errs = append(errs, fmt.Errorf("-%s %q: want %s%s", o.flag(field), field.Value, field.Want, sessionHint(field.Value)))
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// flagError reports an invalid value of a flag.
+func flagError(flag, value, want string) error {
+	return fmt.Errorf("-%s %q: want %s%s", flag, value, want, sessionHint(value))
 }
 
 // flag returns the flag that set the invalid value.

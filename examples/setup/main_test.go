@@ -18,6 +18,7 @@ import (
 	"github.com/s3sink/s3sink"
 	"github.com/s3sink/s3sink/examples/internal/clitest"
 	"github.com/s3sink/s3sink/examples/internal/terminal"
+	"github.com/s3sink/s3sink/policy"
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
@@ -91,7 +92,7 @@ func TestDemonstration_JSON(t *testing.T) {
 	r.Want(t, 0)
 	decode(t, r)
 	var got struct {
-		Policies      []document
+		Policies      policy.Set
 		Demonstration demonstration
 	}
 	if err := json.Unmarshal([]byte(r.Stdout), &got); err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/policy"
 )
 
 type options struct {
@@ -36,7 +37,7 @@ type options struct {
 
 	// Derived from the flags.
 	config   s3sink.Config
-	policies s3sink.Policies
+	policies policy.Set
 }
 
 const usage = `Setup prints the policies that a sink needs in AWS, and checks whether the sink can write.
@@ -122,7 +123,7 @@ func parseOptions(args []string, help io.Writer) (options, error) {
 		return o, err
 	}
 	o.config = o.makeConfig()
-	o.policies, err = o.config.Policies(o.makeSetup())
+	o.policies, err = o.config.Policies(o.policyInput())
 	return o, o.nameFlags(err)
 }
 
@@ -219,8 +220,8 @@ func (o *options) encryption() s3sink.Encryption {
 	return s3sink.SSEKMS(o.sse)
 }
 
-func (o *options) makeSetup() s3sink.Setup {
-	return s3sink.Setup{
+func (o *options) policyInput() policy.Input {
+	return policy.Input{
 		Caller: o.caller, Writer: o.writer, BucketKMSKey: o.bucketKey,
 		CrossAccount: o.crossAccount, Warehouse: o.warehouse,
 	}

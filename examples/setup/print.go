@@ -12,6 +12,7 @@ import (
 
 	"github.com/s3sink/s3sink"
 	"github.com/s3sink/s3sink/examples/internal/terminal"
+	"github.com/s3sink/s3sink/policy"
 )
 
 // printer prints the results: as text immediately, or as one JSON object at the
@@ -33,30 +34,13 @@ type output struct {
 	Error         string                   `json:"error,omitempty"`
 }
 
-// document is one policy in JSON.
-type document struct {
-	Kind   s3sink.PolicyKind `json:"kind"`
-	Of     string            `json:"of"`
-	Why    string            `json:"why"`
-	Policy s3sink.Policy     `json:"policy"`
-}
-
 func newPrinter(stdout io.Writer, asJSON bool) *printer {
 	return &printer{w: stdout, json: asJSON, color: useColor(terminal.Is(stdout), os.Getenv)}
 }
 
-// documents returns the policies for JSON.
-func documents(policies s3sink.Policies) []document {
-	var all []document
-	for _, d := range policies {
-		all = append(all, document{d.Kind, d.Of, d.Why, d.Policy})
-	}
-	return all
-}
-
 // policies prints the policies in the form of -print. With dir it also writes
 // the Terraform module.
-func (p *printer) policies(form, dir string, policies s3sink.Policies) error {
+func (p *printer) policies(form, dir string, policies policy.Set) error {
 	files := policies.Terraform()
 	if dir != "" {
 		if err := writeFiles(dir, files); err != nil {
@@ -64,7 +48,7 @@ func (p *printer) policies(form, dir string, policies s3sink.Policies) error {
 		}
 	}
 	if p.json {
-		p.object.Policies = map[string]any{asJSON: documents(policies), asCLI: policies.CLI(), asTerraform: files}[form]
+		p.object.Policies = map[string]any{asJSON: policies, asCLI: policies.CLI(), asTerraform: files}[form]
 		return nil
 	}
 	switch {

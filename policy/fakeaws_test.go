@@ -1,4 +1,4 @@
-package s3sink_test
+package policy_test
 
 import (
 	"encoding/json"
@@ -15,7 +15,7 @@ import (
 const fakeAWSState = "S3SINK_TEST_AWS_STATE"
 
 // fakeAWS is the AWS CLI and the accounts behind it, as far as the script of
-// [s3sink.Policies.CLI] uses them. Policies are kept as AWS keeps them: S3 rewrites
+// [policy.Set.CLI] uses them. Policies are kept as AWS keeps them: S3 rewrites
 // a bucket policy, IAM returns JSON, KMS returns the text.
 type fakeAWS struct {
 	Account   string            // of the caller

@@ -1,4 +1,4 @@
-package s3sink_test
+package policy_test
 
 import (
 	"encoding/json"
@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/policy"
 )
 
 const owner = "123456789012"
@@ -21,12 +21,12 @@ const owner = "123456789012"
 // script is the setup script with the accounts that it runs against.
 type script struct {
 	*fakeAWS
-	policies      s3sink.Policies
+	policies      policy.Set
 	sh, dir, text string
 	args          []string // of the shell
 }
 
-func newScript(t *testing.T, policies s3sink.Policies) *script {
+func newScript(t *testing.T, policies policy.Set) *script {
 	t.Helper()
 	sh, err := exec.LookPath("sh")
 	if err != nil {
@@ -101,15 +101,6 @@ func sortLists(v any) any {
 	return v
 }
 
-func mustPolicies(t *testing.T, cfg s3sink.Config, setup s3sink.Setup) s3sink.Policies {
-	t.Helper()
-	policies, err := cfg.Policies(setup)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return policies
-}
-
 // Given empty accounts, the script creates every policy, each in its own account. A
 // second run writes nothing.
 func TestSetupScript_NothingExists(t *testing.T) {
@@ -117,7 +108,7 @@ func TestSetupScript_NothingExists(t *testing.T) {
 	for name, tt := range setups {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			policies := mustPolicies(t, tt.cfg, tt.setup)
+			policies := mustPolicies(t, tt)
 			s := newScript(t, policies)
 			all := map[string]bool{}
 			accounts := []string{owner}
@@ -129,13 +120,13 @@ func TestSetupScript_NothingExists(t *testing.T) {
 				s.Roles = map[string]string{}
 				for _, d := range policies {
 					arn := strings.Split(d.Of, ":")
-					if d.Kind == s3sink.PermissionsPolicy && len(arn) > 5 && arn[4] == account && strings.HasPrefix(arn[5], "role/") && !trusts(policies, d.Of) {
+					if d.Kind == policy.Permissions && len(arn) > 5 && arn[4] == account && strings.HasPrefix(arn[5], "role/") && !trusts(policies, d.Of) {
 						s.Roles[d.Of[strings.LastIndexByte(d.Of, '/')+1:]] = d.Of // the script does not create it
 					}
-					if d.Kind == s3sink.TrustPolicy {
+					if d.Kind == policy.TrustPolicy {
 						s.Partition = arn[1]
 					}
-					if d.Kind == s3sink.KeyPolicy { // a key always has a policy
+					if d.Kind == policy.KeyPolicy { // a key always has a policy
 						s.Policies["key "+d.Of] = `{"Version":"2012-10-17","Statement":[]}`
 					}
 				}
@@ -146,10 +137,10 @@ func TestSetupScript_NothingExists(t *testing.T) {
 				for _, d := range policies {
 					written := false
 					for _, policy := range s.Policies {
-						written = written || slices.Equal(statements(t, policy), statements(t, d.Policy.String()))
+						written = written || slices.Equal(statements(t, policy), statements(t, d.Document.String()))
 					}
 					known := strings.HasPrefix(d.Of, "arn:")
-					if written && known && d.Kind != s3sink.BucketPolicy && !strings.Contains(d.Of, ":"+account+":") && several(policies) {
+					if written && known && d.Kind != policy.BucketPolicy && !strings.Contains(d.Of, ":"+account+":") && several(policies) {
 						t.Errorf("the %s of %s is applied in account %s", d.Kind, d.Of, account)
 					}
 					all[d.Of+string(d.Kind)] = all[d.Of+string(d.Kind)] || written == known
@@ -168,12 +159,12 @@ func TestSetupScript_NothingExists(t *testing.T) {
 }
 
 // trusts reports whether policies have a trust policy of the role.
-func trusts(policies s3sink.Policies, role string) bool {
-	return slices.ContainsFunc(policies, func(d s3sink.PolicyDocument) bool { return d.Kind == s3sink.TrustPolicy && d.Of == role })
+func trusts(policies policy.Set, role string) bool {
+	return slices.ContainsFunc(policies, func(d policy.Policy) bool { return d.Kind == policy.TrustPolicy && d.Of == role })
 }
 
 // several reports whether policies are for more than one account.
-func several(policies s3sink.Policies) bool { return strings.Contains(policies.CLI(), "account=$(") }
+func several(policies policy.Set) bool { return strings.Contains(policies.CLI(), "account=$(") }
 
 const (
 	trustSegment = `{"Version": "2012-10-17", "Statement": {"Sid": "Segment", "Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::595280932656:role/customer-s3-prod-action-destination-access"}, "Action": "sts:AssumeRole", "Condition": {"StringEquals": {"sts:ExternalId": "workspace-1"}}}}`
@@ -188,32 +179,32 @@ const (
 // the statements of both, and the next run finds nothing to do.
 func TestSetupScript_PolicyOfOthersExists(t *testing.T) {
 	t.Parallel()
-	role := mustPolicies(t, setups["segment-role"].cfg, setups["segment-role"].setup)
-	bucket := mustPolicies(t, setups["rudderstack-options-2-and-3"].cfg, setups["rudderstack-options-2-and-3"].setup)
+	role := mustPolicies(t, setups["segment-role"])
+	bucket := mustPolicies(t, setups["rudderstack-options-2-and-3"])
 	for name, tt := range map[string]struct {
-		policies s3sink.Policies
+		policies policy.Set
 		of       string // in the state
-		kind     s3sink.PolicyKind
+		kind     policy.Kind
 		existing string
 	}{
-		"trust policy":  {role, "trust S3Sink", s3sink.TrustPolicy, trustSegment},
-		"inline policy": {role, "role S3Sink s3sink-write", s3sink.PermissionsPolicy, readOthers},
-		"key policy":    {role, "key " + kmsKey, s3sink.KeyPolicy, keyAdmins},
-		"key of another account that leaves it to its IAM": {bucket, "key " + kmsKey, s3sink.KeyPolicy, keyToIAM},
-		"bucket policy": {bucket, "bucket acme-events", s3sink.BucketPolicy, denyPlain},
+		"trust policy":  {role, "trust S3Sink", policy.TrustPolicy, trustSegment},
+		"inline policy": {role, "role S3Sink s3sink-write", policy.Permissions, readOthers},
+		"key policy":    {role, "key " + kmsKey, policy.KeyPolicy, keyAdmins},
+		"key of another account that leaves it to its IAM": {bucket, "key " + kmsKey, policy.KeyPolicy, keyToIAM},
+		"bucket policy": {bucket, "bucket acme-events", policy.BucketPolicy, denyPlain},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newScript(t, tt.policies)
 			s.Policies["key "+kmsKey] = keyToIAM
-			if tt.kind == s3sink.BucketPolicy { // so that only the policy of the case lacks something
+			if tt.kind == policy.BucketPolicy { // so that only the policy of the case lacks something
 				s.Policies["key "+kmsKey] = withOurs(t, tt.policies)
 			}
 			if strings.Contains(tt.of, "S3Sink") {
 				s.Roles["S3Sink"] = "arn:aws:iam::123456789012:role/S3Sink"
 				s.Policies["trust S3Sink"] = trustSegment
-				if tt.kind != s3sink.TrustPolicy {
-					s.Policies["trust S3Sink"] = tt.policies[1].Policy.String()
+				if tt.kind != policy.TrustPolicy {
+					s.Policies["trust S3Sink"] = tt.policies[1].Document.String()
 				}
 			}
 			s.Policies[tt.of] = tt.existing
@@ -221,7 +212,7 @@ func TestSetupScript_PolicyOfOthersExists(t *testing.T) {
 			var ours []string
 			for _, d := range tt.policies {
 				if d.Kind == tt.kind { // the last: the first permissions are the caller's
-					ours = statements(t, d.Policy.String())
+					ours = statements(t, d.Document.String())
 				}
 			}
 			want := append(statements(t, listed(tt.existing)), ours...)
@@ -250,11 +241,11 @@ func TestSetupScript_PolicyOfOthersExists(t *testing.T) {
 }
 
 // withOurs is the policy of a key that has our statement.
-func withOurs(t *testing.T, policies s3sink.Policies) string {
+func withOurs(t *testing.T, policies policy.Set) string {
 	t.Helper()
 	for _, d := range policies {
-		if d.Kind == s3sink.KeyPolicy {
-			return d.Policy.String()
+		if d.Kind == policy.KeyPolicy {
+			return d.Document.String()
 		}
 	}
 	t.Fatal("no key policy")
@@ -289,14 +280,14 @@ func TestSetupScript_AWSRefuses(t *testing.T) {
 		t.Run(operation, func(t *testing.T) {
 			t.Parallel()
 			tt := setups["segment-role"]
-			tt.setup.CrossAccount = true // so there are policies of every kind
-			tt.setup.Caller = "arn:aws:iam::210987654321:user/service"
-			tt.setup.BucketKMSKey = strings.Replace(kmsKey, owner, "999999999999", 1)
-			policies := mustPolicies(t, tt.cfg, tt.setup)
+			tt.in.CrossAccount = true // so there are policies of every kind
+			tt.in.Caller = "arn:aws:iam::210987654321:user/service"
+			tt.in.BucketKMSKey = strings.Replace(kmsKey, owner, "999999999999", 1)
+			policies := mustPolicies(t, tt)
 			s := newScript(t, policies)
 			// One run reads and writes policies of every kind: all are in this account here.
 			s.text = strings.NewReplacer("!= "+owner, "= "+owner, "= 999999999999", "= "+owner).Replace(s.text)
-			s.Policies["key "+tt.setup.BucketKMSKey] = policies[len(policies)-1].Policy.String()
+			s.Policies["key "+tt.in.BucketKMSKey] = policies[len(policies)-1].Document.String()
 			s.Fail[operation] = "AccessDenied"
 			code, out := s.run(t)
 			if code == 0 || code == 3 || !slices.Equal(s.Writes, writes) {
@@ -312,7 +303,7 @@ func TestSetupScript_AWSRefuses(t *testing.T) {
 // A role of the name exists below another path: it is not the role of the Config.
 func TestSetupScript_RoleHasAnotherPath(t *testing.T) {
 	t.Parallel()
-	s := newScript(t, mustPolicies(t, setups["segment-role"].cfg, setups["segment-role"].setup))
+	s := newScript(t, mustPolicies(t, setups["segment-role"]))
 	s.Roles["S3Sink"] = "arn:aws:iam::123456789012:role/vendors/S3Sink"
 	s.Policies["trust S3Sink"], s.Policies["key "+kmsKey] = trustSegment, keyToIAM
 	code, out := s.run(t, "APPLY_MERGED=1")
@@ -325,9 +316,9 @@ func TestSetupScript_RoleHasAnotherPath(t *testing.T) {
 // text: the merged policy would allow nothing, or would give theirs another meaning.
 func TestSetupScript_OldVersionWithoutVariables(t *testing.T) {
 	t.Parallel()
-	cfg := setups["bucket-of-others"].cfg
-	cfg.Prefix = "it's a$b"
-	s := newScript(t, mustPolicies(t, cfg, setups["bucket-of-others"].setup))
+	others := setups["bucket-of-others"]
+	others.sink.Folder = "it's a$b/segment-logs/"
+	s := newScript(t, mustPolicies(t, others))
 	s.Policies["bucket acme-events"] = strings.Replace(denyPlain, "2012-10-17", "2008-10-17", 1)
 	code, out := s.run(t, "APPLY_MERGED=1")
 	if code != 1 || len(s.Writes) > 0 || !strings.Contains(out, "Version") {
@@ -339,7 +330,7 @@ func TestSetupScript_OldVersionWithoutVariables(t *testing.T) {
 func TestSetupScript_PolicyIsNotJSON(t *testing.T) {
 	t.Parallel()
 	for _, policy := range []string{"None", "{", `{"Statement":[{"Effect":"Allow"}`, `{"Statement":["x]}`, `{"Version":"2012-10-17"}`} {
-		s := newScript(t, mustPolicies(t, setups["bucket-of-others"].cfg, setups["bucket-of-others"].setup))
+		s := newScript(t, mustPolicies(t, setups["bucket-of-others"]))
 		s.Policies["bucket acme-events"] = policy
 		s.Account = owner
 		code, out := s.run(t, "APPLY_MERGED=1")
@@ -364,7 +355,7 @@ func TestSetupScript_ShellsAndAwks(t *testing.T) {
 		if tools == [2]string{"sh", "awk"} {
 			continue
 		}
-		s := newScript(t, mustPolicies(t, setups["bucket-of-others"].cfg, setups["bucket-of-others"].setup))
+		s := newScript(t, mustPolicies(t, setups["bucket-of-others"]))
 		awk := "#!/bin/sh\nexec " + tools[1] + ` "$@"` + "\n"
 		if tools[1] == "awk" {
 			awk = ""
@@ -377,7 +368,7 @@ func TestSetupScript_ShellsAndAwks(t *testing.T) {
 			}
 		}
 		s.Policies["bucket acme-events"] = strings.Replace(denyPlain, "arn:aws:s3:::acme-events/*", `arn:aws:s3:::acme-events\/\u00e9\u0026*`, 1)
-		want := append(statements(t, s.Policies["bucket acme-events"]), statements(t, s.policies[1].Policy.String())...)
+		want := append(statements(t, s.Policies["bucket acme-events"]), statements(t, s.policies[1].Document.String())...)
 		if code, out := s.run(t, "APPLY_MERGED=1"); code != 0 || !slices.Equal(statements(t, s.Policies["bucket acme-events"]), want) {
 			t.Errorf("%q: exit %d and %s, want %s\n%s", tools, code, s.Policies["bucket acme-events"], want, out)
 		}
