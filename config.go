@@ -311,6 +311,15 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// Check reports every setting that New would refuse, joined, each as a
+// [*ConfigError]. It makes no request and does not look at SpoolDir, so it suits the
+// tests of a program that builds a Config. [Sink.Validate] shows whether the sink
+// can write. New also checks the endpoints that the AWS configuration names.
+func (c Config) Check() error {
+	c = c.withDefaults()
+	return c.validate()
+}
+
 // validate reports everything that is wrong, joined.
 func (c *Config) validate() error {
 	var errs configErrors

@@ -29,6 +29,11 @@ var arrows = []struct {
 	may   []string
 }{
 	{"policy/*.go", nil},
+	{"migrate/*.go", []string{"."}},
+	{"migrate/*_test.go", []string{"s3sinktest", "github.com/aws/aws-sdk-go-v2/aws"}},
+	{"cmd/s3sink/*.go", []string{"cmd/s3sink/internal/setup"}},
+	{"cmd/s3sink/internal/setup/*.go", []string{".", "internal/terminal", "policy", "s3sinktest", "github.com/aws/aws-sdk-go-v2/aws"}},
+	{"internal/terminal/*.go", nil},
 
 	{"internal/barrier/*.go", nil},
 	{"internal/budget/*.go", nil},
@@ -51,7 +56,7 @@ var arrows = []struct {
 	{"day_test.go", []string{"internal/vfs/crashfs"}},
 	{"metamorphic_test.go", []string{"internal/vfs/crashfs"}},
 	{"day_*_test.go", []string{"internal/vfs/crashfs"}},
-	{"*_test.go", []string{"s3sinktest", "github.com/aws/..."}},
+	{"*_test.go", []string{"migrate", "s3sinktest", "github.com/aws/..."}},
 	{"bench_test.go", []string{"github.com/klauspost/compress/gzip"}}, // what we are measured against
 
 	{"s3sinktest/*.go", []string{".", "github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/aws/signer/v4"}},

@@ -18,7 +18,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/migrate"
 	"github.com/s3sink/s3sink/s3sinktest"
+)
+
+const (
+	aRole = "arn:aws:iam::123456789012:role/S3Sink"
+	anID  = "workspace-7"
 )
 
 // The functions up to TestMigratingDoc are those of docs/migrating.md.
@@ -28,7 +34,7 @@ func segmentConfig(file, workspaceID string) (s3sink.Config, error) {
 	if err != nil {
 		return s3sink.Config{}, err
 	}
-	cfg, ignored, err := s3sink.FromSegmentSettings(settings, workspaceID)
+	cfg, ignored, err := migrate.FromSegment(settings, workspaceID)
 	if err != nil {
 		return cfg, err // every key that is wrong, and what is wanted instead
 	}
@@ -49,7 +55,7 @@ func rudderStackConfig(file, workspaceID, sourceID string) (s3sink.Config, error
 	if err != nil {
 		return s3sink.Config{}, err
 	}
-	cfg, ignored, err := s3sink.FromRudderStackSettings(settings, workspaceID)
+	cfg, ignored, err := migrate.FromRudderStack(settings, workspaceID)
 	if err != nil {
 		return cfg, err // every key that is wrong, and what is wanted instead
 	}

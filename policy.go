@@ -14,10 +14,10 @@ import (
 // of the Config that New would refuse and a [*policy.InputError] for every field of
 // in that is wrong.
 func (c Config) Policies(in policy.Input) (policy.Set, error) {
-	c = c.withDefaults()
-	if err := errors.Join(c.validate(), in.Check()); err != nil {
+	if err := errors.Join(c.Check(), in.Check()); err != nil {
 		return nil, err
 	}
+	c = c.withDefaults()
 	return policy.For(c.policyFacts(), in)
 }
 

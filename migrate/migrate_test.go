@@ -1,4 +1,4 @@
-package s3sink_test
+package migrate_test
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"github.com/s3sink/s3sink"
+	"github.com/s3sink/s3sink/migrate"
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
@@ -25,12 +26,13 @@ const (
 	anID  = "workspace-7"
 )
 
+// bring is FromSegment or FromRudderStack.
 type bring func([]byte, string, ...s3sink.RoleOption) (s3sink.Config, []string, error)
 
-// same reports whether two Configs are, secrets included.
+// same reports whether two Configs are equal, secrets included.
 func same(a, b any) bool { return reflect.DeepEqual(a, b) }
 
-func TestSegmentSettings(t *testing.T) {
+func TestFromSegment_Settings(t *testing.T) {
 	t.Parallel()
 	want := s3sink.Config{
 		Bucket: "acme-events/path/prefix", Region: "eu-west-1", KeyFormat: s3sink.SegmentKeys,
@@ -68,7 +70,7 @@ func TestSegmentSettings(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, ignored, err := s3sink.FromSegmentSettings([]byte(tt.settings), anID)
+			got, ignored, err := migrate.FromSegment([]byte(tt.settings), anID)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -79,7 +81,7 @@ func TestSegmentSettings(t *testing.T) {
 	}
 }
 
-func TestRudderStackSettings(t *testing.T) {
+func TestFromRudderStack_Settings(t *testing.T) {
 	t.Parallel()
 	role := func(opts ...s3sink.RoleOption) s3sink.Credentials { return s3sink.AssumeRole(aRole, anID, opts...) }
 	keys := s3sink.AccessKeys("AKIA", "secret", "")
@@ -141,7 +143,7 @@ func TestRudderStackSettings(t *testing.T) {
 				tt.change(&want)
 			}
 			settings := strings.Replace(`{"bucketName":"acme-events/",`+tt.settings+`}`, ",}", "}", 1)
-			got, ignored, err := s3sink.FromRudderStackSettings([]byte(settings), anID)
+			got, ignored, err := migrate.FromRudderStack([]byte(settings), anID)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -152,8 +154,9 @@ func TestRudderStackSettings(t *testing.T) {
 	}
 }
 
-// The external id is the workspace's. It is given, or where RudderStack has it.
-func TestRudderStackExternalID(t *testing.T) {
+// Given a role, then its external id is the argument, or else the id of the workspace in
+// the settings.
+func TestFromRudderStack_ExternalID(t *testing.T) {
 	t.Parallel()
 	const config = `{"bucketName":"acme-events","iamRoleARN":"` + aRole + `"`
 	for settings, ignored := range map[string][]string{
@@ -164,7 +167,7 @@ func TestRudderStackExternalID(t *testing.T) {
 		`{"workspaceId":"workspace-7","enabled":true,"type":"S3","config":` + config + `,"externalID":"x"}}`:    {"config.externalID"},
 		`{"WorkspaceID":"workspace-7","DestinationDefinition":{"Name":"S3","ID":"1"},"Config":` + config + `}}`: nil,
 	} {
-		got, unused, err := s3sink.FromRudderStackSettings([]byte(settings), "")
+		got, unused, err := migrate.FromRudderStack([]byte(settings), "")
 		if err != nil {
 			t.Errorf("%s: %v", settings, err)
 			continue
@@ -173,21 +176,22 @@ func TestRudderStackExternalID(t *testing.T) {
 			t.Errorf("%s: %#v, ignored %q", settings, got.Credentials, unused)
 		}
 	}
-	got, unused, err := s3sink.FromRudderStackSettings([]byte(config+`,"externalID":"old"}`), "new")
+	got, unused, err := migrate.FromRudderStack([]byte(config+`,"externalID":"old"}`), "new")
 	if err != nil || !same(got.Credentials, s3sink.AssumeRole(aRole, "new")) || !slices.Equal(unused, []string{"externalID"}) {
 		t.Errorf("%#v, ignored %q, %v; want the id that was given", got.Credentials, unused, err)
 	}
-	got, _, err = s3sink.FromRudderStackSettings([]byte(`{"enabled":false,"config":{"bucketName":"acme-events"}}`), "")
+	got, _, err = migrate.FromRudderStack([]byte(`{"enabled":false,"config":{"bucketName":"acme-events"}}`), "")
 	if err != nil || !got.Disabled {
 		t.Errorf("%+v, %v; want it disabled", got, err)
 	}
 }
 
-// Every key that is wrong is named, with what is wanted, and no value is.
-func TestSettingsErrors(t *testing.T) {
+// Given wrong settings, then the error names every wrong key and the form that its value
+// must have, and holds no value.
+func TestSettingsError_Keys(t *testing.T) {
 	t.Parallel()
 	const canary = "hunter2"
-	segment, rudderstack := bring(s3sink.FromSegmentSettings), bring(s3sink.FromRudderStackSettings)
+	segment, rudderstack := bring(migrate.FromSegment), bring(migrate.FromRudderStack)
 	for _, tt := range []struct {
 		from     bring
 		id       string
@@ -205,6 +209,7 @@ func TestSettingsErrors(t *testing.T) {
 		{segment, "", `{"bucket":"s3://hunter2"}`, []string{"bucket: the name of a bucket"}},
 		{segment, "", `{"bucket":"acme-events/../hunter2"}`, []string{"bucket: folders"}},
 		{segment, "", `{"bucket":"acme-events/` + strings.Repeat(canary, 150) + `"}`, []string{"bucket: keys of at most 1024 bytes"}},
+		{segment, anID, `{"iamRoleArn":"` + aRole + `","bucket":"acme-events/` + strings.Repeat("*", 600) + `"}`, []string{"bucket: one that fits a session policy"}},
 		{segment, "", `{"bucket":7,"region":true,"enabled":"false"}`, []string{"enabled: true or false, without quotes", "bucket: a string", "region: a string"}},
 		{segment, "", `{"bucket":"acme-events","region":"eu-west-1","awsRegion":"us-east-1"}`, []string{"region and awsRegion: one of them"}},
 		{segment, "", `{"bucket":"acme-events","region":"eu-west-1","region":"us-east-1"}`, []string{"region: it once"}},
@@ -243,7 +248,7 @@ func TestSettingsErrors(t *testing.T) {
 		}
 		var got []string
 		for _, e := range eachError(err) {
-			var wrong *s3sink.SettingsError
+			var wrong *migrate.SettingsError
 			if !errors.As(e, &wrong) || !strings.Contains(e.Error(), wrong.Key) || !strings.Contains(e.Error(), wrong.Want) {
 				t.Errorf("%s: %v is no SettingsError", tt.settings, e)
 				continue
@@ -266,11 +271,11 @@ func eachError(err error) []error {
 	return []error{err}
 }
 
-// What is wrong with an argument is the Config's affair.
-func TestSettingsArguments(t *testing.T) {
+// Given wrong arguments, then the error is a ConfigError and names no key of the settings.
+func TestFromSegment_WrongArguments(t *testing.T) {
 	t.Parallel()
 	const settings = `{"bucket":"acme-events","iamRoleArn":"` + aRole + `"}`
-	_, _, err := s3sink.FromSegmentSettings([]byte(settings), "?", s3sink.WithSessionName("!"))
+	_, _, err := migrate.FromSegment([]byte(settings), "?", s3sink.WithSessionName("!"))
 	var fields []string
 	for _, e := range eachError(err) {
 		var wrong *s3sink.ConfigError
@@ -283,8 +288,9 @@ func TestSettingsArguments(t *testing.T) {
 	}
 }
 
-// A sink made of RudderStack's settings sends what RudderStack sends.
-func TestRudderStackSettingsInUse(t *testing.T) {
+// Given settings of RudderStack, when a sink with their Config delivers, then keys, ACL and
+// encryption are RudderStack's.
+func TestFromRudderStack_SinkInUse(t *testing.T) {
 	t.Parallel()
 	server, service := s3sinktest.New(t)
 	server.AddRole(s3sinktest.Role{ARN: aRole, TrustedPrincipals: []string{"*"}, ExternalID: anID, Actions: []string{"s3:PutObject", "s3:PutObjectAcl"}})
@@ -297,18 +303,26 @@ func TestRudderStackSettingsInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.AddUser(s3sinktest.User{AccessKeyID: "AKIASERVICE", SecretAccessKey: "service"})
-	cfg, ignored, err := s3sink.FromRudderStackSettings(settings, "", s3sink.Via(s3sink.AccessKeys("AKIASERVICE", "service", "")))
+	cfg, ignored, err := migrate.FromRudderStack(settings, "", s3sink.Via(s3sink.AccessKeys("AKIASERVICE", "service", "")))
 	if err != nil || ignored != nil {
 		t.Fatal(err, ignored)
 	}
 	cfg.SourceID = "1uXKxCrhN2WGAt2fojy6k2fqDSb"
 	cfg.STSEndpoint, cfg.HTTPClient, cfg.AWS = service.STSEndpoint, service.HTTPClient, service.AWS
-	sink := open(t, cfg)
+	sink, err := s3sink.New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close(context.Background())
 	if err := sink.Validate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	mustTrack(t, sink, struct{}{})
-	mustClose(t, sink)
+	if err := sink.Track(struct{}{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	form := regexp.MustCompile(`^rudderstack/rudder-logs/(dummy-object\.txt|1uXKxCrhN2WGAt2fojy6k2fqDSb/\d\d-\d\d-\d{4}/\d{10}\.1uXKxCrhN2WGAt2fojy6k2fqDSb\.[0-9a-f-]{36}\.json\.gz)$`)
 	for _, o := range server.Objects(s3sinktest.Bucket) {
 		if !form.MatchString(o.Key) || o.ACL != "bucket-owner-full-control" || o.SSE != "AES256" {
@@ -320,7 +334,7 @@ func TestRudderStackSettingsInUse(t *testing.T) {
 	}
 }
 
-func ExampleFromSegmentSettings() {
+func ExampleFromSegment() {
 	ctx := context.Background()
 	settings := []byte(`{
 		"sourceId": "qv5iYYMxd94DahFpRzm58y",
@@ -334,9 +348,9 @@ func ExampleFromSegmentSettings() {
 			"colour": "red"
 		}
 	}`)
-	cfg, ignored, err := s3sink.FromSegmentSettings(settings, "your-workspace-id")
+	cfg, ignored, err := migrate.FromSegment(settings, "your-workspace-id")
 	if err != nil {
-		log.Fatal(err) // every key that is wrong, and what is wanted
+		log.Fatal(err) // names every key that is wrong
 	}
 	fmt.Println("no effect:", ignored)
 
@@ -353,7 +367,7 @@ func ExampleFromSegmentSettings() {
 	// acme-events qv5iYYMxd94DahFpRzm58y role arn:aws:iam::123456789012:role/S3Sink
 }
 
-func ExampleFromRudderStackSettings() {
+func ExampleFromRudderStack() {
 	settings := []byte(`{
 		"bucketName": "acme-events",
 		"roleBasedAuth": false,
@@ -361,12 +375,12 @@ func ExampleFromRudderStackSettings() {
 		"accessKeyID": "AKIAIOSFODNN7EXAMPLE",
 		"accessKey": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 	}`)
-	cfg, ignored, err := s3sink.FromRudderStackSettings(settings, "your-workspace-id")
+	cfg, ignored, err := migrate.FromRudderStack(settings, "your-workspace-id")
 	fmt.Println(err, ignored)
 	cfg.SourceID = "1uXKxCrhN2WGAt2fojy6k2fqDSb" // of the RudderStack source
 	fmt.Println(cfg.Credentials)
 
-	_, _, err = s3sink.FromRudderStackSettings([]byte(`{"bucketName": "env.BUCKET", "enableSSE": "true"}`), "")
+	_, _, err = migrate.FromRudderStack([]byte(`{"bucketName": "env.BUCKET", "enableSSE": "true"}`), "")
 	fmt.Println(err)
 	// Output:
 	// <nil> [iamRoleARN]
@@ -377,8 +391,8 @@ func ExampleFromRudderStackSettings() {
 
 var secretValues = regexp.MustCompile(`"(accessKey|secretAccessKey|sessionToken)":"[^"]*`)
 
-// Whatever settings are: no panic, no secret in an error, and a Config that is
-// given back is one that New takes.
+// Given any settings, then there is no panic and no secret in an error, and New accepts
+// every Config that is returned.
 func FuzzSettings(f *testing.F) {
 	const canary = "CANARY-of-a-secret"
 	for _, seed := range []string{
@@ -393,7 +407,7 @@ func FuzzSettings(f *testing.F) {
 		f.Add([]byte(seed), "")
 	}
 	f.Fuzz(func(t *testing.T, settings []byte, id string) {
-		for name, from := range map[string]bring{"Segment": s3sink.FromSegmentSettings, "RudderStack": s3sink.FromRudderStackSettings} {
+		for name, from := range map[string]bring{"Segment": migrate.FromSegment, "RudderStack": migrate.FromRudderStack} {
 			before := string(settings)
 			cfg, ignored, err := from(settings, id)
 			if string(settings) != before {
