@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 var (
@@ -57,9 +58,9 @@ func askerNames() string {
 // leftOut are the mutants that others break their journals with, and why they
 // would break nothing here.
 var leftOut = [][2]string{
-	{"append to an old run's file", "a file that `vfs` opens takes no `Append`; its tests say so"},
-	{"a failed batch is written again without `supersedes`", "the journal has no such record and needs none, see rule 10: what would break it is *new keys after a failed fsync*"},
-	{"offsets reused after a drop", "nothing drops a block whose lines are in the journal: `Track` is refused before it adds a line or not at all, and `Close` leaves them there. What that would lead to, one identity of two contents, is *a block's number is used again*"},
+	{"append to an old run's file", "`vfs` refuses `Append` to a file that it opened, as its tests show"},
+	{"a failed batch is written again without `supersedes`", "the journal has no such record and needs none, see rule 10. The mutant *new keys after a failed fsync* would break it"},
+	{"offsets reused after a drop", "no code drops a block with lines in the journal. `Track` is refused before it adds a line or not at all, and `Close` leaves the lines there. The result would be one identity with two contents, as with *a block's number is used again*"},
 }
 
 // Every mutant is noticed: what the tests cannot see they do not test. -mutant
@@ -112,14 +113,28 @@ func renew(page string, rows []string) string {
 		}
 		text += cmp.Or(row, fmt.Sprintf("| %s | %s | | not tried | |\n", m.name, cmp.Or(m.rule, "-")))
 		if m.why != "" {
-			gaps += fmt.Sprintf("- *%s*: %s.\n", m.name, m.why)
+			gaps += listItem(m.name, m.why)
 		}
 	}
 	text += "\n## Not noticed\n\n" + gaps + "\n## Left out\n\n"
 	for _, l := range leftOut {
-		text += fmt.Sprintf("- *%s*: %s.\n", l[0], l[1])
+		text += listItem(l[0], l[1])
 	}
 	return text
+}
+
+// listItem returns an item of a Markdown list, wrapped at 100 columns.
+func listItem(name, reason string) string {
+	text := ""
+	line := "-"
+	for _, word := range strings.Fields(fmt.Sprintf("*%s*: %s.", name, reason)) {
+		if utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > 100 {
+			text += line + "\n"
+			line = " "
+		}
+		line += " " + word
+	}
+	return text + line + "\n"
 }
 
 // try asks until one notices the mutant, and returns its row.

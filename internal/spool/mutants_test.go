@@ -155,8 +155,8 @@ var mutants = []mutant{
 	{"no order of runs", "5", []patch{
 		{journalGo, "fmt.Sprintf(\"%016x-%s\", j.files.last+1, set.RunID)", "fmt.Sprint(set.RunID)"},
 	}, byCrashes, ""},
-	{"recovery does not sync what it read", "8", []patch{{recoverGo, "		err = h.file.Sync()\n", ""}}, "", "what may not be on disk is written again (rule 9), so nothing rests on this sync; it is kept as a second net"},
-	{"recovery does not sync the directory", "8", []patch{{recoverGo, "	return r.j.set.Dir.Sync()\n", "	return nil\n"}}, "", "recovery always begins a file before it acts, and with that it syncs the directory; kept as a second net"},
+	{"recovery does not sync what it read", "8", []patch{{recoverGo, "		err = h.file.Sync()\n", ""}}, "", "records that may not be on disk are written again (rule 9), so nothing depends on this fsync; it is kept as a second safeguard"},
+	{"recovery does not sync the directory", "8", []patch{{recoverGo, "	return r.j.set.Dir.Sync()\n", "	return nil\n"}}, "", "recovery always begins a file before it acts, and that fsyncs the directory; this fsync is kept as a second safeguard"},
 	{"recovery writes nothing again", "9", []patch{{recoverGo, "for _, d := range r.doubtful {\n", "for _, d := range r.doubtful[:0] {\n"}}, byCrashes, ""},
 	{"recovery trusts a nil fsync", "9", []patch{{scanGo, "		certain = f.size\n	}\n", "		certain = f.size\n	}\n	certain = max(certain, f.size)\n"}}, byCrashes, ""},
 	{"no doubts in the next file", "9", []patch{{filesGo, "		fs.w.doubt(d)\n", "		_ = d\n"}}, byCrashes, ""},
