@@ -55,7 +55,7 @@ func (s *Sink) put(ctx context.Context, order upload.Order) (s3put.Result, error
 		// The bytes changed on their way, which a repeat mends, or before.
 		if damage := spool.Verify(s.batcher.spool, seg); damage != nil {
 			e.Class, e.Err = s3put.Damaged, fmt.Errorf("%w (%w)", damage, e.Err)
-			if errors.Is(damage, spool.ErrUnread) {
+			if errors.Is(damage, spool.ErrUnreadable) {
 				e.Class = s3put.Unreadable
 			}
 		}
@@ -205,7 +205,7 @@ func (s *Sink) onDamaged(r upload.Refusal) {
 	err.Err = fmt.Errorf("%w: %w", ErrDamaged, err.Err)
 	said := []any{slog.String("key", err.Key), slog.Int64("events", r.Segment.Events), slog.Any("error", err.Err)}
 	if s.journal != nil {
-		name, failed := s.journal.SetAside(r.Segment)
+		name, failed := s.journal.CopyToCorrupt(r.Segment)
 		if failed == nil {
 			said = append(said, slog.String("copy_in_spool", name))
 		} else {

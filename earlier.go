@@ -63,7 +63,7 @@ func (s *Sink) widen(left *spool.Recovered) {
 	for _, seg := range left.Sealed {
 		look(seg)
 	}
-	for _, t := range left.Tails {
+	for _, t := range left.Unfinished {
 		if t.Segment != nil {
 			look(t.Segment)
 		}

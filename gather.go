@@ -65,7 +65,7 @@ func (b *batcher) unwrittenBytes(room int64) int64 {
 	defer b.mu.Unlock()
 	bytes := 3 * (used - b.spooledBudget)
 	if b.recovering {
-		bytes += min(most, b.journal.OldBytes())
+		bytes += min(most, b.journal.PreviousBytes())
 	}
 	return bytes + spareRoom
 }

@@ -214,7 +214,7 @@ func (s *Source) markDirty() {
 	b.mu.Lock()
 	b.dirty = append(b.dirty, s)
 	b.mu.Unlock()
-	b.journal.Dirty()
+	b.journal.MarkDirty()
 }
 
 // reserve takes room from the grant, or from the budget. If neither suffices it

@@ -146,11 +146,11 @@ func (s *Sink) startSpool(dir vfs.Dir) error {
 	}
 	set := spool.JournalSettings{
 		Dir: dir, RunID: uuid7.New(), LastID: s.ids.Last, Interval: s.cfg.CommitInterval, Gather: b.gather,
-		FileSize: max(minFile, limit/filesInSpool), Limit: limit, Kept: limit / 10,
-		Early: s.recoverEarly, Reserve: min(maxReserve, max(minReserve, limit/reserveShare)),
+		FileSize: max(minFile, limit/filesInSpool), Limit: limit, MaxCopyBytes: limit / 10,
+		DeliverEarly: s.recoverEarly, ReserveBytes: min(maxReserve, max(minReserve, limit/reserveShare)),
 	}
 	if s.cfg.Durability == SyncEach {
-		set.Ahead = writeAhead
+		set.Preallocate = writeAhead
 	}
 	j, err := spool.NewJournal(set)
 	if err != nil {
@@ -185,10 +185,10 @@ func (s *Sink) recover(ctx context.Context) {
 	s.ids.Raise(found.LastID) // before a segment of this run gets its key, and the run its id
 	s.tell(found)
 	found.Sealed = slices.DeleteFunc(found.Sealed, s.foreign)
-	found.Tails = slices.DeleteFunc(found.Tails, s.foreignTail)
+	found.Unfinished = slices.DeleteFunc(found.Unfinished, s.foreignTail)
 	s.widen(found)
 	s.addSealed(found.Sealed)
-	for _, t := range found.Tails {
+	for _, t := range found.Unfinished {
 		if ctx.Err() != nil {
 			return
 		}
@@ -249,19 +249,19 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // tell says what is not as it was left.
 func (s *Sink) tell(found *spool.Recovered) {
-	s.spoolDamaged.Store(found.DamagedSize)
-	s.spoolTorn.Store(found.Torn)
-	if lost := found.Lost(); len(found.Damaged) > 0 || lost > 0 {
-		said := []any{slog.Any("files", found.Damaged), slog.Int64("bytes", found.DamagedSize),
-			slog.Int64("events_lost_in_objects", lost), slog.Int64("bytes_copied", found.Kept)}
-		if found.Unkept != nil {
-			said = append(said, slog.Any("not_all_copied", found.Unkept))
+	s.spoolDamaged.Store(found.DamagedBytes)
+	s.spoolTorn.Store(found.TornBytes)
+	if lost := found.LostEvents(); len(found.DamagedFiles) > 0 || lost > 0 {
+		said := []any{slog.Any("files", found.DamagedFiles), slog.Int64("bytes", found.DamagedBytes),
+			slog.Int64("events_lost_in_objects", lost), slog.Int64("bytes_copied", found.CopiedBytes)}
+		if found.CopyErr != nil {
+			said = append(said, slog.Any("not_all_copied", found.CopyErr))
 		}
 		s.cfg.Logger.Error("s3sink: the spool is damaged: the disk does not hold what had been brought to it; what is whole is delivered, "+
 			"and copies of the rest are in its subdirectory corrupt (docs/spool-format.md); look after the disk", said...)
 	}
-	if len(found.Foreign) > 0 {
-		s.cfg.Logger.Warn("s3sink: files in the spool are of another version; they are left as they are", slog.Any("files", found.Foreign))
+	if len(found.UnknownVersion) > 0 {
+		s.cfg.Logger.Warn("s3sink: files in the spool are of another version; they are left as they are", slog.Any("files", found.UnknownVersion))
 	}
 	s.batcher.quarantine(found.Quarantined)
 }
@@ -280,9 +280,9 @@ func (s *Sink) foreign(seg *spool.Segment) bool {
 }
 
 // foreignTail reports whether something of a tail is for another bucket.
-func (s *Sink) foreignTail(t spool.Tail) bool {
+func (s *Sink) foreignTail(t spool.UnfinishedPartition) bool {
 	found := t.Segment != nil && s.foreign(t.Segment)
-	for _, b := range t.Broken { // all are counted
+	for _, b := range t.Damaged { // all are counted
 		found = b.Segment.Key != "" && s.foreign(b.Segment) || found
 	}
 	return found
@@ -290,7 +290,7 @@ func (s *Sink) foreignTail(t spool.Tail) bool {
 
 // finish completes what is left of a partition of an earlier run. After an
 // error what came before it is complete, and the rest stays in the spool.
-func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
+func (s *Sink) finish(ctx context.Context, t spool.UnfinishedPartition) (failed error) {
 	e, err := deflate.NewEncoder(s.cfg.CompressionLevel)
 	if err != nil {
 		return err
@@ -305,7 +305,7 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 		seg, t.Segment = t.Segment, nil
 	}
 	for i := range t.Blocks {
-		if i == t.Ahead && t.Segment != nil {
+		if i == t.BlocksBeforeSegment && t.Segment != nil {
 			take()
 		}
 		f, err := s.waitForFrame(ctx, e, &t.Blocks[i])
@@ -314,7 +314,7 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 			break
 		}
 		if f.Events == 0 {
-			s.journal.Forget(&t.Blocks[i])
+			s.journal.ReleaseTorn(&t.Blocks[i])
 			continue
 		}
 		if seg != nil && !seg.Fits(&f, b.lim.object) {
@@ -327,7 +327,7 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 		if failed = b.spool.Append(seg, f); failed != nil {
 			break
 		}
-		if queued += int64(len(f.Payload)); len(t.Broken) > 0 && queued > s.cfg.MaxMemory/16 { // whole objects, not only blocks
+		if queued += int64(len(f.Payload)); len(t.Damaged) > 0 && queued > s.cfg.MaxMemory/16 { // whole objects, not only blocks
 			queued = 0
 			if failed = s.waitForCommit(ctx); failed != nil {
 				break
@@ -341,14 +341,14 @@ func (s *Sink) finish(ctx context.Context, t spool.Tail) (failed error) {
 		b.sealRecovered(seg, src, s.addOld)
 	}
 	if failed == nil {
-		s.replaced(t.Broken)
+		s.replaced(t.Damaged)
 	}
 	return failed
 }
 
 // waitForFrame returns the frame of what is left of a block, however long the disk
 // cannot read it: to skip it would break the order. With [io.EOF] it is gone.
-func (s *Sink) waitForFrame(ctx context.Context, e *deflate.Encoder, left *spool.Leftover) (spool.Frame, error) {
+func (s *Sink) waitForFrame(ctx context.Context, e *deflate.Encoder, left *spool.RecoveredBlock) (spool.Frame, error) {
 	before := s.unread.Load()
 	f, err := s.frameOf(e, left)
 	for err != nil && !errors.Is(err, io.EOF) && s.cannotRead(ctx, err) {
@@ -372,13 +372,13 @@ func (s *Sink) waitForCommit(ctx context.Context) error {
 }
 
 // replaced gives up segments whose blocks are in others now.
-func (s *Sink) replaced(all []spool.Broken) {
+func (s *Sink) replaced(all []spool.DamagedSegment) {
 	for _, broken := range all {
-		s.journal.Replace(broken.Segment)
-		s.batcher.quarantine(broken.Lost)
-		if broken.Lost > 0 && broken.Segment.Key != "" {
+		s.journal.RemoveReplaced(broken.Segment)
+		s.batcher.quarantine(broken.LostEvents)
+		if broken.LostEvents > 0 && broken.Segment.Key != "" {
 			object := objectInfo(broken.Segment)
-			object.Events = broken.Lost
+			object.Events = broken.LostEvents
 			s.tellCorrupt(object, &UploadError{Key: object.Key, Err: fmt.Errorf("%w: %w", ErrDamaged, spool.ErrDamaged), class: s3put.Damaged})
 		}
 	}
@@ -386,7 +386,7 @@ func (s *Sink) replaced(all []spool.Broken) {
 
 // frameOf compresses a block that an earlier run had only staged, or returns
 // the frame that it has.
-func (s *Sink) frameOf(e *deflate.Encoder, left *spool.Leftover) (f spool.Frame, err error) {
+func (s *Sink) frameOf(e *deflate.Encoder, left *spool.RecoveredBlock) (f spool.Frame, err error) {
 	f, framed, err := left.Frame()
 	if errors.Is(err, spool.ErrDamaged) { // it was whole when the spool was read
 		s.batcher.quarantine(f.Events)
@@ -438,7 +438,7 @@ func (s *Sink) spoolReady() error {
 	}
 	room := s.journal.Room()
 	if room < s.batcher.unwrittenBytes(room) {
-		room = s.journal.AskRoom() // other programs may have given some back
+		room = s.journal.RefreshRoom() // other programs may have given some back
 	}
 	if room < s.batcher.unwrittenBytes(room) {
 		return fmt.Errorf("%w (the volume of the spool is nearly full, with %d bytes free besides the reserve): %w",

@@ -8,147 +8,161 @@ import (
 )
 
 const (
-	// cleanStep is how many bytes of live records one commit copies, and one
-	// record more: whoever waits for the commit waits for them too.
+	// cleanStep is the number of live bytes that one commit copies, give or
+	// take a record. Callers of Commit wait for them.
 	cleanStep = 256 << 10
 
-	// cleanRead is how many bytes of the oldest file one commit reads for that.
+	// cleanRead is the number of bytes of the oldest file that one commit
+	// reads.
 	cleanRead = 1 << 20
 
-	// cleanCredit is how many bytes may be copied for each byte that was written
-	// otherwise. It bounds the cost whatever the files hold.
+	// cleanCredit is the number of bytes that may be copied for each other
+	// byte written. It bounds the cost of cleaning, whatever the files
+	// hold.
 	cleanCredit = 8
 
-	// cleanAgain is the wait after a copy has failed.
-	cleanAgain = 10 * time.Second
+	// cleanBackoff is the wait after a failed copy.
+	cleanBackoff = 10 * time.Second
 )
 
-// cleaner copies the live records of the oldest file to the current one, so that
-// the oldest file can be removed although a segment in it stays, perhaps because
-// its object is refused. Otherwise that file would keep all later ones, too.
+// cleaner copies the live records of the oldest file to the current one. Files
+// are removed oldest first, so one segment that stays would keep every later
+// file:
 //
-// A copy has the identity and the bytes of its record, so recovery takes either of
-// them, or both for one. The record is released when its copy is fsynced; the file
-// goes as any other file that nobody needs. So a crash at any moment leaves each
-// live record in at least one file.
+//  1. S3 refuses one object, and its segment pins the oldest file.
+//  2. A thousand later objects are delivered, and nothing pins their files.
+//  3. None of these can be removed before the oldest one. The spool grows to
+//     its limit, and Track returns errors.
+//
+// A copy has the identity and the bytes of its record, so recovery takes either
+// of them once. The pin moves to the current file when the copy is fsynced.
+// Then the oldest file is unpinned, and is removed like any other file. So a
+// crash at any moment leaves each live record in at least one file.
 //
 //	oldest                              current
 //	+---+-------+---+-----------+       +---------------+---+---+
 //	| a | dead  | b | dead      |  ...  | group         | a | b |
 //	+---+-------+---+-----------+       +---------------+---+---+
 //
-// A delivered record stays behind all copies of what it ends, because nothing is
-// copied once it is fsynced: so oldest first is still the order to remove in.
+// Nothing is copied once its "delivered" record is fsynced. So that record is
+// never in an earlier file than a copy of what it cancels, and oldest first
+// stays a safe order of removal.
 //
-// The cleaner belongs to whoever has the journal's turn.
+// The cleaner is guarded by the journal's commitMu.
 type cleaner struct {
-	files  *files
-	limit  int64 // bytes that the files should stay below; 0: none
-	most   int64 // bytes to copy at once, and one record
-	earned int64 // bytes written that are no copies
-	copied int64 // bytes
+	files        *files
+	limit        int64 // bytes that all files together should not exceed; 0: no limit
+	stepBytes    int64 // bytes to copy in one commit; the last record may exceed it
+	writtenBytes int64 // bytes written, without copies
+	copiedBytes  int64 // bytes copied
 
 	started bool        // recovery has ended
-	broken  []segmentID // segments that damage has made holes into: see start
+	damaged []segmentID // salvaged segments, see start
 
-	window *window // of the oldest file, or nil
-	off    int64   // in it: the records before are copied
-	step   int64   // where the next commit begins, once this one has succeeded
-	batch  []liveRecord
-	pause  time.Time // before which nothing is tried, after an error
+	window     *window // reads the oldest file; nil: none
+	nextOffset int64   // records before this offset of the oldest file are copied
+	stepEnd    int64   // becomes nextOffset if the commit succeeds
+	batch      []liveRecord
+	retryAt    time.Time // after an error, no copy before this time
 }
 
-// liveRecord is a record of the oldest file that somebody needs.
+// liveRecord is a live record of the oldest file.
 type liveRecord struct {
 	kind    recordType
 	body    []byte
 	segment segmentID
 	block   blockID // of a stage
-	was     extent  // the record, and where it was copied to
-	now     extent
-	payload int64 // bytes at the end
+	from    extent  // the record, and its copy
+	to      extent
+	payload int64 // bytes of lines or payload at the end
 }
 
-func (l *liveRecord) write(w *writer) {
+func (l *liveRecord) encode(w *writer) {
 	w.begin(l.kind)
 	w.buf = append(w.buf, l.body...)
 	w.end()
 }
 
-// pays reports whether the oldest file is to be cleaned. Dead bytes are spent on
-// it: to go around all files once copies every live byte, and frees every dead
-// one. With more dead bytes than live ones a copied byte frees at least one, and
-// the spool stays within twice its live bytes and two files. A spool that is nearly
-// full pays more, until one file of dead bytes is left.
-func (c *cleaner) pays() bool {
+// isWorthwhile reports whether to clean the oldest file. One pass over all
+// files copies every live byte and frees every dead one. It begins when the
+// dead bytes exceed the live ones and a file. So each copied byte frees at
+// least one, and the spool stays within twice its live bytes and two files. A
+// spool over three quarters of its limit is cleaned until one file of dead
+// bytes is left.
+func (c *cleaner) isWorthwhile() bool {
 	fs := c.files
-	if !c.started || len(fs.all) == 0 || c.copied > cleanCredit*c.earned {
+	if !c.started || len(fs.all) == 0 || c.copiedBytes > cleanCredit*c.writtenBytes {
 		return false
 	}
-	if slices.ContainsFunc(c.broken, func(id segmentID) bool { return len(fs.segments[id]) > 0 }) {
+	if slices.ContainsFunc(c.damaged, func(id segmentID) bool { return len(fs.segmentPins[id]) > 0 }) {
 		return false
 	}
-	if f := fs.all[0]; f == fs.current || f.stuck || f.live == 0 {
+	if f := fs.all[0]; f == fs.current || f.uncopyable || f.liveBytes == 0 {
 		return false
 	}
-	size, live := fs.size(), fs.live()
+	size, live := fs.totalBytes(), fs.liveBytes()
 	dead := size - live
-	return dead > live+fs.full || c.limit > 0 && size > c.limit/4*3 && dead > fs.full
+	return dead > live+fs.maxFileBytes || c.limit > 0 && size > c.limit/4*3 && dead > fs.maxFileBytes
 }
 
-// start lets cleaning begin, after recovery. It waits until the blocks of broken
-// segments are in new ones: if a block is in two segments, recovery takes the last
-// one in the order of the files, and a copy would be behind it.
-func (c *cleaner) start(tails []Tail) {
+// start allows cleaning, after recovery. Cleaning begins only when the salvaged
+// segments have no pins left:
+//
+//  1. Recovery moves a block from damaged segment 1 to segment 2.
+//  2. Cleaning copies the frame of segment 1 to a file after that of segment
+//     2.
+//  3. After a crash, recovery finds the block in both and takes the later frame.
+//     It salvages segment 2, although its object may be in S3.
+func (c *cleaner) start(tails []UnfinishedPartition) {
 	for _, t := range tails {
-		for _, b := range t.Broken {
-			c.broken = append(c.broken, b.Segment.id())
+		for _, b := range t.Damaged {
+			c.damaged = append(c.damaged, b.Segment.id())
 		}
 	}
 	c.started = true
 }
 
-// earn notes that so many bytes were written that are no copies.
-func (c *cleaner) earn(bytes int64) { c.earned += bytes }
+// countWritten counts bytes written that are not copies.
+func (c *cleaner) countWritten(bytes int64) { c.writtenBytes += bytes }
 
-// ready reports whether the next commit has copies to make: now, or later because
-// of an error.
+// ready reports whether the next commit should copy records, now or later
+// because an earlier copy failed.
 func (c *cleaner) ready() (now, later bool) {
-	if !c.pays() {
+	if !c.isWorthwhile() {
 		return false, false
 	}
-	later = time.Now().Before(c.pause)
+	later = time.Now().Before(c.retryAt)
 	return !later, later
 }
 
-// next returns the live records that the next group begins with.
-func (c *cleaner) next() []liveRecord {
+// nextBatch returns the records that the next commit copies.
+func (c *cleaner) nextBatch() []liveRecord {
 	c.batch = nil
 	if now, _ := c.ready(); !now {
 		c.window = nil
 		return nil
 	}
 	if f := c.files.all[0]; c.window == nil || c.window.f != f {
-		c.window, c.off = c.files.window(f, min(f.size, f.durable), false), fileHeaderSize
+		c.window, c.nextOffset = c.files.newWindow(f, min(f.size, f.syncedTo), false), fileHeaderSize
 	}
-	if err := c.collect(); err != nil {
-		c.settle(err)
+	if err := c.readBatch(); err != nil {
+		c.finishBatch(err)
 		return nil
 	}
 	if len(c.batch) == 0 {
-		c.settle(nil)
+		c.finishBatch(nil)
 	}
 	return c.batch
 }
 
-// collect reads the next live records. What is behind the bytes that are known to
-// be on disk is not read: recovery has written it again.
-func (c *cleaner) collect() error {
-	c.step = c.off
-	for copied := int64(0); c.step < c.window.size && c.step < c.off+cleanRead && copied < c.most; {
-		rec, err := c.window.record(c.step)
-		if errors.Is(err, errBad) { // damage, which recovery has reported
-			c.step, err = c.window.next(c.step + 1)
+// readBatch reads the next live records. Bytes above the watermark are not
+// read, because recovery has rewritten their records.
+func (c *cleaner) readBatch() error {
+	c.stepEnd = c.nextOffset
+	for copied := int64(0); c.stepEnd < c.window.size && c.stepEnd < c.nextOffset+cleanRead && copied < c.stepBytes; {
+		rec, err := c.window.record(c.stepEnd)
+		if errors.Is(err, errInvalidRecord) { // damage, which recovery has reported
+			c.stepEnd, err = c.window.nextRecord(c.stepEnd + 1)
 			if err != nil {
 				return err
 			}
@@ -157,81 +171,82 @@ func (c *cleaner) collect() error {
 		if err != nil {
 			return err
 		}
-		if l := c.examine(rec); l != nil {
-			if err := c.read(l, rec); err != nil {
+		if l := c.asLive(rec); l != nil {
+			if err := c.readBody(l, rec); err != nil {
 				return err
 			}
 			c.batch = append(c.batch, *l)
-			copied += l.was.size
+			copied += l.from.size
 		}
-		c.step = rec.end()
+		c.stepEnd = rec.end()
 	}
 	return nil
 }
 
-// examine returns a record that somebody needs, or nil.
-func (c *cleaner) examine(rec record) *liveRecord {
+// asLive returns the record if it is live, or nil.
+func (c *cleaner) asLive(rec record) *liveRecord {
 	f := c.window.f
 	if _, ok := f.superseded[rec.end()]; ok {
 		return nil
 	}
-	l := &liveRecord{kind: rec.kind, was: extent{f, rec.offset, rec.end() - rec.offset}}
+	l := &liveRecord{kind: rec.kind, from: extent{f, rec.offset, rec.end() - rec.offset}}
 	switch rec.kind {
 	case recordStage:
 		s, size, err := decodeStage(rec.prefix, rec.length, nil)
-		if l.block, l.payload = s.blockID, size; err == nil && holds(c.files.blocks, l.block, f) {
+		if l.block, l.payload = s.blockID, size; err == nil && isPinned(c.files.blockPins, l.block, f) {
 			return l
 		}
 	case recordFrame:
 		r, size, err := decodeFrame(rec.prefix, rec.length, nil)
-		if l.segment, l.payload = r.segmentID, size; err == nil && holds(c.files.segments, l.segment, f) {
+		if l.segment, l.payload = r.segmentID, size; err == nil && isPinned(c.files.segmentPins, l.segment, f) {
 			return l
 		}
 	case recordSeal:
 		s, err := decodeSeal(rec.prefix, nil)
-		if l.segment = s.segmentID; err == nil && holds(c.files.segments, l.segment, f) {
+		if l.segment = s.segmentID; err == nil && isPinned(c.files.segmentPins, l.segment, f) {
 			return l
 		}
 	}
 	return nil
 }
 
-// read fills the body in. It was whole a moment ago.
-func (c *cleaner) read(l *liveRecord, rec record) error {
+// readBody reads the body of a record, and checks it again.
+func (c *cleaner) readBody(l *liveRecord, rec record) error {
 	l.body = make([]byte, rec.length)
-	if _, err := c.files.readAt(l.was.file, l.body, rec.body.offset); err != nil {
+	if _, err := c.files.readAt(l.from.file, l.body, rec.body.offset); err != nil {
 		return err
 	}
-	if crc32.Update(l.was.file.salt, castagnoli, l.body) != rec.bodyCRC {
+	if crc32.Update(l.from.file.salt, castagnoli, l.body) != rec.bodyCRC {
 		return ErrDamaged
 	}
 	return nil
 }
 
-// settle notes that the copies are on disk, or why they are not.
-func (c *cleaner) settle(err error) {
+// finishBatch moves the pins to the copies if they are on disk. After an error
+// it schedules the next try.
+func (c *cleaner) finishBatch(err error) {
 	if err != nil {
-		c.pause, c.window = time.Now().Add(cleanAgain), nil
+		c.retryAt, c.window = time.Now().Add(cleanBackoff), nil
 		return
 	}
 	fs := c.files
 	for i := range c.batch {
 		l := &c.batch[i]
-		c.copied += l.was.size
+		c.copiedBytes += l.from.size
 		if l.kind == recordStage {
-			release(fs.blocks, l.block, l.was.file, l.was.size)
-			need(fs.blocks, l.block, l.now.share())
+			unpin(fs.blockPins, l.block, l.from.file, l.from.size)
+			addPin(fs.blockPins, l.block, l.to.pin())
 		} else {
-			release(fs.segments, l.segment, l.was.file, l.was.size)
-			need(fs.segments, l.segment, l.now.share())
+			unpin(fs.segmentPins, l.segment, l.from.file, l.from.size)
+			addPin(fs.segmentPins, l.segment, l.to.pin())
 		}
 		if l.payload > 0 {
-			fs.redirect(l.was.last(l.payload), l.now.last(l.payload))
+			fs.redirect(l.from.suffix(l.payload), l.to.suffix(l.payload))
 		}
 	}
-	c.batch, c.off = nil, c.step
-	if c.off >= c.window.size {
-		c.window.f.stuck = c.window.f.live > 0 // it has records that could not be read
+	c.batch, c.nextOffset = nil, c.stepEnd
+	if c.nextOffset >= c.window.size {
+		c.window.f.uncopyable = c.window.f.liveBytes > 0 // some records could not be read
 		c.window = nil
 	}
 }

@@ -45,7 +45,7 @@ func (c *cleaning) open(dir vfs.Dir) *spool.Recovered {
 		}
 	})
 	found, err := c.j.Recover(c.t.Context())
-	if err != nil || len(found.Damaged) > 0 || found.Lost() > 0 {
+	if err != nil || len(found.DamagedFiles) > 0 || found.LostEvents() > 0 {
 		c.t.Fatalf("recovered %+v, %v", found, err)
 	}
 	return found
@@ -123,7 +123,7 @@ func live(seg *spool.Segment) int64 { return seg.Size() + 400 }
 // oldest file: when ten files' worth of other segments is delivered, the files go,
 // whoever reads the first segment goes on, and later runs find all three as they
 // were, and clean in turn.
-func TestCleaning_LiveRecordsLetFilesGo(t *testing.T) {
+func TestCleaning_CopiesLiveRecords(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const full = 20_000
@@ -164,21 +164,21 @@ func TestCleaning_LiveRecordsLetFilesGo(t *testing.T) {
 			disk = disk.Kill()
 			c.feed = feed{}
 			found := c.open(disk.Dir())
-			if len(found.Sealed) != 1 || len(found.Tails) != 1 || found.Tails[0].Segment == nil || len(found.Tails[0].Blocks) != 1 {
+			if len(found.Sealed) != 1 || len(found.Unfinished) != 1 || found.Unfinished[0].Segment == nil || len(found.Unfinished[0].Blocks) != 1 {
 				t.Fatalf("round %d: recovered %+v", round, found)
 			}
 			if kept = found.Sealed[0]; kept.Key != key || !bytes.Equal(c.object(kept), want) {
 				t.Errorf("round %d: the object is not what it was", round)
 			}
-			if lines, err := found.Tails[0].Blocks[0].Lines(); string(lines) != "{\"n\":1}\n" || err != nil {
+			if lines, err := found.Unfinished[0].Blocks[0].Lines(); string(lines) != "{\"n\":1}\n" || err != nil {
 				t.Errorf("round %d: lines %q, %v", round, lines, err)
 			}
 			if round == 3 {
 				c.j.Remove(kept)
-				open := found.Tails[0].Segment
+				open := found.Unfinished[0].Segment
 				c.traffic(200, 1000)
 				f := frame(t, "{\"n\":1}\n", day)
-				f.Run, f.Partition, f.Block = found.Tails[0].Blocks[0].Run, 1, 1
+				f.Run, f.Partition, f.Block = found.Unfinished[0].Blocks[0].Run, 1, 1
 				if err := c.j.Append(open, f); err != nil {
 					t.Fatal(err)
 				}
@@ -306,7 +306,7 @@ func TestCleaning_NearLimit(t *testing.T) {
 }
 
 // Whoever waits for a commit does not wait for much copying.
-func TestCleaning_ComesInSmallSteps(t *testing.T) {
+func TestCleaning_BoundedStep(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		disk := crashfs.New(1)

@@ -8,18 +8,19 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// maxStage bounds a stage record, and with it what recovery must read at once.
+// maxStage bounds the lines of a stage record, and so what recovery reads at
+// once.
 const maxStage = 1 << 20
 
-// commit is one group, for which several callers may wait.
+// commit is the result of one commit, for the callers that wait for it.
 type commit struct {
-	waiting int
+	waiters int
 	done    chan struct{}
 	err     error
 }
 
-// ended reports whether it was made.
-func (c *commit) ended() bool {
+// isDone reports whether the commit has ended.
+func (c *commit) isDone() bool {
 	select {
 	case <-c.done:
 		return true
@@ -28,23 +29,23 @@ func (c *commit) ended() bool {
 	}
 }
 
-// entry is a record to write, and what follows when it is on disk.
+// entry is a queued record and its callbacks.
 type entry struct {
-	write func(*writer) error
-	wrote func(extent) // it is on disk there
-	then  func()       // all of its group is
-	bytes int64
-	at    extent // where write put it
+	encode        func(*writer) error
+	onSynced      func(extent) // called with the place of the record
+	onGroupSynced func()       // called after onSynced of every entry in the group
+	payloadBytes  int64
+	writtenAt     extent // place of the record, set when it is encoded
 
-	segment segmentID // of a frame or a seal
-	framed  *blockID  // of a frame
-	texts   int64     // bytes of texts in its record
-	drains  bool      // it may be written before others, to empty a full volume
+	segment     segmentID // of a frame or a seal
+	framedBlock *blockID  // nil if this is no frame
+	textBytes   int64     // length of the strings in the record
+	drainsSpool bool      // may be written ahead of other entries on a full volume
 }
 
-// group is what one commit writes: copies, then stages, then frames and seals in
-// the order in which they were made, so that a seal is behind its frames wherever
-// the file is cut.
+// group is the content of one commit: copies, then stages, then frames and
+// seals in the order in which they were queued. This order puts a seal after
+// its frames, also if a crash cuts the file.
 type group struct {
 	copies []liveRecord
 	stages []Stage
@@ -53,30 +54,30 @@ type group struct {
 
 func (g *group) empty() bool { return len(g.copies)+len(g.stages)+len(g.queue) == 0 }
 
-// write returns a function that writes the group into a file.
-func (g *group) write(j *Journal) func(*file, *writer) error {
+// encoder returns a function that writes the group to a file.
+func (g *group) encoder(j *Journal) func(*file, *writer) error {
 	return func(f *file, w *writer) error {
-		w.group(f.durable)
-		if f.nextID = j.lastID(); f.nextID > f.lastID {
-			w.lastID(f.nextID)
+		w.group(f.syncedTo)
+		if f.groupLastID = j.lastID(); f.groupLastID > f.lastID {
+			w.lastID(f.groupLastID)
 		}
 		for i := range g.copies {
-			g.copies[i].write(w)
-			g.copies[i].now = w.last(f)
+			g.copies[i].encode(w)
+			g.copies[i].to = w.lastExtent(f)
 			if err := f.spill(w, maxQueued); err != nil {
 				return err
 			}
 		}
 		for i := range g.stages {
-			if err := j.stage(&g.stages[i], f, w); err != nil {
+			if err := j.writeStage(&g.stages[i], f, w); err != nil {
 				return err
 			}
 		}
 		for i := range g.queue {
-			if err := g.queue[i].write(w); err != nil {
+			if err := g.queue[i].encode(w); err != nil {
 				return err
 			}
-			g.queue[i].at = w.last(f)
+			g.queue[i].writtenAt = w.lastExtent(f)
 			if err := f.spill(w, maxQueued); err != nil {
 				return err
 			}
@@ -89,24 +90,25 @@ func (j *Journal) loop() {
 	for {
 		select {
 		case <-j.wake:
-			j.turn.Lock()
+			j.commitMu.Lock()
 			j.commit()
-			j.turn.Unlock()
+			j.commitMu.Unlock()
 		case <-j.stop:
-			j.last()
+			j.commitUntilIdle()
 			return
 		}
 	}
 }
 
-// last makes the last commit, and more of them for those who have come meanwhile.
-// Who comes later learns how it went: all that there was is in it.
-func (j *Journal) last() {
-	j.turn.Lock()
-	defer j.turn.Unlock()
+// commitUntilIdle commits until no caller waits, then marks the journal closed.
+// Later calls of Commit return the result of the final commit, which included
+// everything.
+func (j *Journal) commitUntilIdle() {
+	j.commitMu.Lock()
+	defer j.commitMu.Unlock()
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for j.next.waiting++; j.next.waiting > 0; {
+	for j.nextCommit.waiters++; j.nextCommit.waiters > 0; {
 		j.mu.Unlock()
 		j.commit()
 		j.mu.Lock()
@@ -114,115 +116,132 @@ func (j *Journal) last() {
 	j.closed = true
 }
 
-// yield lets those whom the last commit has woken join this one, if somebody
-// waits for it: with 64 callers a sync serves twice as many then. But whatever
-// else the process has to do comes first as well, which takes long where the
-// processors do not suffice. If they join more slowly than they do meanwhile, it
-// is left for a while.
+// yield lets goroutines that the previous commit woke run first, so that their
+// new lines join this commit.
+//
+//  1. A commit ends and wakes its 64 callers. One of them runs, adds a line,
+//     and commits on its own goroutine.
+//  2. Without a yield, this commit has one or a few lines, and the other
+//     callers wait for the next fsync.
+//  3. With it, the others add their lines first. With 64 callers a commit has
+//     twice as many lines.
+//
+// The yield also runs every other goroutine that is ready, which is slow when
+// the processors are busy. If it gained callers more slowly than the time
+// before it did, the next yields are skipped for a while.
 func (j *Journal) yield() {
-	if j.crowd < 2 {
+	if j.lastGroup < 2 {
 		return
 	}
-	began, before := time.Now(), j.waiting()
-	if before == 0 || began.Before(j.yieldAt) {
+	began, before := time.Now(), j.waiters()
+	if before == 0 || began.Before(j.noYieldBefore) {
 		return
 	}
 	runtime.Gosched()
 	now := time.Now()
 	took := now.Sub(began)
-	j.yieldAt = now.Add(pause(before, began.Sub(j.began), j.waiting()-before, took))
+	j.noYieldBefore = now.Add(yieldBackoff(before, began.Sub(j.lastGroupBegan), j.waiters()-before, took))
 }
 
-// pause returns how long not to yield, when one has brought so many callers in the
-// time that it took, and the time before so many.
-func pause(before int, in time.Duration, joined int, took time.Duration) time.Duration {
+// yieldBackoff returns the time during which yields are skipped. It is 0 if the
+// yield gained callers at the rate of the time before it or faster. Otherwise
+// it is four times the duration of the yield.
+func yieldBackoff(before int, in time.Duration, joined int, took time.Duration) time.Duration {
 	if float64(joined)*float64(in) >= float64(before)*float64(took) {
 		return 0
 	}
 	return 4 * took
 }
 
-// waiting returns how many callers the next commit has, those included who have
-// been called off.
-func (j *Journal) waiting() int {
+// waiters returns the number of callers of the next commit. It includes callers
+// whose ctx has ended.
+func (j *Journal) waiters() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.next.waiting
+	return j.nextCommit.waiters
 }
 
-// commit brings everything that there is to the disk; of lines without a frame
-// only those that are due, if nobody waits. The blocks are asked before the
-// queue: a block that gets its frame in between is in both, which is harmless,
-// and not in neither.
+// commit writes the queue and the gathered stages, and fsyncs them. When no
+// caller waits, it omits lines younger than half the interval.
+//
+// Gather precedes the reading of the queue. If a block is compressed between
+// the two, its lines are in a stage and in a frame, and recovery ignores the
+// stage. In the other order they could be in neither:
+//
+//  1. commit takes the queue.
+//  2. A block is compressed. Its frame is queued, so Gather omits the block.
+//  3. The commit acknowledges lines of which it wrote nothing.
 func (j *Journal) commit() {
 	j.yield()
 	j.mu.Lock()
-	c := j.next
-	j.next = &commit{done: make(chan struct{})}
-	seen := j.changes // later ones may come after their source was gathered
+	c := j.nextCommit
+	j.nextCommit = &commit{done: make(chan struct{})}
+	seen := j.changes // changes after this may miss the Gather below
 	j.mu.Unlock()
 
 	all := time.Now()
 	due := all
-	if c.waiting > 0 {
-		j.crowd, j.began = c.waiting, all
+	if c.waiters > 0 {
+		j.lastGroup, j.lastGroupBegan = c.waiters, all
 	} else {
 		due = due.Add(-j.set.Interval / 2)
 	}
 	stages, more := j.set.Gather(due)
-	stages = append(j.held, stages...)
+	stages = append(j.unsyncedStages, stages...)
 	j.mu.Lock()
 	if more {
 		all = due
-		j.armLocked()
+		j.armTimerLocked()
 	}
 	queue := j.queue
-	j.queue, j.queued = nil, 0
+	j.queue, j.queuedBytes = nil, 0
 	j.mu.Unlock()
 
-	done, left, err := j.write(group{copies: j.cleaner.next(), stages: stages, queue: queue})
+	done, left, err := j.writeGroup(group{copies: j.cleaner.nextBatch(), stages: stages, queue: queue})
 	j.mu.Lock()
 	j.err = err
 	if err != nil {
 		j.queue = append(left.queue, j.queue...)
-		j.armLocked()
+		j.armTimerLocked()
 	} else {
-		j.syncedLocked(all, seen, more)
+		j.noteCommitLocked(all, seen, more)
 	}
 	j.mu.Unlock()
-	j.held = left.stages
+	j.unsyncedStages = left.stages
 	if !done.empty() {
-		j.settle(done)
+		j.finishGroup(done)
 	}
-	j.reap() // also when the disk is full
-	j.clean()
+	j.removeOldest() // also after an error: removal makes room on a full volume
+	j.scheduleCleaning()
 	j.files.renewReserve()
-	j.bytes.Store(j.files.size())
-	j.lookAtVolume()
+	j.totalBytes.Store(j.files.totalBytes())
+	j.measureVolume()
 	c.err = err
 	close(c.done)
 }
 
-// syncedLocked notes a commit of everything from before a time, and of the
-// changes up to seen unless Gather left more for a later one.
-func (j *Journal) syncedLocked(before time.Time, seen uint64, more bool) {
-	if before.After(j.synced) {
-		j.synced = before
+// noteCommitLocked notes that everything older than before is on disk. If
+// Gather left nothing for a later commit, the changes up to seen are on disk
+// too.
+func (j *Journal) noteCommitLocked(before time.Time, seen uint64, more bool) {
+	if before.After(j.syncedBefore) {
+		j.syncedBefore = before
 	}
 	if !more {
-		j.committed = seen
+		j.syncedChanges = seen
 	}
 }
 
-// write brings a group to the disk, to another file if the first try fails. If it
-// fails with copies, it is written without them: perhaps there is no room for them.
-// It returns the parts of the group that are on disk and that are not.
-func (j *Journal) write(all group) (done, left group, err error) {
+// writeGroup writes a group, and retries once in a new file. If writing it with
+// the copies fails, it writes it without them, because the volume may have no
+// room for copies. It returns the parts of the group that are on disk, and
+// those that are not.
+func (j *Journal) writeGroup(all group) (done, left group, err error) {
 	tries := 2
 	if len(all.copies) > 0 {
 		tries = 1
-		err := j.attempt(all, j.roomToCopy(all.size()), 1)
-		if j.cleaner.settle(err); err == nil {
+		err := j.tryGroup(all, j.roomToCopy(all.size()), 1)
+		if j.cleaner.finishBatch(err); err == nil {
 			return all, group{}, nil
 		}
 		all.copies = nil
@@ -230,13 +249,13 @@ func (j *Journal) write(all group) (done, left group, err error) {
 	if all.empty() {
 		return all, group{}, nil
 	}
-	err = j.attempt(all, j.files.reserve.room(), tries)
+	err = j.tryGroup(all, j.files.reserve.room(), tries)
 	if err == nil {
 		return all, group{}, nil
 	}
 	if vfs.IsFull(err) {
-		done.queue, all.queue = j.writeFull(all.queue)
-		all.stages = j.unframed(all.stages, done.queue)
+		done.queue, all.queue = j.writeToFullVolume(all.queue)
+		all.stages = j.dropFramedStages(all.stages, done.queue)
 	}
 	if all.empty() {
 		return done, all, nil
@@ -244,31 +263,32 @@ func (j *Journal) write(all group) (done, left group, err error) {
 	return done, all, fmt.Errorf("commit to the journal: %w", err)
 }
 
-// attempt tries to write a group once or twice, if it has no more bytes than room.
-func (j *Journal) attempt(g group, room int64, tries int) error {
+// tryGroup writes a group at most tries times. It fails at once if the group is
+// larger than room.
+func (j *Journal) tryGroup(g group, room int64, tries int) error {
 	if size := g.size(); size > room {
-		return fmt.Errorf("the volume has room for %d bytes more, not for %d: %w", max(0, room), size, vfs.ErrFull)
+		return fmt.Errorf("the volume has room for %d more bytes, the commit needs %d: %w", max(0, room), size, vfs.ErrFull)
 	}
-	err := j.files.write(g.write(j))
+	err := j.files.appendAndSync(g.encoder(j))
 	if err != nil && tries > 1 {
-		err = j.files.write(g.write(j))
+		err = j.files.appendAndSync(g.encoder(j))
 	}
 	return err
 }
 
-// stage writes lines as records of a bounded length.
-func (j *Journal) stage(s *Stage, f *file, w *writer) error {
+// writeStage writes lines as records of at most maxStage bytes of lines each.
+func (j *Journal) writeStage(s *Stage, f *file, w *writer) error {
 	record := stageRecord{
 		blockID: blockID{j.run, s.Partition, s.Block},
 		source:  s.Source, day: s.Day, offset: s.Offset, first: s.First, last: s.Last,
 	}
 	var pieces [][]byte
 	size := 0
-	s.written = share{file: f}
+	s.pin = pin{file: f}
 	write := func() error {
 		w.stage(&record, pieces)
-		s.written.records++
-		s.written.bytes += w.last(f).size
+		s.pin.records++
+		s.pin.bytes += w.lastExtent(f).size
 		record.offset += int64(size)
 		pieces, size = pieces[:0], 0
 		return f.spill(w, maxQueued)
@@ -292,49 +312,50 @@ func (j *Journal) stage(s *Stage, f *file, w *writer) error {
 	return write()
 }
 
-// settle tells everybody that a group is on disk.
-func (j *Journal) settle(g group) {
+// finishGroup pins the files of a group that is on disk, and runs its
+// callbacks.
+func (j *Journal) finishGroup(g group) {
 	for i := range g.stages {
 		s := &g.stages[i]
-		need(j.files.blocks, blockID{j.run, s.Partition, s.Block}, s.written)
-		j.cleaner.earn(s.written.bytes)
+		addPin(j.files.blockPins, blockID{j.run, s.Partition, s.Block}, s.pin)
+		j.cleaner.countWritten(s.pin.bytes)
 		s.Release()
 	}
 	for i := range g.queue {
-		if e := &g.queue[i]; e.wrote != nil {
-			e.wrote(e.at)
-			j.cleaner.earn(e.at.size)
+		if e := &g.queue[i]; e.onSynced != nil {
+			e.onSynced(e.writtenAt)
+			j.cleaner.countWritten(e.writtenAt.size)
 		}
 	}
 	for i := range g.queue {
-		if e := &g.queue[i]; e.then != nil {
-			e.then()
+		if e := &g.queue[i]; e.onGroupSynced != nil {
+			e.onGroupSynced()
 		}
 	}
-	j.files.roll()
+	j.files.endIfFull()
 }
 
-// clean asks for the next commit if the cleaner has work for it.
-func (j *Journal) clean() {
+// scheduleCleaning requests the next commit if the cleaner has work.
+func (j *Journal) scheduleCleaning() {
 	switch now, later := j.cleaner.ready(); {
 	case now:
-		j.nudge()
+		j.requestCommit()
 	case later:
 		j.mu.Lock()
-		j.armLocked()
+		j.armTimerLocked()
 		j.mu.Unlock()
 	}
 }
 
-// reap removes a file that is not needed. Who commits waits for it, so the next
-// one goes in a commit of its own.
-func (j *Journal) reap() {
-	switch more, err := j.files.reap(1); {
+// removeOldest removes at most one file, because callers wait for the commit.
+// It requests another commit if more files can go.
+func (j *Journal) removeOldest() {
+	switch more, err := j.files.removeUnpinned(1); {
 	case more:
-		j.nudge()
-	case err != nil: // perhaps nobody has anything to commit: room must come all the same
+		j.requestCommit()
+	case err != nil: // retry even if nothing is committed meanwhile, to make room
 		j.mu.Lock()
-		j.armLocked()
+		j.armTimerLocked()
 		j.mu.Unlock()
 	}
 }

@@ -14,7 +14,7 @@ import (
 
 // Callers whom one commit has woken are in one commit again: none of them goes
 // ahead and has the others wait for a sync of its own line.
-func TestCommitWaitsForTheWoken(t *testing.T) {
+func TestCommit_GroupsWokenCallers(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the same order each time
 	const callers, each = 32, 50
 	const line = "{}\n"
@@ -62,7 +62,7 @@ func giveWay() {
 
 // Close waits for callers who commit at that time, and they for it; who comes later
 // is told how it went.
-func TestCloseBesideCommits(t *testing.T) {
+func TestClose_ConcurrentCommits(t *testing.T) {
 	t.Parallel()
 	for _, fails := range []error{nil, syscall.EIO} {
 		synctest.Test(t, func(t *testing.T) {

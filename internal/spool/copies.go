@@ -15,29 +15,29 @@ import (
 )
 
 const (
-	// copiesName is the subdirectory with copies of what is damaged.
-	copiesName = "corrupt"
+	// corruptName is the subdirectory for copies of damaged bytes.
+	corruptName = "corrupt"
 
-	maxCopies     = 1000     // files in it
-	maxCopiesSize = 64 << 20 // bytes, unless the settings say
+	maxCopies    = 1000     // files
+	maxCopyBytes = 64 << 20 // bytes; default of JournalSettings.MaxCopyBytes
 )
 
-// errNoRoom says that there are as many copies as there may be.
-var errNoRoom = errors.New("there is no room for more copies of what is damaged")
+// errCopiesFull reports that the subdirectory is at its limit.
+var errCopiesFull = errors.New("the subdirectory for copies of damaged bytes is full")
 
-// copies is that subdirectory. It is there only if there was damage, and what
-// is in it stays.
+// copies is the open subdirectory. It is created at the first damage, and its
+// files are never removed.
 type copies struct {
-	dir  vfs.Dir
-	have map[string]int64
-	room int64
+	dir   vfs.Dir
+	sizes map[string]int64
+	room  int64
 }
 
-// keep opens the subdirectory for f, and brings it to the disk.
-func (j *Journal) keep(f func(*copies) error) error {
-	j.keeping.Lock()
-	defer j.keeping.Unlock()
-	dir, err := j.set.Dir.Sub(copiesName)
+// withCopies opens the subdirectory, calls f, and fsyncs the directories.
+func (j *Journal) withCopies(f func(*copies) error) error {
+	j.copiesMu.Lock()
+	defer j.copiesMu.Unlock()
+	dir, err := j.set.Dir.Sub(corruptName)
 	if err != nil {
 		return err
 	}
@@ -46,9 +46,9 @@ func (j *Journal) keep(f func(*copies) error) error {
 	if err != nil {
 		return err
 	}
-	c := &copies{dir: dir, have: map[string]int64{}, room: cmp.Or(j.set.Kept, maxCopiesSize)}
+	c := &copies{dir: dir, sizes: map[string]int64{}, room: cmp.Or(j.set.MaxCopyBytes, maxCopyBytes)}
 	for _, e := range entries {
-		c.have[e.Name] = e.Size
+		c.sizes[e.Name] = e.Size
 		c.room -= e.Size
 	}
 	if err := f(c); err != nil {
@@ -57,10 +57,10 @@ func (j *Journal) keep(f func(*copies) error) error {
 	return errors.Join(dir.Sync(), j.set.Dir.Sync())
 }
 
-// keepRange copies a window's file from an offset on.
-func (c *copies) keepRange(w *window, from int64) (int64, error) {
-	if used, err := w.used(from); err != nil || used == from {
-		return 0, err // zeroes
+// copyRange copies the window's bytes from an offset on.
+func (c *copies) copyRange(w *window, from int64) (int64, error) {
+	if used, err := w.endOfData(from); err != nil || used == from {
+		return 0, err // only zeros
 	}
 	return c.write(fmt.Sprintf("%s-%d.bin", w.f.name, from), func(to io.Writer) error {
 		_, err := io.Copy(to, io.NewSectionReader(w.in, from, w.size-from))
@@ -68,9 +68,9 @@ func (c *copies) keepRange(w *window, from int64) (int64, error) {
 	})
 }
 
-// keepPart copies those frames of a segment that can be read, as an object
-// without its end.
-func (c *copies) keepPart(id segmentID, files *files, frames []extent) (int64, error) {
+// copyFrames copies the readable frames of a segment, as a gzip file without
+// its trailer.
+func (c *copies) copyFrames(id segmentID, files *files, frames []extent) (int64, error) {
 	var failed error
 	frames = slices.DeleteFunc(slices.Clone(frames), func(e extent) bool {
 		_, err := io.CopyN(io.Discard, io.NewSectionReader(payloadReader{files, e}, 0, e.size), e.size)
@@ -80,7 +80,7 @@ func (c *copies) keepPart(id segmentID, files *files, frames []extent) (int64, e
 	if len(frames) == 0 {
 		return 0, failed
 	}
-	return c.write(partName(id), func(to io.Writer) error {
+	return c.write(framesName(id), func(to io.Writer) error {
 		if _, err := io.WriteString(to, deflate.Header); err != nil {
 			return err
 		}
@@ -93,19 +93,20 @@ func (c *copies) keepPart(id segmentID, files *files, frames []extent) (int64, e
 	})
 }
 
-// SetAside copies what can be read of a sealed segment, and returns where to,
-// relative to the spool. The caller removes the segment then.
-func (j *Journal) SetAside(seg *Segment) (name string, err error) {
-	err = j.keep(func(c *copies) error {
-		_, err := c.keepPart(seg.id(), j.files, seg.disk)
+// CopyToCorrupt copies the readable frames of a sealed segment. It returns the
+// name of the copy, relative to the spool directory. The caller then removes
+// the segment.
+func (j *Journal) CopyToCorrupt(seg *Segment) (name string, err error) {
+	err = j.withCopies(func(c *copies) error {
+		_, err := c.copyFrames(seg.id(), j.files, seg.disk)
 		return err
 	})
-	return copiesName + "/" + partName(seg.id()), err
+	return corruptName + "/" + framesName(seg.id()), err
 }
 
 var plainRun = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 
-func partName(id segmentID) string {
+func framesName(id segmentID) string {
 	run := id.run
 	if !plainRun.MatchString(run) {
 		run = fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(run)))
@@ -113,21 +114,21 @@ func partName(id segmentID) string {
 	return fmt.Sprintf("%s-%d.gz.part", run, id.sequence)
 }
 
-// write makes a copy, or leaves it if there is one already, and returns how long
-// it is. With errNoRoom it is not all.
+// write creates a copy, unless an identical one exists, and returns its size.
+// With errCopiesFull the copy is incomplete or missing.
 func (c *copies) write(name string, from func(io.Writer) error) (int64, error) {
-	room := c.room + c.have[name]
-	_, there := c.have[name]
-	if !there && len(c.have) >= maxCopies || room <= 0 {
-		return 0, errNoRoom
+	room := c.room + c.sizes[name]
+	_, there := c.sizes[name]
+	if !there && len(c.sizes) >= maxCopies || room <= 0 {
+		return 0, errCopiesFull
 	}
 	if there {
-		if kept, all := c.isKept(name, from, room); all {
-			return c.have[name], nil
+		if kept, all := c.isComplete(name, from, room); all {
+			return c.sizes[name], nil
 		} else if kept {
-			return c.have[name], errNoRoom
+			return c.sizes[name], errCopiesFull
 		}
-		if err := c.dir.Remove(name); err != nil { // a crash has cut it
+		if err := c.dir.Remove(name); err != nil { // a crash interrupted it
 			return 0, err
 		}
 	}
@@ -136,24 +137,24 @@ func (c *copies) write(name string, from func(io.Writer) error) (int64, error) {
 		return 0, err
 	}
 	defer f.Close()
-	to := &bounded{f: f, room: room}
+	to := &limitedWriter{f: f, room: room}
 	err = from(to)
 	if failed := f.Sync(); failed != nil {
 		err = failed
 	}
-	c.have[name], c.room = to.size, room-to.size
+	c.sizes[name], c.room = to.size, room-to.size
 	return to.size, err
 }
 
-// bounded appends to a file, up to a length.
-type bounded struct {
+// limitedWriter appends to a file until it has room bytes.
+type limitedWriter struct {
 	f          vfs.File
 	size, room int64
 }
 
-func (b *bounded) Write(p []byte) (n int, err error) {
+func (b *limitedWriter) Write(p []byte) (n int, err error) {
 	if b.size+int64(len(p)) > b.room {
-		err = errNoRoom
+		err = errCopiesFull
 		p = p[:b.room-b.size]
 	}
 	n, failed := b.f.Append(p)
@@ -164,35 +165,35 @@ func (b *bounded) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// isKept reports whether a file is what would be written now, or as much of it
-// as there is room for.
-func (c *copies) isKept(name string, from func(io.Writer) error, room int64) (kept, all bool) {
+// isComplete compares an existing file with the copy. It reports whether the
+// file is the copy, or the part of it that there was room for.
+func (c *copies) isComplete(name string, from func(io.Writer) error, room int64) (kept, all bool) {
 	f, err := c.dir.Open(name)
 	if err != nil {
 		return false, false
 	}
 	defer f.Close()
-	to := &same{f: f, size: c.have[name]}
+	to := &compareWriter{f: f, size: c.sizes[name]}
 	if from(to) != nil {
 		return false, false
 	}
-	all = to.at == to.size
-	return all || to.at > to.size && to.size >= room, all
+	all = to.compared == to.size
+	return all || to.compared > to.size && to.size >= room, all
 }
 
-// same compares what is written with a file, as far as that goes.
-type same struct {
-	f        vfs.File
-	size, at int64
+// compareWriter compares the bytes written to it with a file.
+type compareWriter struct {
+	f              vfs.File
+	size, compared int64
 }
 
-var errDiffers = errors.New("the copy is another one")
+var errDiffers = errors.New("the copy differs")
 
-func (s *same) Write(p []byte) (int, error) {
-	old := make([]byte, min(int64(len(p)), max(0, s.size-s.at)))
-	if n, _ := s.f.ReadAt(old, s.at); !bytes.Equal(old[:n], p[:len(old)]) {
+func (s *compareWriter) Write(p []byte) (int, error) {
+	old := make([]byte, min(int64(len(p)), max(0, s.size-s.compared)))
+	if n, _ := s.f.ReadAt(old, s.compared); !bytes.Equal(old[:n], p[:len(old)]) {
 		return 0, errDiffers
 	}
-	s.at += int64(len(p))
+	s.compared += int64(len(p))
 	return len(p), nil
 }

@@ -146,7 +146,7 @@ func (w *world) start(t *testing.T) (*life, error) {
 	if w.rng.IntN(3) == 0 {
 		w.clock = w.rng.IntN(1000)
 	}
-	l.j, err = spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: l.run, Interval: time.Hour, FileSize: w.fileSize, Ahead: w.ahead, Rewrite: w.rewrite, Reserve: w.reserve, Early: l.early, LastID: l.last.Load, Gather: l.gather})
+	l.j, err = spool.NewJournal(spool.JournalSettings{Dir: dir, RunID: l.run, Interval: time.Hour, FileSize: w.fileSize, Preallocate: w.ahead, CopyStep: w.rewrite, ReserveBytes: w.reserve, DeliverEarly: l.early, LastID: l.last.Load, Gather: l.gather})
 	if err != nil {
 		return nil, err
 	}
@@ -180,16 +180,16 @@ func (w *world) start(t *testing.T) (*life, error) {
 	}
 	if w.found = append(w.found, found); w.maimed {
 		w.note("recovered %+v", found)
-	} else if len(found.Damaged) > 0 || found.Lost() > 0 || len(found.Foreign) > 0 {
+	} else if len(found.DamagedFiles) > 0 || found.LostEvents() > 0 || len(found.UnknownVersion) > 0 {
 		t.Fatalf("recovery found damage where there is none: %+v\n%s", found, w.history())
 	}
 	trail.begin("live")
-	w.note("recovered %d sealed, %d tails, torn %d", len(found.Sealed), len(found.Tails), found.Torn)
+	w.note("recovered %d sealed, %d tails, torn %d", len(found.Sealed), len(found.Unfinished), found.TornBytes)
 	l.last.Store(max(l.last.Load(), found.LastID))
 	l.mu.Lock()
 	l.ready = append(l.ready, found.Sealed...)
 	l.mu.Unlock()
-	for _, tail := range found.Tails {
+	for _, tail := range found.Unfinished {
 		if err := l.finish(t, tail); err != nil {
 			return l, err
 		}

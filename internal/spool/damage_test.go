@@ -246,7 +246,7 @@ func damage(t *testing.T, seed uint64) {
 			t.Errorf("the copy %s is gone", name)
 		}
 	}
-	if kept := slices.ContainsFunc(w.found, func(f *spool.Recovered) bool { return f.Kept > 0 }); kept && len(all) == 0 {
+	if kept := slices.ContainsFunc(w.found, func(f *spool.Recovered) bool { return f.CopiedBytes > 0 }); kept && len(all) == 0 {
 		t.Errorf("there is no copy\n%s", w.history())
 	}
 	left, err := w.disk.Dir().List()

@@ -15,7 +15,7 @@ import (
 // What a failed sync has left in the kernel's cache alone may go while recovery
 // writes it again: it starts over, with what it has written, and nothing that
 // was lost counts or stays.
-func TestRecoverStartsOver(t *testing.T) {
+func TestRecover_UnsyncedRecordChanges(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(300) {
 		disk := crashfs.New(seed)
@@ -45,10 +45,10 @@ func TestRecoverStartsOver(t *testing.T) {
 		})
 		j = openJournal(t, disk.Dir(), "run-2", new(feed))
 		found, err := j.Recover(t.Context())
-		if err != nil || len(found.Damaged) > 0 || found.Quarantined > 0 {
+		if err != nil || len(found.DamagedFiles) > 0 || found.Quarantined > 0 {
 			t.Fatalf("seed %d: %+v, %v", seed, found, err)
 		}
-		for _, tail := range found.Tails {
+		for _, tail := range found.Unfinished {
 			sealed := make(chan struct{})
 			j.Seal(tail.Segment, func() { close(sealed) })
 			<-sealed
@@ -66,12 +66,12 @@ func TestRecoverStartsOver(t *testing.T) {
 
 // Where a file ends may be said in one alone that is lost while recovery writes
 // its records again: the next try knows it all the same.
-func TestRecoverKnowsWhatItHasRead(t *testing.T) {
+func TestRecover_KeepsWatermarkAcrossTries(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(100) {
 		disk := crashfs.New(seed)
 		open := func(run string) *spool.Journal {
-			j, err := spool.NewJournal(spool.JournalSettings{Dir: disk.Dir(), RunID: run, Interval: time.Hour, Ahead: 20_000, Gather: new(feed).gather})
+			j, err := spool.NewJournal(spool.JournalSettings{Dir: disk.Dir(), RunID: run, Interval: time.Hour, Preallocate: 20_000, Gather: new(feed).gather})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -94,7 +94,7 @@ func TestRecoverKnowsWhatItHasRead(t *testing.T) {
 		})
 		j = open("run-2")
 		found, err := j.Recover(t.Context())
-		if err != nil || len(found.Damaged) > 0 {
+		if err != nil || len(found.DamagedFiles) > 0 {
 			t.Fatalf("seed %d: found %+v, %v, want no damage", seed, found, err)
 		}
 		closeJournal(t, j)
@@ -103,7 +103,7 @@ func TestRecoverKnowsWhatItHasRead(t *testing.T) {
 
 // A start on nothing makes sure of it: the last file of an earlier run may come back,
 // and what a power cut leaves of the first new one would look like damage beside it.
-func TestStartBehindFilesThatMayComeBack(t *testing.T) {
+func TestNewJournal_RemovedFileReappears(t *testing.T) {
 	t.Parallel()
 	back := 0
 	for seed := range uint64(100) {
@@ -153,7 +153,7 @@ func TestStartBehindFilesThatMayComeBack(t *testing.T) {
 		}
 		back += len(list)
 		j = openJournal(t, next.Dir(), "run-3", new(feed))
-		if found, err := j.Recover(t.Context()); err != nil || len(found.Damaged) > 0 {
+		if found, err := j.Recover(t.Context()); err != nil || len(found.DamagedFiles) > 0 {
 			t.Errorf("seed %d: found %+v in %v, %v, want no damage", seed, found, list, err)
 		}
 		closeJournal(t, j)

@@ -7,9 +7,9 @@ import (
 
 // Copied returns how many bytes of live records were copied out of oldest files.
 func (j *Journal) Copied() int64 {
-	j.turn.Lock()
-	defer j.turn.Unlock()
-	return j.cleaner.copied
+	j.commitMu.Lock()
+	defer j.commitMu.Unlock()
+	return j.cleaner.copiedBytes
 }
 
 // FixHeader makes the checksum of a file's header right.

@@ -6,11 +6,11 @@ import (
 	"sort"
 )
 
-// extents is a list of byte slices that reads as one file, so that an attempt
-// rewinds and reads without a copy of the object.
+// extents is a list of byte slices that reads as one file. An attempt can
+// rewind and read again without copying the object.
 type extents struct {
 	parts [][]byte
-	ends  []int64 // ends[i] is the offset just behind parts[i]
+	ends  []int64 // ends[i] is the offset after parts[i]
 }
 
 func (e *extents) add(part []byte) {
@@ -41,8 +41,8 @@ func (e *extents) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// reader reads a copy of the list: a transport may still read the body of an
-// attempt that has returned, when the segment is removed already.
+// reader reads a copy of the list. A transport may still read the body of an
+// attempt that has returned, after the segment was removed.
 func (e *extents) reader() io.ReadSeeker {
 	c := *e
 	return io.NewSectionReader(&c, 0, c.size())

@@ -14,7 +14,7 @@ import (
 )
 
 // A start on an empty directory writes nothing, and neither does its end.
-func TestJournalOfNothing(t *testing.T) {
+func TestNewJournal_EmptyDirWritesNothing(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	disk.Inject(func(op crashfs.Op) error {
@@ -32,7 +32,7 @@ func TestJournalOfNothing(t *testing.T) {
 
 // On a disk that takes nothing for long, to try again gets no dearer: neither are
 // there more and more files that may be there, nor more to say of them.
-func TestJournalTriesForLong(t *testing.T) {
+func TestCommit_LongFailureHasConstantCost(t *testing.T) {
 	t.Parallel()
 	readOnly := func(op crashfs.Op) error {
 		if op.Call == crashfs.CallCreate || op.Call == crashfs.CallRemove {
@@ -108,7 +108,7 @@ func TestJournalTriesForLong(t *testing.T) {
 }
 
 // A file that is removed while somebody reads it is closed when he has read it.
-func TestJournalClosesWhatIsGone(t *testing.T) {
+func TestFiles_RemovedFileClosedAfterRead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		disk, reads, release := crashfs.New(1), make(chan struct{}), make(chan struct{})

@@ -14,89 +14,101 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// files are the journal's files, oldest first, and what each is needed for.
-// They belong to the goroutine of the journal, but for readAt.
+// files is the set of journal files, oldest first, with the pins that keep each
+// of them. It is guarded by the journal's commitMu, except readAt and
+// readPayload.
 //
-// A file goes when nothing in it is needed: its stages have frames on disk, and
-// the segments of its frames are delivered, which is on disk too. The oldest
-// goes first, and the next one only when that is on disk: so nothing that a
-// record ends outlives the record.
+// A pin is the live records of one block or segment in one file. A block pins
+// its stages until its frame is on disk. A segment pins its frames and its seal
+// until its "delivered" record is on disk. Files are removed oldest first, each
+// removal synced before the next, so a "delivered" record is never removed
+// before the frames it cancels. In another order events would be delivered
+// twice:
+//
+//  1. File 1 has the frames and the seal of a segment, file 2 its "delivered"
+//     record. Neither is pinned any more.
+//  2. Both are unlinked. A power failure takes the unlink of file 1 back, but
+//     not that of file 2.
+//  3. Recovery finds a sealed segment without a "delivered" record, and
+//     delivers it again.
 type files struct {
-	dir     vfs.Dir
-	full    int64   // bytes, of a file
-	ahead   int64   // bytes to reserve for small groups, or 0
-	old     []*file // of earlier runs
-	all     []*file
-	current *file  // that is appended to; the last one, or nil
-	last    uint64 // number
-	doubts  []doubtRecord
-	noted   uint64 // last id in the directory's note, as far as it is known
-	lastID  func() uint64
-	adopted bool // all holds the files of earlier runs too, if there were any
-	swept   bool // files were removed, but perhaps not on disk
-	w       writer
-	reserve reserve
+	dir             vfs.Dir
+	maxFileBytes    int64   // size limit of a file
+	preallocate     int64   // bytes to preallocate for small groups; 0: none
+	oldFiles        []*file // files of previous runs, until adopted
+	all             []*file
+	current         *file  // the file that groups are appended to, the last in all; or nil
+	lastNumber      uint64 // number of the newest file
+	watermarks      []watermarkRecord
+	notedID         uint64 // last id known to be in the directory's note
+	lastID          func() uint64
+	adopted         bool // all includes the files of previous runs
+	unlinksUnsynced bool // unlinks may not be on disk yet
+	w               writer
+	reserve         reserve
 
-	ended    []segmentID         // delivered before adopted, so recovery may have counted their files
-	blocks   map[blockID][]share // the stages of blocks whose frame is not on disk
-	segments map[segmentID][]share
+	deliveredEarly []segmentID       // segments delivered before adopted; recovery may have pins for them
+	blockPins      map[blockID][]pin // stages of blocks whose frame is not on disk
+	segmentPins    map[segmentID][]pin
 
-	mu   sync.Mutex
-	open []*handle // last used last
+	mu      sync.Mutex
+	handles []*handle // most recently used last
 }
 
-// share is the live records of one owner, a block or a segment, in one file.
-type share struct {
+// pin is the live records of one owner, a block or a segment, in one file.
+type pin struct {
 	file    *file
 	records int
 	bytes   int64
 }
 
-// share is that of one record.
-func (e extent) share() share { return share{e.file, 1, e.size} }
+// pin returns the pin of one record.
+func (e extent) pin() pin { return pin{e.file, 1, e.size} }
 
-// file is one journal file. Its name tells the order; nothing of the user's is
-// in it.
+// file is one journal file. Its name has its number and its salt, and no data
+// of the user.
 type file struct {
-	name    string
-	number  uint64
-	salt    uint32
-	append  *handle // nil when it is not current
-	size    int64   // of what was appended
-	end     int64   // of what was reserved, if that is more
-	durable int64   // known to be on disk
-	needs   int     // blocks and segments that need it
-	live    int64   // bytes of the records that they need
-	gone    bool    // removed, but perhaps not on disk
-	void    bool    // nothing in it counts
-	stuck   bool    // has live records that cannot be copied
-	lastID  uint64  // the last one that it says
-	nextID  uint64  // that it says when the group under way is on disk
+	name           string
+	number         uint64
+	salt           uint32
+	appender       *handle // nil unless current
+	size           int64   // bytes appended
+	preallocatedTo int64   // end of the preallocated zeros, if beyond size
+	syncedTo       int64   // bytes known to be fsynced
+	pins           int     // number of blocks and segments with live records in it
+	liveBytes      int64   // bytes of those records
+	unlinked       bool    // unlinked, but the unlink may not be on disk
+	discarded      bool    // no commit in this file ever succeeded
+	uncopyable     bool    // has live records that cannot be read
+	lastID         uint64  // greatest last-id record in it
+	groupLastID    uint64  // last id that the current group records
 
-	superseded map[int64]struct{} // ends of the records that recovery has found again in a later file
+	superseded map[int64]struct{} // ends of the records that recovery found again in a later file
 
-	// Under files.mu.
-	closed bool              // nobody will read it any more
-	moved  map[int64]*extent // where payloads are that were in this file, by their offset
-	guests map[int64]*extent // the payloads that were copied into this file, by their offset
+	// Guarded by files.mu.
+	closed     bool              // removed; close its handle when it is idle
+	movedTo    map[int64]*extent // by offset in this file: where a copied payload is now
+	copiedHere map[int64]*extent // by offset in this file: payloads copied from other files
 }
 
 const nameFormat = "%016x-%s.journal"
 
 func newFiles(dir vfs.Dir, full, ahead, kept int64) *files {
 	return &files{
-		dir: dir, full: full, ahead: ahead, reserve: reserve{dir: dir, want: kept},
-		blocks: map[blockID][]share{}, segments: map[segmentID][]share{},
+		dir: dir, maxFileBytes: full, preallocate: ahead, reserve: reserve{dir: dir, want: kept},
+		blockPins: map[blockID][]pin{}, segmentPins: map[segmentID][]pin{},
 	}
 }
 
-// write appends a group to the current file, or to a new one, and syncs it.
-// After an error nothing of it counts, and the file is not written to again.
-func (fs *files) write(group func(*file, *writer) error) error {
+// appendAndSync appends a group to the current file, or to a new one, and
+// fsyncs it. After an error the group is not in the journal, and the file is
+// abandoned: once an fsync has failed, a later one proves nothing about the
+// same pages.
+func (fs *files) appendAndSync(group func(*file, *writer) error) error {
 	f, created := fs.current, false
 	if f == nil {
 		var err error
-		if f, err = fs.create(); err != nil {
+		if f, err = fs.createFile(); err != nil {
 			return err
 		}
 		created = true
@@ -104,187 +116,189 @@ func (fs *files) write(group func(*file, *writer) error) error {
 	from := f.size
 	err := group(f, &fs.w)
 	if err == nil {
-		fs.writeAhead(f, f.size-from)
-		err = f.append.file.Sync()
+		fs.preallocateFor(f, f.size-from)
+		err = f.appender.file.Sync()
 	}
 	if err == nil && created {
 		err = fs.dir.Sync()
 	}
 	if err != nil {
-		fs.freeze(f)
+		fs.abandon(f)
 		return err
 	}
-	f.durable, f.lastID = f.size, max(f.lastID, f.nextID)
+	f.syncedTo, f.lastID = f.size, max(f.lastID, f.groupLastID)
 	fs.current = f
 	if created && fs.adopted {
-		fs.forgetDoubts()
+		fs.dropStaleWatermarks()
 	}
 	return nil
 }
 
-// writeAhead has the next groups overwrite zeros that are on disk: to sync them,
-// the file system need not note a longer file. That takes two thirds of the time,
-// for groups so small that writing the zeros takes less than it saves. A volume
-// that is nearly full has better use for its room.
-func (fs *files) writeAhead(f *file, group int64) {
-	f.end = max(f.end, f.size)
-	if group > fs.ahead/4 || f.end-f.size >= group || f.end+fs.ahead > fs.full || fs.reserve.room() < 4*fs.ahead {
+// preallocateFor writes zeros after a small group. Later groups overwrite them,
+// so the file's length stays and their fsync takes two thirds of the time.
+// Larger groups would spend more on the zeros than they save. A nearly full
+// volume keeps its room for records.
+func (fs *files) preallocateFor(f *file, group int64) {
+	f.preallocatedTo = max(f.preallocatedTo, f.size)
+	if group > fs.preallocate/4 || f.preallocatedTo-f.size >= group || f.preallocatedTo+fs.preallocate > fs.maxFileBytes || fs.reserve.room() < 4*fs.preallocate {
 		return
 	}
-	f.end += fs.ahead
-	f.append.file.Reserve(fs.ahead) // if it fails, what is appended may still fit
+	f.preallocatedTo += fs.preallocate
+	f.appender.file.Reserve(fs.preallocate) // an error costs only the saving: the next append may still fit
 }
 
-// create makes the next file. It begins with where earlier ones end.
-func (fs *files) create() (*file, error) {
-	if err := fs.sweep(); err != nil {
+// createFile creates the next file. Its header is followed by the watermarks of
+// earlier files.
+func (fs *files) createFile() (*file, error) {
+	if err := fs.removeDiscarded(); err != nil {
 		return nil, err
 	}
 	fs.reserve.renew()
-	if fs.last == 0 { // an earlier run may have removed all, which must be on disk: numbers begin again
+	if fs.lastNumber == 0 { // previous runs left no file; their unlinks must be on disk before a number is used again
 		if err := fs.dir.Sync(); err != nil {
 			return nil, err
 		}
 	}
 	var random [4]byte
 	rand.Read(random[:])
-	fs.last++
+	fs.lastNumber++
 	f := &file{
-		name:   fmt.Sprintf(nameFormat, fs.last, hex.EncodeToString(random[:])),
-		number: fs.last,
+		name:   fmt.Sprintf(nameFormat, fs.lastNumber, hex.EncodeToString(random[:])),
+		number: fs.lastNumber,
 		salt:   binary.LittleEndian.Uint32(random[:]),
 	}
 	fs.all = append(fs.all, f)
 	created, err := fs.dir.Create(f.name)
 	if err != nil {
-		fs.discard(f) // it may be there all the same
+		fs.markFailed(f) // Create may have created it and failed later
 		return nil, err
 	}
-	f.append = fs.hold(f, created)
+	f.appender = fs.addHandle(f, created)
 	fs.w.salt = f.salt
-	fs.w.buf = append(fs.w.buf[:0], fileHeader{salt: f.salt, number: f.number, made: time.Now()}.encode()...)
-	for _, d := range fs.doubts {
-		fs.w.doubt(d)
+	fs.w.buf = append(fs.w.buf[:0], fileHeader{salt: f.salt, number: f.number, created: time.Now()}.encode()...)
+	for _, d := range fs.watermarks {
+		fs.w.watermark(d)
 	}
 	return f, nil
 }
 
-// spill writes what the writer holds, if that is more than most.
+// spill appends the writer's buffer to the file if it has more than most bytes.
 func (f *file) spill(w *writer, most int) error {
 	if len(w.buf) <= most {
 		return nil
 	}
-	n, err := f.append.file.Append(w.buf)
+	n, err := f.appender.file.Append(w.buf)
 	f.size += int64(n)
 	w.buf = w.buf[:0]
 	return err
 }
 
-// freeze gives a file up for writing. One that holds nothing that counts is
-// removed; should it come back, its records are known from elsewhere.
-func (fs *files) freeze(f *file) {
-	fs.release(f.append)
-	f.append, fs.current = nil, nil
+// abandon stops writing to f after a failed write. If no commit in f succeeded,
+// f is removed. If that removal is lost in a crash, the records of f are
+// duplicates of those in the next file.
+func (fs *files) abandon(f *file) {
+	fs.releaseHandle(f.appender)
+	f.appender, fs.current = nil, nil
 	fs.w.buf = fs.w.buf[:0]
-	fs.discard(f)
+	fs.markFailed(f)
 }
 
-// doubt has the next file say how much of this one is known to be on disk.
-func (fs *files) doubt(f *file) {
-	fs.doubts = append(fs.doubts, doubtRecord{f.number, f.durable})
+// addWatermark puts f's watermark into the header of the next file.
+func (fs *files) addWatermark(f *file) {
+	fs.watermarks = append(fs.watermarks, watermarkRecord{f.number, f.syncedTo})
 }
 
-// discard notes that a file is in doubt, and removes it if nothing in it counts.
-func (fs *files) discard(f *file) {
-	fs.doubt(f)
-	f.void = f.durable == 0
-	fs.sweep()
+// markFailed adds a watermark for f, and removes f if no commit in it
+// succeeded.
+func (fs *files) markFailed(f *file) {
+	fs.addWatermark(f)
+	f.discarded = f.syncedTo == 0
+	fs.removeDiscarded()
 }
 
-// maxVoid is how many files in which nothing counts may be there, because they
-// cannot be removed, before no other is made.
-const maxVoid = 16
+// maxDiscarded is the number of discarded files that cannot be removed from
+// which on no file is created.
+const maxDiscarded = 16
 
-// sweep removes the files in which nothing counts, wherever they are. After an
-// error there are too many of them.
-func (fs *files) sweep() (err error) {
+// removeDiscarded removes the discarded files. It returns an error when
+// maxDiscarded of them are left.
+func (fs *files) removeDiscarded() (err error) {
 	left := 0
 	fs.all = slices.DeleteFunc(fs.all, func(f *file) bool {
-		if !f.void {
+		if !f.discarded {
 			return false
 		}
-		if failed := fs.remove(f); failed != nil {
-			if left++; left >= maxVoid {
+		if failed := fs.unlink(f); failed != nil {
+			if left++; left >= maxDiscarded {
 				err = failed
 			}
 			return false
 		}
-		fs.forget(f)
-		fs.swept = true
+		fs.closeRemoved(f)
+		fs.unlinksUnsynced = true
 		return true
 	})
 	return err
 }
 
-func (fs *files) remove(f *file) error {
+func (fs *files) unlink(f *file) error {
 	if err := fs.dir.Remove(f.name); err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		return err
 	}
 	return nil
 }
 
-// forgetDoubts leaves out those of files that are gone.
-func (fs *files) forgetDoubts() {
+// dropStaleWatermarks drops the watermarks of files that are gone.
+func (fs *files) dropStaleWatermarks() {
 	there := map[uint64]bool{}
 	for _, f := range fs.all {
 		there[f.number] = true
 	}
 	if !fs.adopted {
-		for _, f := range fs.old {
+		for _, f := range fs.oldFiles {
 			there[f.number] = true
 		}
 	}
-	fs.doubts = slices.DeleteFunc(fs.doubts, func(d doubtRecord) bool { return !there[d.file] })
+	fs.watermarks = slices.DeleteFunc(fs.watermarks, func(d watermarkRecord) bool { return !there[d.file] })
 }
 
-// roll ends the current file if it is full. It is on disk as a whole, and the
-// next one says so. Without a whole reserve files are small, so that what is
-// delivered soon gives its room back.
-func (fs *files) roll() {
+// endIfFull ends the current file at the size limit. While the reserve is not
+// whole, the limit is small, so that deliveries free room soon.
+func (fs *files) endIfFull() {
 	if fs.current == nil {
 		return
 	}
-	full := fs.full
-	if fs.reserve.held < fs.reserve.want/2 && fs.reserve.room() < fs.full {
+	full := fs.maxFileBytes
+	if fs.reserve.held < fs.reserve.want/2 && fs.reserve.room() < fs.maxFileBytes {
 		full = min(full, fs.reserve.want/16)
 	}
 	if fs.current.size >= full {
-		fs.end()
+		fs.endCurrent()
 	}
 }
 
-// renewReserve makes the reserve again when there is room for it.
+// renewReserve creates the reserve again when the volume has room for it.
 func (fs *files) renewReserve() {
 	if len(fs.all) > 0 {
 		fs.reserve.renew()
 	}
 }
 
-// end ends the current file. The next one says where that is: something may be
-// reserved behind, and somebody may cut it off.
-func (fs *files) end() {
+// endCurrent ends the current file. The next file has its watermark, because
+// zeros may follow its records, and it may be truncated later.
+func (fs *files) endCurrent() {
 	f := fs.current
 	if f == nil {
 		return
 	}
-	fs.doubt(f)
-	fs.release(f.append)
-	f.append, fs.current = nil, nil
+	fs.addWatermark(f)
+	fs.releaseHandle(f.appender)
+	f.appender, fs.current = nil, nil
 }
 
-// need notes live records of an owner.
-func need[K comparable](owners map[K][]share, id K, more share) {
-	more.file.live += more.bytes
+// addPin adds live records to an owner's pin.
+func addPin[K comparable](owners map[K][]pin, id K, more pin) {
+	more.file.liveBytes += more.bytes
 	held := owners[id]
 	for i := range held {
 		if s := &held[i]; s.file == more.file {
@@ -294,14 +308,14 @@ func need[K comparable](owners map[K][]share, id K, more share) {
 		}
 	}
 	owners[id] = append(held, more)
-	more.file.needs++
+	more.file.pins++
 }
 
-// release takes back one live record in f. It reports false if the owner has none
-// there. A caller who does not know the record's size may pass less.
-func release[K comparable](owners map[K][]share, id K, f *file, bytes int64) bool {
+// unpin removes one live record from the owner's pin on f. It returns false if
+// there is no such pin. If the record's size is not known, bytes may be less.
+func unpin[K comparable](owners map[K][]pin, id K, f *file, bytes int64) bool {
 	held := owners[id]
-	at := slices.IndexFunc(held, func(s share) bool { return s.file == f })
+	at := slices.IndexFunc(held, func(s pin) bool { return s.file == f })
 	if at < 0 {
 		return false
 	}
@@ -309,11 +323,11 @@ func release[K comparable](owners map[K][]share, id K, f *file, bytes int64) boo
 	if s.records--; s.records > 0 {
 		bytes = min(bytes, s.bytes)
 		s.bytes -= bytes
-		f.live -= bytes
+		f.liveBytes -= bytes
 		return true
 	}
-	f.live -= s.bytes
-	f.needs--
+	f.liveBytes -= s.bytes
+	f.pins--
 	if len(held) == 1 {
 		delete(owners, id)
 	} else {
@@ -322,121 +336,130 @@ func release[K comparable](owners map[K][]share, id K, f *file, bytes int64) boo
 	return true
 }
 
-// done notes that nothing of an owner is needed any more.
-func done[K comparable](owners map[K][]share, id K) {
+// unpinAll removes all pins of an owner.
+func unpinAll[K comparable](owners map[K][]pin, id K) {
 	for _, s := range owners[id] {
-		s.file.needs--
-		s.file.live -= s.bytes
+		s.file.pins--
+		s.file.liveBytes -= s.bytes
 	}
 	delete(owners, id)
 }
 
-// holds reports whether f has a live record of an owner.
-func holds[K comparable](owners map[K][]share, id K, f *file) bool {
-	return slices.ContainsFunc(owners[id], func(s share) bool { return s.file == f })
+// isPinned reports whether the owner has a pin on f.
+func isPinned[K comparable](owners map[K][]pin, id K, f *file) bool {
+	return slices.ContainsFunc(owners[id], func(s pin) bool { return s.file == f })
 }
 
-// deliver notes that the "delivered" record of a segment is on disk.
-func (fs *files) deliver(id segmentID) {
-	done(fs.segments, id)
+// noteDelivered notes that the "delivered" record of a segment is on disk.
+func (fs *files) noteDelivered(id segmentID) {
+	unpinAll(fs.segmentPins, id)
 	if !fs.adopted {
-		fs.ended = append(fs.ended, id)
+		fs.deliveredEarly = append(fs.deliveredEarly, id)
 	}
 }
 
-// reap removes files that are not needed, oldest first, but so many at most. It
-// reports whether there are more; after an error it must be tried again later.
-// Before recovery has taken over those of earlier runs none goes: what says that
-// a segment is delivered must outlive its frames, which may be in those.
-func (fs *files) reap(most int) (more bool, err error) {
-	fs.sweep()
-	if fs.swept {
-		if err := fs.dir.Sync(); err != nil { // one of those below may say what they are
+// removeUnpinned removes at most most unpinned files, oldest first. It reports
+// whether more could be removed. After an error the caller must try again.
+//
+// Nothing is removed until recovery has adopted the old files, because a
+// "delivered" record in a file of this run may cancel frames in an old one:
+//
+//  1. A segment of a previous run is delivered during recovery. Its
+//     "delivered" record is in file 2 of this run, its frames are in old file
+//     1.
+//  2. Nothing pins file 2, and it is removed.
+//  3. The process is killed before file 1 is removed. The next run delivers
+//     the segment again.
+func (fs *files) removeUnpinned(most int) (more bool, err error) {
+	fs.removeDiscarded()
+	if fs.unlinksUnsynced {
+		if err := fs.dir.Sync(); err != nil { // watermarks of the unlinked files may be in the files removed below
 			return false, err
 		}
 	}
-	swept := fs.swept
-	fs.swept = false
+	swept := fs.unlinksUnsynced
+	fs.unlinksUnsynced = false
 	if swept {
-		fs.forgetDoubts() // each commit that fails brings two
+		fs.dropStaleWatermarks() // a failing disk adds two watermarks with each commit
 	}
 	if !fs.adopted {
 		return false, nil
 	}
-	for len(fs.all) > 0 && fs.all[0].needs == 0 && fs.all[0] != fs.current {
+	for len(fs.all) > 0 && fs.all[0].pins == 0 && fs.all[0] != fs.current {
 		if most--; most < 0 {
 			return true, nil
 		}
 		f := fs.all[0]
-		if err := fs.noteID(f); err != nil {
+		if err := fs.saveLastID(f); err != nil {
 			return false, err
 		}
-		if !f.gone {
-			if err := fs.remove(f); err != nil {
+		if !f.unlinked {
+			if err := fs.unlink(f); err != nil {
 				return false, err
 			}
 		}
-		f.gone = true
+		f.unlinked = true
 		if err := fs.dir.Sync(); err != nil {
 			return false, err
 		}
 		fs.all = fs.all[1:]
-		fs.forget(f)
+		fs.closeRemoved(f)
 	}
 	return false, nil
 }
 
-// noteID remembers the last id before f is removed, if no other file says it.
-func (fs *files) noteID(f *file) error {
-	says := func(g *file) bool { return g != f && !g.void && g.durable > 0 && g.lastID >= f.lastID }
-	if f.lastID <= fs.noted || slices.ContainsFunc(fs.all, says) {
+// saveLastID writes the last id to the directory's note before f is removed, if
+// no other file has it.
+func (fs *files) saveLastID(f *file) error {
+	says := func(g *file) bool { return g != f && !g.discarded && g.syncedTo > 0 && g.lastID >= f.lastID }
+	if f.lastID <= fs.notedID || slices.ContainsFunc(fs.all, says) {
 		return nil
 	}
 	id := fs.lastID()
 	if err := writeNote(fs.dir, id); err != nil {
 		return err
 	}
-	fs.noted = id
+	fs.notedID = id
 	return nil
 }
 
-// close lets go of everything, and removes what is not needed.
+// close closes all files, and removes the unpinned ones.
 func (fs *files) close() {
-	fs.end()
-	fs.reap(len(fs.all))
+	fs.endCurrent()
+	fs.removeUnpinned(len(fs.all))
 	if fs.adopted && len(fs.all) == 0 && fs.reserve.exists {
 		fs.reserve.remove()
 	}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	for _, h := range fs.open {
+	for _, h := range fs.handles {
 		h.file.Close()
 	}
-	fs.open = nil
+	fs.handles = nil
 }
 
-// size returns the bytes of all files.
-func (fs *files) size() (n int64) {
+// totalBytes returns the size of all files.
+func (fs *files) totalBytes() (n int64) {
 	for _, f := range fs.all {
-		n += max(f.size, f.end)
+		n += max(f.size, f.preallocatedTo)
 	}
 	return n
 }
 
-// live returns the bytes of all live records.
-func (fs *files) live() (n int64) {
+// liveBytes returns the size of all live records.
+func (fs *files) liveBytes() (n int64) {
 	for _, f := range fs.all {
-		n += f.live
+		n += f.liveBytes
 	}
 	return n
 }
 
-// maxOpen is how many files stay open, whatever is read.
+// maxOpen is the number of files that stay open while no one reads them.
 const maxOpen = 8
 
-// handle is a file that is open.
+// handle is an open file.
 type handle struct {
-	of    *file
+	owner *file
 	file  vfs.File
 	users int
 }
@@ -446,49 +469,50 @@ func (fs *files) readAt(f *file, p []byte, off int64) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer fs.release(h)
+	defer fs.releaseHandle(h)
 	return h.file.ReadAt(p, off)
 }
 
-// readPayload reads from offset off of a payload, which may have been copied to
-// another file since its extent was noted.
+// readPayload reads from offset off of a payload. The payload may have been
+// copied to another file since e was noted.
 func (fs *files) readPayload(e extent, p []byte, off int64) (int, error) {
 	fs.mu.Lock()
-	if now := e.file.moved[e.offset]; now != nil {
+	if now := e.file.movedTo[e.offset]; now != nil {
 		e = *now
 	}
-	h, err := fs.acquireLocked(e.file) // before the cleaner can move it again and remove this file
+	h, err := fs.acquireLocked(e.file) // under the lock, so that the cleaner cannot move the payload and remove the file first
 	fs.mu.Unlock()
 	if err != nil {
 		return 0, err
 	}
-	defer fs.release(h)
+	defer fs.releaseHandle(h)
 	return h.file.ReadAt(p, e.offset+off)
 }
 
-// redirect has those who read a payload find its copy. A payload that moves a
-// second time is found in one step too.
+// redirect sends readers of a payload to its copy. All copies of a payload
+// share one entry, so a second copy is also found in one step.
 func (fs *files) redirect(from, to extent) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	now := from.file.guests[from.offset]
+	now := from.file.copiedHere[from.offset]
 	if now == nil {
 		now = new(extent)
-		if from.file.moved == nil {
-			from.file.moved = map[int64]*extent{}
+		if from.file.movedTo == nil {
+			from.file.movedTo = map[int64]*extent{}
 		}
-		from.file.moved[from.offset] = now
+		from.file.movedTo[from.offset] = now
 	}
 	*now = to
-	if to.file.guests == nil {
-		to.file.guests = map[int64]*extent{}
+	if to.file.copiedHere == nil {
+		to.file.copiedHere = map[int64]*extent{}
 	}
-	to.file.guests[to.offset] = now
+	to.file.copiedHere[to.offset] = now
 }
 
-// answers reports whether the disk can be read anywhere but on one page.
-func (fs *files) answers(but *file, page int64) bool {
-	for _, f := range fs.old {
+// canReadElsewhere reports whether any byte outside the given page of a file
+// can be read.
+func (fs *files) canReadElsewhere(but *file, page int64) bool {
+	for _, f := range fs.oldFiles {
 		for _, off := range []int64{0, f.size / 2, f.size - 1} {
 			if f == but && off/pageSize == page/pageSize {
 				continue
@@ -508,9 +532,9 @@ func (fs *files) acquire(f *file) (*handle, error) {
 }
 
 func (fs *files) acquireLocked(f *file) (*handle, error) {
-	for i, h := range fs.open {
-		if h.of == f {
-			fs.open = append(slices.Delete(fs.open, i, i+1), h)
+	for i, h := range fs.handles {
+		if h.owner == f {
+			fs.handles = append(slices.Delete(fs.handles, i, i+1), h)
 			h.users++
 			return h, nil
 		}
@@ -519,42 +543,45 @@ func (fs *files) acquireLocked(f *file) (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fs.holdLocked(f, opened), nil
+	return fs.addHandleLocked(f, opened), nil
 }
 
-// hold keeps an open file: it can be read even when somebody removes its name.
-func (fs *files) hold(f *file, opened vfs.File) *handle {
+// addHandle keeps an open file. Its content can be read even after its name is
+// removed.
+func (fs *files) addHandle(f *file, opened vfs.File) *handle {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	return fs.holdLocked(f, opened)
+	return fs.addHandleLocked(f, opened)
 }
 
-func (fs *files) holdLocked(f *file, opened vfs.File) *handle {
-	h := &handle{of: f, file: opened, users: 1}
-	fs.open = append(fs.open, h)
+func (fs *files) addHandleLocked(f *file, opened vfs.File) *handle {
+	h := &handle{owner: f, file: opened, users: 1}
+	fs.handles = append(fs.handles, h)
 	return h
 }
 
-func (fs *files) release(h *handle) {
+func (fs *files) releaseHandle(h *handle) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	h.users--
-	fs.trimLocked()
+	fs.closeIdleLocked()
 }
 
-// forget closes what is open of a file that is removed, when nobody reads it.
-func (fs *files) forget(f *file) {
+// closeRemoved closes the handle of a removed file, now or when its last reader
+// is done.
+func (fs *files) closeRemoved(f *file) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	f.closed = true
-	fs.trimLocked()
+	fs.closeIdleLocked()
 }
 
-// trimLocked closes what is open for nothing.
-func (fs *files) trimLocked() {
-	most := len(fs.open) - maxOpen
-	fs.open = slices.DeleteFunc(fs.open, func(h *handle) bool {
-		if h.users > 0 || !h.of.closed && most <= 0 {
+// closeIdleLocked closes idle handles of removed files, and the least recently
+// used idle ones beyond maxOpen.
+func (fs *files) closeIdleLocked() {
+	most := len(fs.handles) - maxOpen
+	fs.handles = slices.DeleteFunc(fs.handles, func(h *handle) bool {
+		if h.users > 0 || !h.owner.closed && most <= 0 {
 			return false
 		}
 		most--

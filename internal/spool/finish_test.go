@@ -9,10 +9,10 @@ import (
 )
 
 // finish completes what is left of a partition.
-func (l *life) finish(t *testing.T, tail spool.Tail) error {
+func (l *life) finish(t *testing.T, tail spool.UnfinishedPartition) error {
 	var seg *spool.Segment
 	for i, b := range tail.Blocks {
-		if i == tail.Ahead && tail.Segment != nil {
+		if i == tail.BlocksBeforeSegment && tail.Segment != nil {
 			if seg != nil {
 				l.seal(seg)
 			}
@@ -23,7 +23,7 @@ func (l *life) finish(t *testing.T, tail spool.Tail) error {
 			return err
 		}
 		if f.Events == 0 {
-			l.j.Forget(&b)
+			l.j.ReleaseTorn(&b)
 			continue
 		}
 		if seg != nil && l.w.rng.IntN(3) == 0 { // as if it did not fit
@@ -35,7 +35,7 @@ func (l *life) finish(t *testing.T, tail spool.Tail) error {
 		}
 		l.w.note("%s finish: frame block %s/%d of %d in %s", l.run, b.Run, b.Block, b.Partition, seg.Key)
 		l.j.Append(seg, f)
-		if len(tail.Broken) > 0 && l.w.rng.IntN(2) == 0 { // a crash may come between this and its end
+		if len(tail.Damaged) > 0 && l.w.rng.IntN(2) == 0 { // a crash may come between this and its end
 			if err := l.j.Commit(context.Background()); err != nil {
 				return err
 			}
@@ -47,7 +47,7 @@ func (l *life) finish(t *testing.T, tail spool.Tail) error {
 			l.seal(seg)
 		}
 	}
-	for _, b := range tail.Broken {
+	for _, b := range tail.Damaged {
 		l.w.note("%s finish: %s is broken", l.run, b.Segment.Key)
 		l.j.Remove(b.Segment)
 	}
@@ -55,7 +55,7 @@ func (l *life) finish(t *testing.T, tail spool.Tail) error {
 }
 
 // frameOf returns the frame of a block that an earlier life has left.
-func (l *life) frameOf(t *testing.T, b *spool.Leftover) (spool.Frame, error) {
+func (l *life) frameOf(t *testing.T, b *spool.RecoveredBlock) (spool.Frame, error) {
 	f, framed, err := b.Frame()
 	if framed || err != nil {
 		return f, err

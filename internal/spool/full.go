@@ -2,26 +2,27 @@ package spool
 
 import "slices"
 
-// A full volume.
+// How the journal writes to a full volume.
 //
-// The journal does not wait for ENOSPC: it asks how much room there is before it
-// writes a group, because a write that fails half-way costs a file. What follows
-// is tried in turn, until something is written:
+// It does not wait for ENOSPC, because a write that fails half-way costs a
+// file. It compares the size of a group with the free bytes before the write,
+// and then tries these steps until one succeeds:
 //
-//  1. The whole group. It leaves the reserve alone, and, while the reserve is given
-//     up, the room for it.
-//  2. The entries without the stages, likewise. A block whose frame is on disk does
-//     not need its stages any more, so the frame alone does for both.
-//  3. The reserve is given up, and the entries may have three quarters of it.
-//  4. The last quarter is for entries that drain the spool (entry.drains), ahead of
-//     all others. They are small, and each one lets an upload begin or a file go.
+//   1. The whole group, without using the reserve, or the room for it while it
+//      is given up.
+//   2. The entries without the stages, within the same room. A block whose
+//      frame is on disk needs no stages.
+//   3. The reserve is given up, and the entries may use three quarters of it.
+//   4. The last quarter is for entries that drain the spool
+//      (entry.drainsSpool), ahead of all others. They are small, and each lets
+//      an upload begin or a file be removed.
 //
-// New events never take room from the reserve: their stages are in the group of
-// step 1 alone, so their callers get an error.
+// New events never use the reserve. Their stages are written in step 1 alone,
+// so their callers get an error.
 
-// writeFull writes entries to a full volume, and returns those that are on disk
-// and those that are not.
-func (j *Journal) writeFull(queue []entry) (done, left []entry) {
+// writeToFullVolume performs steps 2 to 4. It returns the entries that are on
+// disk, and the others.
+func (j *Journal) writeToFullVolume(queue []entry) (done, left []entry) {
 	if len(queue) == 0 {
 		return nil, nil
 	}
@@ -32,42 +33,41 @@ func (j *Journal) writeFull(queue []entry) (done, left []entry) {
 		switch step {
 		case 1:
 			r.giveUp()
-			room = r.free() - r.want/4
+			room = r.freeBytes() - r.want/4
 		case 2:
-			room = max(r.free(), r.want) // perhaps it is more than the system tells
+			room = max(r.freeBytes(), r.want) // the system may report less than there is
 			first, rest = drainFirst(queue)
 		}
-		n := fitting(first, room)
-		if n > 0 && j.attempt(group{queue: first[:n]}, room, 1) == nil {
+		n := countFitting(first, room)
+		if n > 0 && j.tryGroup(group{queue: first[:n]}, room, 1) == nil {
 			return first[:n], slices.Concat(first[n:], rest)
 		}
 	}
 	return nil, queue
 }
 
-// roomToCopy returns how many bytes a group with copies may have: cleaning gives
-// room back, so it may use half of the reserve.
+// roomToCopy returns the room for a group with copies. Cleaning frees room, so
+// it may use half of the reserve.
 func (j *Journal) roomToCopy(size int64) int64 {
 	r := &j.files.reserve
 	if room := r.room(); size <= room {
 		return room
 	}
 	r.giveUp()
-	return r.free() - r.want/2
+	return r.freeBytes() - r.want/2
 }
 
-// drainFirst puts the entries first that empty a full volume. Their order among
-// themselves stays, and so does that of the others. A seal is among them if no
-// frame of its segment is in the queue.
+// drainFirst moves the entries that drain the spool to the front. Both parts
+// keep their order. A seal is among them if no frame of its segment is queued.
 func drainFirst(queue []entry) (first, rest []entry) {
 	framed := map[segmentID]bool{}
 	for i := range queue {
-		if e := &queue[i]; e.framed != nil {
+		if e := &queue[i]; e.framedBlock != nil {
 			framed[e.segment] = true
 		}
 	}
 	for _, e := range queue {
-		if e.drains || e.framed == nil && e.segment != (segmentID{}) && !framed[e.segment] {
+		if e.drainsSpool || e.framedBlock == nil && e.segment != (segmentID{}) && !framed[e.segment] {
 			first = append(first, e)
 		} else {
 			rest = append(rest, e)
@@ -76,12 +76,12 @@ func drainFirst(queue []entry) (first, rest []entry) {
 	return first, rest
 }
 
-// unframed returns the stages of blocks that have no frame among the entries, and
-// releases the others: the frame has their lines.
-func (j *Journal) unframed(stages []Stage, written []entry) []Stage {
+// dropFramedStages returns the stages of blocks without a frame among the
+// written entries. It releases the others, because the frame has their lines.
+func (j *Journal) dropFramedStages(stages []Stage, written []entry) []Stage {
 	framed := map[blockID]bool{}
 	for i := range written {
-		if id := written[i].framed; id != nil {
+		if id := written[i].framedBlock; id != nil {
 			framed[*id] = true
 		}
 	}
@@ -95,22 +95,22 @@ func (j *Journal) unframed(stages []Stage, written []entry) []Stage {
 }
 
 const (
-	groupSize  = 1 << 10 // of the beginning of a file and of a group
-	recordSize = 256     // of a record without lines, payload and texts
+	groupOverhead  = 1 << 10 // file header, watermarks and group record
+	recordOverhead = 256     // a record without lines, payload and strings
 )
 
-// size returns how many bytes the group's records have at most.
+// size returns an upper bound for the bytes of the group's records.
 func (g *group) size() int64 {
-	n := int64(groupSize)
+	n := int64(groupOverhead)
 	for i := range g.copies {
-		n += g.copies[i].was.size
+		n += g.copies[i].from.size
 	}
 	for i := range g.stages {
 		lines := int64(0)
 		for _, l := range g.stages[i].Lines {
 			lines += int64(len(l))
 		}
-		n += lines + (lines/maxStage+1)*(recordSize+int64(len(g.stages[i].Source)))
+		n += lines + (lines/maxStage+1)*(recordOverhead+int64(len(g.stages[i].Source)))
 	}
 	for i := range g.queue {
 		n += g.queue[i].size()
@@ -118,11 +118,12 @@ func (g *group) size() int64 {
 	return n
 }
 
-func (e *entry) size() int64 { return e.bytes + e.texts + recordSize }
+func (e *entry) size() int64 { return e.payloadBytes + e.textBytes + recordOverhead }
 
-// fitting returns how many of the first entries fit into a group of so many bytes.
-func fitting(queue []entry, room int64) int {
-	size := int64(groupSize)
+// countFitting returns the number of leading entries that fit into a group of
+// room bytes.
+func countFitting(queue []entry, room int64) int {
+	size := int64(groupOverhead)
 	for i := range queue {
 		if size += queue[i].size(); size > room {
 			return i

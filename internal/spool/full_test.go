@@ -27,7 +27,7 @@ func openBounded(t *testing.T, disk *crashfs.FS, run string, f *feed, early func
 	t.Helper()
 	j, err := spool.NewJournal(spool.JournalSettings{
 		Dir: disk.Dir(), RunID: run, Interval: time.Second, Gather: f.gather,
-		FileSize: volumeFile, Reserve: reserveBytes, Early: early,
+		FileSize: volumeFile, ReserveBytes: reserveBytes, DeliverEarly: early,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func fillVolume(t *testing.T, j *spool.Journal, lines int) int {
 // Given a volume that is full to its last byte but for the reserve, when segments
 // are delivered, then their records are written with the room of the reserve, the
 // files go, and the reserve is there again.
-func TestReserve_DrainsAFullVolume(t *testing.T) {
+func TestReserve_DrainsFullVolume(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		disk := crashfs.New(1)
@@ -119,7 +119,7 @@ func TestReserve_DrainsAFullVolume(t *testing.T) {
 }
 
 // Stages are new events: they leave the reserve alone.
-func TestReserve_IsNotForNewEvents(t *testing.T) {
+func TestReserve_NotUsedByNewEvents(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	disk.SetCapacity(volumeBytes)
@@ -170,7 +170,7 @@ func TestFullVolume_FrameReplacesItsStages(t *testing.T) {
 
 // The record that ends a segment whose blocks are in another one stays behind their
 // frames, though others go ahead on a full volume.
-func TestFullVolume_ReplaceStaysBehindTheFrames(t *testing.T) {
+func TestFullVolume_RemoveReplacedFollowsFrames(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	disk.SetCapacity(volumeBytes)
@@ -185,7 +185,7 @@ func TestFullVolume_ReplaceStaysBehindTheFrames(t *testing.T) {
 	<-sealed
 	disk.SetCapacity(volumeBytes / 2)
 	appendFrame(t, j, segment("run-1", 2), 1, noise(1, 100<<10)+"\n")
-	j.Replace(seg)
+	j.RemoveReplaced(seg)
 	if err := j.Commit(t.Context()); !vfs.IsFull(err) {
 		t.Fatalf("Commit: %v, want ENOSPC", err)
 	}
@@ -204,7 +204,7 @@ func TestFullVolume_ReplaceStaysBehindTheFrames(t *testing.T) {
 // Sealed segments that are certain to be on disk are given away although nothing
 // can be written, and the others wait. Those are in nothing else that Recover
 // finds, also when it has to be called again.
-func TestRecover_GivesEarlySegmentsOnAFullVolume(t *testing.T) {
+func TestRecover_DeliversEarlyOnFullVolume(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	disk.SetCapacity(volumeBytes)
@@ -262,7 +262,7 @@ func TestRecover_GivesEarlySegmentsOnAFullVolume(t *testing.T) {
 		}
 		j.Remove(seg)
 	}
-	for _, tail := range rest.Tails {
+	for _, tail := range rest.Unfinished {
 		finishTail(t, j, tail)
 	}
 	closeJournal(t, j)
@@ -273,7 +273,7 @@ func TestRecover_GivesEarlySegmentsOnAFullVolume(t *testing.T) {
 
 // A reserve that a crash has torn is replaced, and an older one of about the right
 // size is kept.
-func TestReserve_IsAdoptedOrReplaced(t *testing.T) {
+func TestReserve_FileOfPreviousRun(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ left, want int64 }{{0, reserveBytes}, {reserveBytes / 4, reserveBytes}, {reserveBytes - 1, reserveBytes - 1}} {
 		t.Run(fmt.Sprint(tt.left), func(t *testing.T) {
@@ -302,7 +302,7 @@ func TestReserve_IsAdoptedOrReplaced(t *testing.T) {
 
 // Without room for one, no reserve is made, and a volume that fails otherwise does
 // not cost the reserve.
-func TestReserve_OtherErrorsDoNotCostIt(t *testing.T) {
+func TestReserve_KeptOnOtherErrors(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	disk.SetCapacity(volumeBytes)

@@ -15,7 +15,7 @@ import (
 var writeGolden = flag.Bool("golden", false, "write testdata/v1 anew: only for a version that was never released")
 
 // Journals of every released version stay readable.
-func TestGoldenJournals(t *testing.T) {
+func TestRecover_GoldenJournals(t *testing.T) {
 	t.Parallel()
 	if *writeGolden {
 		disk := crashfs.New(1)
@@ -45,7 +45,7 @@ func TestGoldenJournals(t *testing.T) {
 	}
 	j := openJournal(t, disk.Dir(), "run-2", new(feed))
 	got, err := j.Recover(t.Context())
-	if err != nil || len(got.Sealed) != 1 || len(got.Tails) != 1 || got.Torn != 0 {
+	if err != nil || len(got.Sealed) != 1 || len(got.Unfinished) != 1 || got.TornBytes != 0 {
 		t.Fatalf("recovered %+v, %v", got, err)
 	}
 	seg := got.Sealed[0]
@@ -55,7 +55,7 @@ func TestGoldenJournals(t *testing.T) {
 	if object, err := io.ReadAll(j.Object(seg)); err != nil || len(object) == 0 {
 		t.Error(err)
 	}
-	tail := got.Tails[0]
+	tail := got.Unfinished[0]
 	lines, err := tail.Blocks[0].Lines()
 	if err != nil || strings.Count(string(lines), "\n") != 3 || tail.Segment.Key != "key-2" || tail.Blocks[0].Block != 4 {
 		t.Errorf("tail %+v, lines %q, %v", tail, lines, err)

@@ -12,109 +12,110 @@ import (
 )
 
 const (
-	// fileSize is when a journal file is full, unless the settings say less: a
-	// commit that passes it is the last of its file.
+	// fileSize is the largest size limit of a journal file. The commit that
+	// reaches the limit is the last one of its file.
 	fileSize = 64 << 20
 
-	// maxQueued is how many bytes of frames wait for the next tick.
+	// maxQueued is the number of queued payload bytes that starts a commit
+	// before the next tick.
 	maxQueued = 4 << 20
 )
 
-// JournalSettings are fixed for a journal's life.
+// JournalSettings do not change during the life of a journal.
 type JournalSettings struct {
-	Dir      vfs.Dir
-	RunID    string
-	Interval time.Duration // between commits that nobody waits for
-	FileSize int64         // when a file is full, at most 64 MiB; 0: that
-	Limit    int64         // bytes that all files should stay below; 0: none
-	Ahead    int64         // bytes that are reserved for commits that somebody waits for
-	Kept     int64         // bytes of copies of what is damaged; 0: 64 MiB
-	Rewrite  int64         // bytes of records that recovery writes again at once; 0: 1 MiB; and cleaning; 0: 256 KiB
-	Reserve  int64         // bytes of the volume that are kept for draining the spool; 0: none
+	Dir          vfs.Dir
+	RunID        string
+	Interval     time.Duration // between commits that no caller waits for
+	FileSize     int64         // size limit of a file, at most 64 MiB; 0: 64 MiB
+	Limit        int64         // bytes that all files together should not exceed; 0: no limit
+	Preallocate  int64         // bytes to preallocate for small commits; 0: none
+	MaxCopyBytes int64         // limit for the "corrupt" subdirectory; 0: 64 MiB
+	CopyStep     int64         // record bytes that one commit copies; 0: 1 MiB in recovery, 256 KiB in cleaning
+	ReserveBytes int64         // size of the reserve file; 0: no reserve
 
-	// Early is nil, or called by Recover with sealed segments of previous runs that
-	// are certain to be on disk, before Recover writes anything: a full volume must
-	// not keep them from S3. What it was given is not in Recovered.
-	Early func([]*Segment)
+	// DeliverEarly is nil, or Recover calls it with sealed segments of
+	// previous runs that are known to be on disk. The call precedes the
+	// first write, so a full volume does not keep them from S3. They are
+	// absent from Recovered.
+	DeliverEarly func([]*Segment)
 
-	// LastID returns the last id that was drawn for keys and runs. Nil means that
-	// none is to be remembered. None may be drawn before Recover has returned.
+	// LastID returns the last id that was drawn for keys and runs. Nil: ids
+	// are not recorded. No id may be drawn before Recover has returned.
 	LastID func() uint64
 
-	// Gather returns what a crash would lose otherwise: the lines that were
-	// not in a stage yet of every block without a frame. It may leave out
-	// blocks with none from before a time; then it says that there is more. It
-	// is called by one goroutine at a time and without a lock; what it returns
-	// stays as it is until Release.
+	// Gather returns the unstaged lines of blocks without a frame. It may
+	// omit blocks whose lines are all younger than before, and reports
+	// whether it did. It is called by one goroutine at a time and without a
+	// lock. The returned lines must not change until Release.
 	Gather func(before time.Time) (stages []Stage, more bool)
 }
 
-// Stage is lines of a block that has no frame yet.
+// Stage is a range of lines of a block that has no frame yet.
 type Stage struct {
 	Partition   uint64
 	Block       uint64
 	Source      string
 	Day         time.Time
-	Offset      int64     // of the lines in the block
+	Offset      int64     // of Lines in the block
 	First, Last time.Time // received
 	Lines       [][]byte
-	Release     func() // the lines are not needed any more
+	Release     func() // called when the journal no longer needs Lines
 
-	written share // the records of the lines, in the group that was written last
+	pin pin // its records in the latest group
 }
 
-// Journal is the spool of a sink with a directory: the records of all
-// partitions in one sequence of files. It is safe for concurrent use.
+// Journal is the spool of a sink with a directory. It writes the records of all
+// partitions to one sequence of files. It is safe for concurrent use.
 //
-// Nothing waits for the disk but the journal's own goroutine, and whoever calls
-// Commit. A block that gets its frame soon enough is never staged: only what
-// has waited for half the interval is, twice in each. What is appended or gathered stays in memory until a commit has
-// brought it to the disk, so when a commit fails the same records go to another
-// file; a file whose sync has failed is never written to again, because the
-// kernel forgets what it could not write.
+// Only the journal's goroutine and the callers of Commit wait for the disk. The
+// journal stages a block only when it is older than half the interval, so a
+// block that is compressed sooner is written once. Queued entries and gathered
+// lines stay in memory until a commit has fsynced them. When a commit fails,
+// the same records go to a new file. A file whose fsync failed is never written
+// again, because the kernel may have dropped its dirty pages.
 type Journal struct {
 	set  JournalSettings
 	stop chan struct{}
 	wake chan struct{}
 	wg   sync.WaitGroup
 
-	bytes atomic.Int64  // of all files
-	found atomic.Uint64 // last id of earlier runs
-	room  atomic.Int64  // bytes that the volume takes besides the reserve
+	totalBytes      atomic.Int64  // size of all files
+	recoveredLastID atomic.Uint64 // last id of previous runs
+	room            atomic.Int64  // see Room
 
-	missing atomic.Int64 // bytes of the reserve that are not held
+	reserveMissing atomic.Int64 // bytes that the reserve file lacks
 
-	turn sync.Mutex // of who commits; it comes before mu
+	commitMu sync.Mutex // held during a commit; taken before mu
 
-	mu     sync.Mutex
-	queue  []entry
-	queued int64   // bytes of frames in queue
-	armed  bool    // the timer runs
-	next   *commit // that has not begun
-	err    error   // of the last commit, if it failed
-	closed bool    // there will be no other
-	timer  *time.Timer
+	mu          sync.Mutex
+	queue       []entry
+	queuedBytes int64   // payload bytes in queue
+	timerArmed  bool    // a tick will request a commit
+	nextCommit  *commit // the one that new callers join
+	err         error   // of the last commit; nil if it succeeded
+	closed      bool    // no commit will follow
+	timer       *time.Timer
 
-	changes   uint64    // calls of Dirty and enqueue so far
-	committed uint64    // changes that are on disk
-	synced    time.Time // see Synced; not used while committed == changes
+	changes       uint64    // calls of MarkDirty and enqueue
+	syncedChanges uint64    // changes that are on disk
+	syncedBefore  time.Time // see Synced; unused while syncedChanges == changes
 
-	run      string             // sorts behind those of earlier runs
-	old      []*file            // of earlier runs, for Recover
-	oldBytes int64              // of them
-	tries    int                // calls of Recover
-	early    map[segmentID]bool // given to JournalSettings.Early
-	moved    []extent           // records that Recover has written again
+	run            string             // id of this run; it sorts after those of previous runs
+	oldFiles       []*file            // files of previous runs, for Recover
+	oldBytes       int64              // size of oldFiles
+	recoverCalls   int                // calls of Recover
+	deliveredEarly map[segmentID]bool // segments given to JournalSettings.DeliverEarly
+	rewritten      []extent           // records that Recover wrote to files of this run
 
-	keeping sync.Mutex // of who writes copies of what is damaged
+	copiesMu sync.Mutex // held while a copy of damaged bytes is written
 
-	// Of who has the turn.
-	files   *files // but for reading
-	held    []Stage
-	cleaner cleaner
-	crowd   int       // how many waited for the last commit for which anybody did
-	began   time.Time // when it began
-	yieldAt time.Time // not before
+	// Guarded by commitMu.
+	files          *files // reading payloads needs no lock
+	unsyncedStages []Stage
+	cleaner        cleaner
+	lastGroup      int       // callers of the last commit that had any
+	lastGroupBegan time.Time // when that commit began
+	noYieldBefore  time.Time // see yield
 }
 
 // NewJournal starts a journal in a directory that this process has locked.
@@ -124,24 +125,24 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 		return nil, err
 	}
 	j := &Journal{
-		old:   old,
-		early: map[segmentID]bool{},
-		set:   set,
-		stop:  make(chan struct{}),
-		wake:  make(chan struct{}, 1),
-		next:  &commit{done: make(chan struct{})},
-		files: newFiles(set.Dir, min(cmp.Or(set.FileSize, fileSize), fileSize), set.Ahead, set.Reserve),
+		oldFiles:       old,
+		deliveredEarly: map[segmentID]bool{},
+		set:            set,
+		stop:           make(chan struct{}),
+		wake:           make(chan struct{}, 1),
+		nextCommit:     &commit{done: make(chan struct{})},
+		files:          newFiles(set.Dir, min(cmp.Or(set.FileSize, fileSize), fileSize), set.Preallocate, set.ReserveBytes),
 	}
 	for _, f := range old {
 		j.oldBytes += f.size
 	}
-	j.cleaner = cleaner{files: j.files, limit: set.Limit, most: cmp.Or(set.Rewrite, cleanStep), started: len(old) == 0}
+	j.cleaner = cleaner{files: j.files, limit: set.Limit, stepBytes: cmp.Or(set.CopyStep, cleanStep), started: len(old) == 0}
 	j.timer = time.AfterFunc(time.Hour, j.tick)
 	j.timer.Stop()
 	j.files.lastID = j.lastID
 	if j.files.adopted = len(old) == 0; !j.files.adopted {
-		j.files.old, j.files.last = old, old[len(old)-1].number
-		err = j.files.suspect(old)
+		j.files.oldFiles, j.files.lastNumber = old, old[len(old)-1].number
+		err = j.files.loadWatermarks(old)
 	}
 	if err == nil {
 		err = j.files.reserve.adopt()
@@ -150,20 +151,20 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 		j.files.close()
 		return nil, err
 	}
-	j.lookAtVolume()
-	j.run = fmt.Sprintf("%016x-%s", j.files.last+1, set.RunID) // the number of its first file
+	j.measureVolume()
+	j.run = fmt.Sprintf("%016x-%s", j.files.lastNumber+1, set.RunID) // with the number of the run's first file
 	j.wg.Go(j.loop)
 	return j, nil
 }
 
 var _ Spool = (*Journal)(nil)
 
-// lastID returns the last id that is known, of any run.
+// lastID returns the greatest id known, of this run or a previous one.
 func (j *Journal) lastID() uint64 {
 	if j.set.LastID == nil {
-		return j.found.Load()
+		return j.recoveredLastID.Load()
 	}
-	return max(j.found.Load(), j.set.LastID())
+	return max(j.recoveredLastID.Load(), j.set.LastID())
 }
 
 // Append implements [Spool].
@@ -180,14 +181,14 @@ func (j *Journal) Append(seg *Segment, f Frame) error {
 	seg.add(&f)
 	seg.frames++
 	j.enqueue(entry{
-		bytes: int64(len(f.Payload)), segment: record.segmentID, framed: &record.block, texts: int64(texts),
-		write: func(w *writer) error { w.frame(record); return nil },
-		wrote: func(at extent) {
-			seg.disk = append(seg.disk, at.last(int64(len(record.frame.Payload))))
-			need(j.files.segments, record.segmentID, at.share())
+		payloadBytes: int64(len(f.Payload)), segment: record.segmentID, framedBlock: &record.block, textBytes: int64(texts),
+		encode: func(w *writer) error { w.frame(record); return nil },
+		onSynced: func(at extent) {
+			seg.disk = append(seg.disk, at.suffix(int64(len(record.frame.Payload))))
+			addPin(j.files.segmentPins, record.segmentID, at.pin())
 		},
-		then: func() {
-			done(j.files.blocks, record.block)
+		onGroupSynced: func() {
+			unpinAll(j.files.blockPins, record.block)
 			if f.Durable != nil {
 				f.Durable()
 			}
@@ -196,87 +197,93 @@ func (j *Journal) Append(seg *Segment, f Frame) error {
 	return nil
 }
 
-// Seal implements [Spool]. It asks for a commit, because the object waits.
+// Seal implements [Spool]. It requests a commit, because the upload waits for
+// the seal.
 func (j *Journal) Seal(seg *Segment, sealed func()) {
 	seg.seal()
 	record := &sealRecord{segmentID: seg.id(), frames: seg.frames, events: seg.Events, size: seg.Size(), crc: seg.CRC32()}
 	j.enqueue(entry{
-		segment: record.segmentID,
-		write:   func(w *writer) error { w.seal(record); return nil },
-		wrote:   func(at extent) { need(j.files.segments, record.segmentID, at.share()) },
-		then:    sealed,
+		segment:       record.segmentID,
+		encode:        func(w *writer) error { w.seal(record); return nil },
+		onSynced:      func(at extent) { addPin(j.files.segmentPins, record.segmentID, at.pin()) },
+		onGroupSynced: sealed,
 	})
-	j.nudge()
+	j.requestCommit()
 }
 
-// Remove implements [Spool]. The record has time until the next commit: should
-// a crash come first, the same bytes go to the same key again.
+// Remove implements [Spool]. The "delivered" record waits for the next commit.
+// If a crash comes first, the next run puts the same bytes under the same key
+// again.
 func (j *Journal) Remove(seg *Segment) { j.remove(seg, true) }
 
-// Replace is Remove for a segment whose blocks were appended to others: its record
-// stays behind their frames, also on a full volume.
-func (j *Journal) Replace(seg *Segment) { j.remove(seg, false) }
+// RemoveReplaced removes a segment whose blocks were appended to other
+// segments. Unlike that of Remove, its "delivered" record never overtakes
+// queued frames, not even on a full volume.
+func (j *Journal) RemoveReplaced(seg *Segment) { j.remove(seg, false) }
 
 func (j *Journal) remove(seg *Segment, drains bool) {
 	id := seg.id()
 	j.enqueue(entry{
-		drains: drains,
-		write:  func(w *writer) error { w.delivered(deliveredRecord{id}); return nil },
-		then:   func() { j.files.deliver(id) },
+		drainsSpool:   drains,
+		encode:        func(w *writer) error { w.delivered(deliveredRecord{id}); return nil },
+		onGroupSynced: func() { j.files.noteDelivered(id) },
 	})
 }
 
-// Forget lets go of a block that holds no whole line: a crash came while its
-// first one was written, so nobody was told that it was taken.
-func (j *Journal) Forget(l *Leftover) {
-	j.forget(blockID{l.Run, l.Partition, l.Block})
+// ReleaseTorn unpins the files of a recovered block without a whole line. A
+// crash interrupted the write of its first line, so Track has not acknowledged
+// it.
+func (j *Journal) ReleaseTorn(l *RecoveredBlock) {
+	j.releaseBlock(blockID{l.Run, l.Partition, l.Block})
 }
 
-func (j *Journal) forget(id blockID) {
+func (j *Journal) releaseBlock(id blockID) {
 	j.enqueue(entry{
-		drains: true,
-		write:  func(*writer) error { return nil },
-		then:   func() { done(j.files.blocks, id) },
+		drainsSpool:   true,
+		encode:        func(*writer) error { return nil },
+		onGroupSynced: func() { unpinAll(j.files.blockPins, id) },
 	})
 }
 
-// Dirty says that Gather will find something.
-func (j *Journal) Dirty() {
+// MarkDirty notes that Gather has new lines.
+func (j *Journal) MarkDirty() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.changedLocked()
-	j.armLocked()
+	j.countChangeLocked()
+	j.armTimerLocked()
 }
 
-// changedLocked counts a change that is not on disk yet.
-func (j *Journal) changedLocked() {
-	if j.committed == j.changes {
-		j.synced = time.Now() // so that Synced never goes back
+// countChangeLocked counts a change that is not on disk yet.
+func (j *Journal) countChangeLocked() {
+	if j.syncedChanges == j.changes {
+		j.syncedBefore = time.Now() // so that Synced never decreases
 	}
 	j.changes++
 }
 
-// Commit waits until everything that was appended, or that Gather could see,
-// before the call is on disk. One write and one sync serve all who wait. After
-// an error it is not known whether it is. Who cannot be called off makes the
-// commit, if nobody else does: to wake another goroutine for each is dear. While
-// the journal is closed, and after that, only this may be called.
+// Commit waits until everything that was appended or visible to Gather before
+// the call is on disk. Concurrent callers share one write and one fsync. After
+// an error the data may or may not be on disk.
+//
+// A caller whose ctx cannot be cancelled commits on its own goroutine when no
+// commit is running. Waking the commit goroutine for each call costs more than
+// the write. During and after Close, only Commit may be called.
 func (j *Journal) Commit(ctx context.Context) error {
 	j.mu.Lock()
 	if j.closed {
 		defer j.mu.Unlock()
 		return j.err
 	}
-	c := j.next
-	c.waiting++
+	c := j.nextCommit
+	c.waiters++
 	j.mu.Unlock()
-	if ctx.Done() == nil && j.turn.TryLock() {
-		if !c.ended() {
+	if ctx.Done() == nil && j.commitMu.TryLock() {
+		if !c.isDone() {
 			j.commit()
 		}
-		j.turn.Unlock()
+		j.commitMu.Unlock()
 	} else {
-		j.nudge()
+		j.requestCommit()
 	}
 	select {
 	case <-c.done:
@@ -286,50 +293,50 @@ func (j *Journal) Commit(ctx context.Context) error {
 	}
 }
 
-// Bytes returns how much the files hold.
-func (j *Journal) Bytes() int64 { return j.bytes.Load() }
+// Bytes returns the size of all files.
+func (j *Journal) Bytes() int64 { return j.totalBytes.Load() }
 
-// OldBytes returns the size of the files that previous runs have left.
-func (j *Journal) OldBytes() int64 { return j.oldBytes }
+// PreviousBytes returns the size of the files of previous runs.
+func (j *Journal) PreviousBytes() int64 { return j.oldBytes }
 
-// Room returns how many bytes more the journal could write after the last commit
-// before its reserve was all that the volume had, as far as the system tells.
+// Room returns the bytes that the volume had left after the last commit, apart
+// from the reserve. It is [math.MaxInt64] if the system does not tell.
 func (j *Journal) Room() int64 { return j.room.Load() }
 
-// lookAtVolume notes how much room there is. The caller has the turn.
-func (j *Journal) lookAtVolume() {
-	j.missing.Store(j.files.reserve.missing())
-	j.AskRoom()
+// measureVolume updates reserveMissing and room. The caller holds commitMu.
+func (j *Journal) measureVolume() {
+	j.reserveMissing.Store(j.files.reserve.missing())
+	j.RefreshRoom()
 }
 
-// AskRoom asks the volume, and returns what Room does from now on.
-func (j *Journal) AskRoom() int64 {
-	free := j.files.reserve.free()
-	room := free - j.missing.Load()
+// RefreshRoom asks the system for the free bytes. It updates and returns Room.
+func (j *Journal) RefreshRoom() int64 {
+	free := j.files.reserve.freeBytes()
+	room := free - j.reserveMissing.Load()
 	j.room.Store(room)
 	return room
 }
 
-// Synced returns a time that never goes back: everything added before it is on
-// disk. It is the current time while nothing waits for a commit.
+// Synced returns a time that never decreases. Everything added before it is on
+// disk. While no change waits for a commit, it is the current time.
 func (j *Journal) Synced() time.Time {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.committed == j.changes {
+	if j.syncedChanges == j.changes {
 		return time.Now()
 	}
-	return j.synced
+	return j.syncedBefore
 }
 
-// Err returns why the last commit failed, or nil.
+// Err returns the error of the last commit, or nil.
 func (j *Journal) Err() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.err
 }
 
-// Close makes a last commit and lets go of the files. Nothing may be appended any
-// more.
+// Close makes a final commit and closes the files. Nothing may be appended
+// during or after Close.
 func (j *Journal) Close() error {
 	close(j.stop)
 	j.wg.Wait()
@@ -342,31 +349,32 @@ func (j *Journal) enqueue(e entry) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.queue = append(j.queue, e)
-	j.queued += e.bytes
-	j.changedLocked()
-	if j.queued >= maxQueued {
-		j.nudge()
+	j.queuedBytes += e.payloadBytes
+	j.countChangeLocked()
+	if j.queuedBytes >= maxQueued {
+		j.requestCommit()
 	}
-	j.armLocked()
+	j.armTimerLocked()
 }
 
-// armLocked sees to it that a commit comes within half the interval.
-func (j *Journal) armLocked() {
-	if !j.armed {
-		j.armed = true
+// armTimerLocked starts the timer that requests a commit after half the
+// interval.
+func (j *Journal) armTimerLocked() {
+	if !j.timerArmed {
+		j.timerArmed = true
 		j.timer.Reset(j.set.Interval / 2)
 	}
 }
 
 func (j *Journal) tick() {
 	j.mu.Lock()
-	j.armed = false
+	j.timerArmed = false
 	j.mu.Unlock()
-	j.nudge()
+	j.requestCommit()
 }
 
-// nudge asks for a commit now.
-func (j *Journal) nudge() {
+// requestCommit wakes the commit goroutine.
+func (j *Journal) requestCommit() {
 	select {
 	case j.wake <- struct{}{}:
 	default:

@@ -105,7 +105,7 @@ func fill(t testing.TB, dir vfs.Dir) []byte {
 }
 
 // What is not delivered is there again after a restart, and after another.
-func TestJournalKeepsWhatIsLeft(t *testing.T) {
+func TestRecover_UndeliveredDataAfterRestarts(t *testing.T) {
 	t.Parallel()
 	dir, err := vfs.Open(t.TempDir()+"/spool", vfs.Options{})
 	if err != nil {
@@ -119,14 +119,14 @@ func TestJournalKeepsWhatIsLeft(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(got.Sealed) != 1 || len(got.Tails) != 1 || got.Torn != 0 || len(got.Damaged)+len(got.Foreign) != 0 {
+		if len(got.Sealed) != 1 || len(got.Unfinished) != 1 || got.TornBytes != 0 || len(got.DamagedFiles)+len(got.UnknownVersion) != 0 {
 			t.Fatalf("recovered %+v", got)
 		}
 		seg := got.Sealed[0]
 		if again, err := io.ReadAll(j.Object(seg)); err != nil || !bytes.Equal(object, again) || seg.Key != "key-1" || seg.Events != 3 || seg.ContentType != "application/gzip" {
 			t.Errorf("the object has changed: %+v, %v", seg.Header, err)
 		}
-		tail := got.Tails[0]
+		tail := got.Unfinished[0]
 		if tail.Segment == nil || tail.Segment.Key != "key-2" || tail.Segment.Events != 1 || len(tail.Blocks) != 1 {
 			t.Fatalf("tail %+v", tail)
 		}
@@ -138,7 +138,7 @@ func TestJournalKeepsWhatIsLeft(t *testing.T) {
 }
 
 // When all is delivered, no file stays.
-func TestJournalLeavesNothingBehind(t *testing.T) {
+func TestClose_NoFileAfterDelivery(t *testing.T) {
 	t.Parallel()
 	dir := crashfs.New(1).Dir()
 	fill(t, dir)
@@ -147,13 +147,13 @@ func TestJournalLeavesNothingBehind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	open := got.Tails[0].Segment
-	lines, err := got.Tails[0].Blocks[0].Lines()
+	open := got.Unfinished[0].Segment
+	lines, err := got.Unfinished[0].Blocks[0].Lines()
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := frame(t, string(lines), day)
-	f.Run, f.Partition, f.Block = got.Tails[0].Blocks[0].Run, 1, 4
+	f.Run, f.Partition, f.Block = got.Unfinished[0].Blocks[0].Run, 1, 4
 	if err := j.Append(open, f); err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestJournalLeavesNothingBehind(t *testing.T) {
 }
 
 // Files that are not ours, or of a later version, are neither read nor removed.
-func TestJournalLeavesForeignFiles(t *testing.T) {
+func TestRecover_ForeignFilesUntouched(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	fill(t, disk.Dir())
@@ -186,7 +186,7 @@ func TestJournalLeavesForeignFiles(t *testing.T) {
 	disk.Put("notes.txt", 0, []byte("mine"))
 	j := openJournal(t, disk.Dir(), "run-2", new(feed))
 	got, err := j.Recover(t.Context())
-	if err != nil || len(got.Foreign) != 2 || len(got.Sealed) != 1 {
+	if err != nil || len(got.UnknownVersion) != 2 || len(got.Sealed) != 1 {
 		t.Fatalf("recovered %+v, %v", got, err)
 	}
 	closeJournal(t, j)
@@ -198,7 +198,7 @@ func TestJournalLeavesForeignFiles(t *testing.T) {
 }
 
 // A bit that flips on the disk is noticed, and what is before it delivered.
-func TestJournalNoticesDamage(t *testing.T) {
+func TestRecover_FlippedBits(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	fill(t, disk.Dir())
@@ -227,7 +227,7 @@ func TestJournalNoticesDamage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		damaged = append(damaged, got.Damaged...)
+		damaged = append(damaged, got.DamagedFiles...)
 		for _, seg := range got.Sealed {
 			if _, err := io.ReadAll(j.Object(seg)); err != nil {
 				t.Errorf("flip %d: %v", i, err)
@@ -244,7 +244,7 @@ func TestJournalNoticesDamage(t *testing.T) {
 }
 
 // A commit that fails goes to another file, with the same records.
-func TestJournalGoesOnInAnotherFile(t *testing.T) {
+func TestCommit_RetriesInNewFile(t *testing.T) {
 	t.Parallel()
 	for _, kind := range crashfs.Kinds() {
 		for n := range 12 {
@@ -266,7 +266,7 @@ func TestJournalGoesOnInAnotherFile(t *testing.T) {
 
 // While the disk is full nothing is lost, and when it is not any more all is
 // there.
-func TestJournalWaitsForTheDisk(t *testing.T) {
+func TestCommit_FullDisk(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	full := errors.New("full")
@@ -292,10 +292,10 @@ func TestJournalWaitsForTheDisk(t *testing.T) {
 	closeJournal(t, j)
 	j = openJournal(t, disk.Dir(), "run-2", new(feed))
 	got, err := j.Recover(t.Context())
-	if err != nil || len(got.Tails) != 1 {
+	if err != nil || len(got.Unfinished) != 1 {
 		t.Fatalf("recovered %+v, %v", got, err)
 	}
-	if lines, err := got.Tails[0].Blocks[0].Lines(); err != nil || string(lines) != "{\"n\":1}\n{\"n\":2}\n" {
+	if lines, err := got.Unfinished[0].Blocks[0].Lines(); err != nil || string(lines) != "{\"n\":1}\n{\"n\":2}\n" {
 		t.Errorf("lines %q: %v", lines, err)
 	}
 	closeJournal(t, j)
@@ -328,7 +328,7 @@ func FuzzRecover(f *testing.F) {
 				t.Skip(err) // its checksums were made right by the fuzzer
 			}
 		}
-		for _, tail := range got.Tails {
+		for _, tail := range got.Unfinished {
 			for _, left := range tail.Blocks {
 				if _, _, err := left.Frame(); err != nil && !errors.Is(err, spool.ErrDamaged) {
 					t.Fatal(err)
@@ -343,7 +343,7 @@ func FuzzRecover(f *testing.F) {
 }
 
 // Records count in their own file only, and only as what they were written.
-func TestJournalTakesNoOtherRecords(t *testing.T) {
+func TestRecover_RecordsOfAnotherFile(t *testing.T) {
 	t.Parallel()
 	written := func(seed uint64) (string, []byte) {
 		disk := crashfs.New(seed)
@@ -373,7 +373,7 @@ func TestJournalTakesNoOtherRecords(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(found.Sealed) > 0 || found.Torn == 0 && len(found.Damaged) == 0 {
+		if len(found.Sealed) > 0 || found.TornBytes == 0 && len(found.DamagedFiles) == 0 {
 			t.Errorf("%s: %+v", what, found)
 		}
 		j.Close()
@@ -381,7 +381,7 @@ func TestJournalTakesNoOtherRecords(t *testing.T) {
 }
 
 // A block whose first line a crash has cut holds nothing, and pins nothing.
-func TestJournalForgetsTornLines(t *testing.T) {
+func TestRecover_TornFirstLine(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	f := &feed{block: 1}
@@ -394,14 +394,14 @@ func TestJournalForgetsTornLines(t *testing.T) {
 	for run := range 2 {
 		j = openJournal(t, disk.Dir(), fmt.Sprint("run-", run+2), new(feed))
 		got, err := j.Recover(t.Context())
-		if err != nil || len(got.Tails) != 1-run {
+		if err != nil || len(got.Unfinished) != 1-run {
 			t.Fatalf("run %d: recovered %+v, %v", run, got, err)
 		}
-		for _, tail := range got.Tails {
+		for _, tail := range got.Unfinished {
 			if lines, err := tail.Blocks[0].Lines(); err != nil || len(lines) > 0 {
 				t.Errorf("lines %q, %v", lines, err)
 			}
-			j.Forget(&tail.Blocks[0])
+			j.ReleaseTorn(&tail.Blocks[0])
 		}
 		closeJournal(t, j)
 	}
@@ -411,7 +411,7 @@ func TestJournalForgetsTornLines(t *testing.T) {
 }
 
 // Lines of several chunks are one record, up to a bound.
-func TestJournalJoinsChunks(t *testing.T) {
+func TestStage_SeveralChunks(t *testing.T) {
 	t.Parallel()
 	dir := crashfs.New(1).Dir()
 	var lines [][]byte
@@ -439,10 +439,10 @@ func TestJournalJoinsChunks(t *testing.T) {
 	closeJournal(t, j)
 	j = openJournal(t, dir, "run-2", new(feed))
 	got, err := j.Recover(t.Context())
-	if err != nil || len(got.Tails) != 1 {
+	if err != nil || len(got.Unfinished) != 1 {
 		t.Fatalf("recovered %+v, %v", got, err)
 	}
-	if lines, err := got.Tails[0].Blocks[0].Lines(); err != nil || !bytes.Equal(lines, want) {
+	if lines, err := got.Unfinished[0].Blocks[0].Lines(); err != nil || !bytes.Equal(lines, want) {
 		t.Errorf("%d bytes of %d, %v", len(lines), len(want), err)
 	}
 	closeJournal(t, j)

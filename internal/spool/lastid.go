@@ -8,15 +8,18 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// The journal remembers the last id that was drawn for keys and runs, so that those
-// of the next run sort behind them although the clock went back:
+// The journal records the last id that was drawn for keys and runs. So the ids
+// of the next run are greater, even if the clock was set back:
 //
-//  1. Run 1 draws ids by a clock that is an hour ahead, and delivers everything.
-//  2. The clock is set right, and run 2 draws ids.
-//  3. By the clock alone they would be less than those of run 1.
+//   1. Run 1 draws ids from a clock that is an hour ahead, and delivers
+//      everything.
+//   2. The clock is corrected, and run 2 draws ids.
+//   3. By the clock alone they would be less than those of run 1, and objects
+//      would sort in the wrong order.
 //
-// A group says the last id if the groups before it in its file do not. When the
-// last file that does is removed, the directory's note says it.
+// A group records the last id if it has risen since the file's previous record
+// of it. Before the last file with that id is removed, the id is written to the
+// directory's note.
 
 const notePrefix = "last-id "
 
@@ -24,7 +27,7 @@ func writeNote(dir vfs.Dir, id uint64) error {
 	return dir.SetNote(fmt.Appendf(nil, "%s%016x", notePrefix, id))
 }
 
-// readNote returns the id of the note, or 0 if there is no such note.
+// readNote returns the id in the note, or 0 if there is none.
 func readNote(dir vfs.Dir) (uint64, error) {
 	note, err := dir.Note()
 	if err != nil {

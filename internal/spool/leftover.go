@@ -10,56 +10,57 @@ import (
 	"time"
 )
 
-// ErrDamaged is a frame that is not what it was.
+// ErrDamaged reports a frame that does not match its checksum.
 var ErrDamaged = errors.New("spool: a frame does not match its checksum")
 
-// Leftover is a block of an earlier run without a frame, or with one that needs
-// another segment.
-type Leftover struct {
+// RecoveredBlock is a block of a previous run that must be appended to a
+// segment. It has no frame yet, or the frame of a damaged segment.
+type RecoveredBlock struct {
 	Run              string
 	Partition, Block uint64
 	First, Last      time.Time // received
 
-	files  *files
-	pieces []piece   // in order; where damage came, with holes
-	framed *oldFrame // or nil
+	files        *files
+	stages       []stagedLines // in order; with gaps where stages were damaged
+	damagedFrame *oldFrame     // frame of a damaged segment, or nil
 }
 
-// piece is the lines of a stage.
-type piece struct {
+// stagedLines is the place of a stage's lines.
+type stagedLines struct {
 	at     extent
 	offset int64 // in the block
 }
 
-// leftover returns what there is of a block, or nil.
-func (b *oldBlock) leftover(id blockID, fs *files) *Leftover {
-	slices.SortStableFunc(b.pieces, func(x, y piece) int { return cmp.Compare(x.offset, y.offset) })
-	l := &Leftover{
+// recovered returns the block for delivery, or nil if it has no lines.
+func (b *oldBlock) recovered(id blockID, fs *files) *RecoveredBlock {
+	slices.SortStableFunc(b.stages, func(x, y stagedLines) int { return cmp.Compare(x.offset, y.offset) })
+	l := &RecoveredBlock{
 		Run: id.run, Partition: id.partition, Block: id.block,
 		First: b.stage.first, Last: b.last, files: fs,
 	}
 	var have int64
-	for _, p := range b.pieces {
-		if p.offset >= have && p.at.size > 0 { // else it is a copy of what is there
-			l.pieces = append(l.pieces, p)
+	for _, p := range b.stages {
+		if p.offset >= have && p.at.size > 0 { // else it is a copy of an earlier stage
+			l.stages = append(l.stages, p)
 			have = p.offset + p.at.size
 		}
 	}
-	if len(l.pieces) == 0 {
+	if len(l.stages) == 0 {
 		return nil
 	}
 	return l
 }
 
-// Lines reads the block's lines into memory: whole ones, because a crash may
-// have come within one that was too long for a record, and damage before it.
-func (l *Leftover) Lines() ([]byte, error) {
+// Lines reads the block's lines into memory. It omits partial lines: a crash
+// may have cut a line longer than a record, and damage may have taken the
+// beginning of one.
+func (l *RecoveredBlock) Lines() ([]byte, error) {
 	var lines []byte
-	start, have, torn := 0, int64(0), false // where what has no hole begins; whether one is before it
-	for _, p := range l.pieces {
+	start, have, afterGap := 0, int64(0), false // start of the range without a gap; whether a gap precedes it
+	for _, p := range l.stages {
 		if p.offset > have {
-			lines = keepWhole(lines, start, torn)
-			start, have, torn = len(lines), p.offset, true
+			lines = keepWhole(lines, start, afterGap)
+			start, have, afterGap = len(lines), p.offset, true
 		}
 		at := len(lines)
 		lines = append(lines, make([]byte, p.at.size)...)
@@ -68,15 +69,15 @@ func (l *Leftover) Lines() ([]byte, error) {
 		}
 		have += p.at.size
 	}
-	return keepWhole(lines, start, torn), nil
+	return keepWhole(lines, start, afterGap), nil
 }
 
-// keepWhole cuts what follows the last line break from start on. Behind a hole
-// the first line may be the end of one: then it is no JSON object, because the
-// brace that closes it opens in what is missing.
-func keepWhole(lines []byte, start int, torn bool) []byte {
+// keepWhole drops the bytes after the last line break from start on. After a
+// gap the first line may be the end of a line. Such an end is no JSON object:
+// its last brace was opened in the missing part.
+func keepWhole(lines []byte, start int, afterGap bool) []byte {
 	lines = lines[:start+bytes.LastIndexByte(lines[start:], '\n')+1]
-	if !torn {
+	if !afterGap {
 		return lines
 	}
 	end := start + bytes.IndexByte(lines[start:], '\n') + 1
@@ -87,15 +88,15 @@ func keepWhole(lines []byte, start int, torn bool) []byte {
 	return slices.Delete(lines, start, end)
 }
 
-// Frame returns the block's frame, if it has one. After ErrDamaged its number
-// of events is known.
-func (l *Leftover) Frame() (f Frame, framed bool, err error) {
-	if l.framed == nil {
+// Frame returns the block's frame, if it has one. With ErrDamaged, f has the
+// number of its events.
+func (l *RecoveredBlock) Frame() (f Frame, framed bool, err error) {
+	if l.damagedFrame == nil {
 		return f, false, nil
 	}
-	f = l.framed.frame()
-	f.Payload = make([]byte, l.framed.at.size)
-	if _, err := l.files.readPayload(l.framed.at, f.Payload, 0); err != nil {
+	f = l.damagedFrame.unpack()
+	f.Payload = make([]byte, l.damagedFrame.at.size)
+	if _, err := l.files.readPayload(l.damagedFrame.at, f.Payload, 0); err != nil {
 		return f, true, err
 	}
 	if crc32.ChecksumIEEE(f.Payload) != f.CRC {

@@ -6,8 +6,8 @@ import (
 	"github.com/s3sink/s3sink/internal/deflate"
 )
 
-// Memory is the spool of a sink without a directory: what the process loses,
-// it loses. Sealing is immediate and nothing can fail.
+// Memory is the spool of a sink without a directory. Its segments are lost with
+// the process. Sealing is immediate, and nothing can fail.
 type Memory struct{}
 
 var _ Spool = Memory{}

@@ -60,7 +60,7 @@ func askerNames() string {
 var leftOut = [][2]string{
 	{"append to an old run's file", "`vfs` refuses `Append` to a file that it opened, as its tests show"},
 	{"a failed batch is written again without `supersedes`", "the journal has no such record and needs none, see rule 10. The mutant *new keys after a failed fsync* would break it"},
-	{"offsets reused after a drop", "no code drops a block with lines in the journal. `Track` is refused before it adds a line or not at all, and `Close` leaves the lines there. The result would be one identity with two contents, as with *a block's number is used again*"},
+	{"offsets reused after a drop", "no code drops a block with lines in the journal. `Track` is refused before it adds a line or not at all, and `Close` leaves the lines there. The result would be one identity with two contents, as with *a block number is reused*"},
 }
 
 // Every mutant is noticed: what the tests cannot see they do not test. -mutant

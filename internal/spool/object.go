@@ -11,7 +11,7 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// extent is a stretch of a journal file: a record, its body or its payload.
+// extent is a range of a journal file: a record, its body or its payload.
 type extent struct {
 	file   *file
 	offset int64
@@ -20,8 +20,8 @@ type extent struct {
 
 func (e extent) end() int64 { return e.offset + e.size }
 
-// last returns the last n bytes: the payload of a record is its end.
-func (e extent) last(n int64) extent { return extent{e.file, e.end() - n, n} }
+// suffix returns the last n bytes. A record ends with its payload.
+func (e extent) suffix(n int64) extent { return extent{e.file, e.end() - n, n} }
 
 // payloadReader reads one payload.
 type payloadReader struct {
@@ -45,24 +45,23 @@ func (j *Journal) Object(seg *Segment) io.ReadSeeker {
 	return io.NewSectionReader(o, 0, at+int64(len(seg.trailer)))
 }
 
-// diskObject reads the frames of a segment as the object that it is.
+// diskObject reads the object of a segment from its payloads on disk.
 type diskObject struct {
 	files   *files
 	extents []extent
 	starts  []int64 // of the extents, in the object
-	end     int64   // of the last one
+	end     int64   // of the last extent, in the object
 	trailer []byte
 }
 
-// ReadError says that the disk has not given the bytes of an object.
+// ReadError reports that an object's bytes could not be read from the disk.
 type ReadError struct{ Err error }
 
 func (e *ReadError) Error() string { return "read the spool: " + e.Err.Error() }
 func (e *ReadError) Unwrap() error { return e.Err }
 
-// Lost reports whether they are gone, so that to ask again will hardly help: the
-// medium is bad, or somebody has cut or removed the file. Anything else, such as
-// too many open files, passes.
+// Lost reports whether a retry will hardly help: the medium is bad, or the file
+// was truncated or removed. Other errors pass, such as too many open files.
 func (e *ReadError) Lost() bool { return isLost(e.Err) }
 
 func isLost(err error) bool {
@@ -85,7 +84,7 @@ func (o *diskObject) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// readPart reads what one part of the object has.
+// readPart reads from one part of the object: header, payload or trailer.
 func (o *diskObject) readPart(p []byte, off int64) (int, error) {
 	if off < int64(len(deflate.Header)) {
 		return copy(p, deflate.Header[off:]), nil
@@ -104,7 +103,7 @@ func (o *diskObject) readPart(p []byte, off int64) (int, error) {
 		return n, nil
 	}
 	if err == nil || err == io.EOF {
-		err = io.ErrUnexpectedEOF // the file was cut
+		err = io.ErrUnexpectedEOF // the file was truncated
 	}
 	return n, &ReadError{err}
 }

@@ -6,74 +6,75 @@ import (
 	"time"
 )
 
-// What recovery remembers. There may be very many segments: of one that is whole
-// it keeps where its frames are, and of one that is delivered that it is. What each
-// frame is it asks only where damage came: when a block turns out to be in two
-// segments it starts over, and keeps that of all of them (recovery.each).
+// The metadata that a scan keeps. There may be very many segments, so a
+// complete segment keeps only the places of its frames, and a delivered one
+// only that fact. The metadata of all frames is needed only when a block turns
+// out to be in two segments. Recovery then starts over with
+// recovery.keepAllFrames.
 
-// home is where events belong.
-type home struct {
+// destination is the source and the received-day of events.
+type destination struct {
 	source string
 	day    time.Time
 }
 
-// oldPartition is a partition of a run.
+// oldPartition is a partition of a previous run.
 type oldPartition struct {
-	id     blockID       // less the block
-	home   *home         // or nil: neither a stage nor the first frame of a segment has said so
-	framed []framedBlock // by number
+	id          blockID        // with block 0
+	destination *destination   // nil until a stage or the first frame of a segment is found
+	segments    []blockSegment // by block number
 }
 
-// framedBlock is a block that has a frame, and the segment that has that; the
-// last one, if damage has it in two.
-type framedBlock struct {
-	number uint64
-	in     *oldSegment
+// blockSegment names the segment that has the frame of a block. If an
+// interrupted recovery left the block in two segments, it is the later one.
+type blockSegment struct {
+	block   uint64
+	segment *oldSegment
 }
 
-// is notes where the partition's events belong.
-func (p *oldPartition) is(source string, day time.Time) {
-	if p.home == nil {
-		p.home = &home{source, day}
+// setDestination notes the source and day of the partition, once.
+func (p *oldPartition) setDestination(source string, day time.Time) {
+	if p.destination == nil {
+		p.destination = &destination{source, day}
 	}
 }
 
 func (p *oldPartition) find(block uint64) (at int, ok bool) {
-	if last := len(p.framed) - 1; last < 0 || p.framed[last].number < block { // nearly always: they come in order
+	if last := len(p.segments) - 1; last < 0 || p.segments[last].block < block { // almost always, because blocks come in order
 		return last + 1, false
 	}
-	return slices.BinarySearchFunc(p.framed, block, func(b framedBlock, n uint64) int { return cmp.Compare(b.number, n) })
+	return slices.BinarySearchFunc(p.segments, block, func(b blockSegment, n uint64) int { return cmp.Compare(b.block, n) })
 }
 
-// in returns the segment that has a block's frame, or nil.
-func (p *oldPartition) in(block uint64) *oldSegment {
+// segmentOf returns the segment that has the frame of a block, or nil.
+func (p *oldPartition) segmentOf(block uint64) *oldSegment {
 	if at, ok := p.find(block); ok {
-		return p.framed[at].in
+		return p.segments[at].segment
 	}
 	return nil
 }
 
-// put notes that a segment has a block's frame.
-func (p *oldPartition) put(block uint64, s *oldSegment) {
+// setSegment notes the segment that has the frame of a block.
+func (p *oldPartition) setSegment(block uint64, s *oldSegment) {
 	at, ok := p.find(block)
 	if !ok {
-		p.framed = slices.Insert(p.framed, at, framedBlock{number: block})
+		p.segments = slices.Insert(p.segments, at, blockSegment{block: block})
 	}
-	p.framed[at].in = s
+	p.segments[at].segment = s
 }
 
-// oldSegment is a segment of an earlier run.
+// oldSegment is a segment of a previous run.
 type oldSegment struct {
-	seg       *Segment      // nil when it is forgotten
-	partition *oldPartition // nil while its first frame was not found
+	seg       *Segment      // nil after forget
+	partition *oldPartition // nil until the first frame is found
 	seal      *sealRecord
-	sealAt    extent     // the body of its record
-	frames    []oldFrame // by index; none when it is forgotten, or joined for good
-	joined    bool       // whole, and its frames are forgotten
+	sealAt    extent     // body of the seal record
+	frames    []oldFrame // by index; nil after forget and compact
+	complete  bool       // matches its seal, and frames was dropped
 	delivered bool
 }
 
-// oldFrame is a frame less its payload. It is packed, because there may be a
+// oldFrame is a frame without its payload. It is packed, because there may be a
 // million of them.
 type oldFrame struct {
 	index       uint64
@@ -85,7 +86,7 @@ type oldFrame struct {
 	rawCRC, crc uint32
 }
 
-func packed(f *frameRecord, at extent, p *oldPartition) oldFrame {
+func packFrame(f *frameRecord, at extent, p *oldPartition) oldFrame {
 	return oldFrame{
 		index: f.index, at: at, partition: p, block: f.block.block,
 		events: f.frame.Events, raw: f.frame.Raw, rawCRC: f.frame.RawCRC, crc: f.frame.CRC,
@@ -93,7 +94,7 @@ func packed(f *frameRecord, at extent, p *oldPartition) oldFrame {
 	}
 }
 
-func (f *oldFrame) frame() Frame {
+func (f *oldFrame) unpack() Frame {
 	all := Frame{
 		Events: f.events, First: time.UnixMilli(f.first).UTC(), Last: time.UnixMilli(f.last).UTC(),
 		Run: f.partition.id.run, Partition: f.partition.id.partition, Block: f.block,
@@ -102,38 +103,38 @@ func (f *oldFrame) frame() Frame {
 	return all
 }
 
-// moving reports whether the block of a frame is in another segment too, where a
-// recovery was about to take it.
-func (s *oldSegment) moving(f oldFrame) bool { return f.partition.in(f.block) != s }
+// isInOtherSegment reports whether a later segment has a frame of the same
+// block. An interrupted recovery left both.
+func (s *oldSegment) isInOtherSegment(f oldFrame) bool { return f.partition.segmentOf(f.block) != s }
 
 func (s *oldSegment) find(index uint64) (at int, ok bool) {
 	return slices.BinarySearchFunc(s.frames, index, func(f oldFrame, n uint64) int { return cmp.Compare(f.index, n) })
 }
 
-// at returns where a frame is, if it is known.
-func (s *oldSegment) at(index uint64) (at extent, ok bool) {
+// extentOf returns the place of a frame's payload, if the frame is known.
+func (s *oldSegment) extentOf(index uint64) (at extent, ok bool) {
 	if i, ok := s.find(index); ok {
 		return s.frames[i].at, true
 	}
-	if s.joined && index < s.seg.frames {
+	if s.complete && index < s.seg.frames {
 		return s.seg.disk[index], true
 	}
 	return at, false
 }
 
-// has reports whether a frame is known.
-func (s *oldSegment) has(index uint64) bool {
-	if s.joined {
+// hasFrame reports whether a frame is known.
+func (s *oldSegment) hasFrame(index uint64) bool {
+	if s.complete {
 		return index < s.seg.frames
 	}
 	_, ok := s.find(index)
 	return ok
 }
 
-// put adds a frame. Of one that is written twice the later is on disk. They may
-// come in any order: only what was in doubt is written again.
-func (s *oldSegment) put(f oldFrame) {
-	if s.move(f.index, f.at); s.joined {
+// putFrame adds a frame, or replaces an earlier copy of it. Frames may come in
+// any order, because only some of them were written again.
+func (s *oldSegment) putFrame(f oldFrame) {
+	if s.setExtent(f.index, f.at); s.complete {
 		return
 	}
 	at, ok := s.find(f.index)
@@ -143,8 +144,8 @@ func (s *oldSegment) put(f oldFrame) {
 	s.frames[at] = f
 }
 
-// move notes where a frame is now, if it is known.
-func (s *oldSegment) move(index uint64, to extent) {
+// setExtent notes the new place of a frame's payload, if the frame is known.
+func (s *oldSegment) setExtent(index uint64, to extent) {
 	if index < uint64(len(s.seg.disk)) {
 		s.seg.disk[index] = to
 	}
@@ -153,8 +154,8 @@ func (s *oldSegment) move(index uint64, to extent) {
 	}
 }
 
-// join puts the frames into the segment, up to the first that is missing.
-func (s *oldSegment) join() {
+// joinFrames adds the frames to the segment, up to the first missing one.
+func (s *oldSegment) joinFrames() {
 	if s.seg.disk == nil {
 		s.seg.disk = make([]extent, 0, len(s.frames))
 	}
@@ -163,16 +164,17 @@ func (s *oldSegment) join() {
 		if f.index != s.seg.frames {
 			return
 		}
-		all := f.frame()
+		all := f.unpack()
 		s.seg.addSize(&all, f.at.size)
 		s.seg.disk = append(s.seg.disk, f.at)
 		s.seg.frames++
 	}
 }
 
-// whole completes the segment, and reports whether it is what was sealed.
-func (s *oldSegment) whole() bool {
-	if s.joined {
+// matchesSeal completes the segment, and reports whether it is the one that was
+// sealed.
+func (s *oldSegment) matchesSeal() bool {
+	if s.complete {
 		return true
 	}
 	if s.seg.frames != s.seal.frames || s.seg.Events != s.seal.events {
@@ -182,18 +184,22 @@ func (s *oldSegment) whole() bool {
 	return s.seg.Size() == s.seal.size && s.seg.CRC32() == s.seal.crc
 }
 
-// fold forgets what the frames are, once they make up what was sealed.
-func (s *oldSegment) fold() {
-	if s.joined || s.seal == nil || s.seal.frames != uint64(len(s.frames)) {
+// compact drops the frame metadata if the frames match the seal.
+func (s *oldSegment) compact() {
+	if s.complete || s.seal == nil || s.seal.frames != uint64(len(s.frames)) {
 		return
 	}
-	if s.join(); s.whole() {
-		s.frames, s.joined = nil, true
+	if s.joinFrames(); s.matchesSeal() {
+		s.frames, s.complete = nil, true
 	}
 }
 
 // forgotten reports whether forget was called.
 func (s *oldSegment) forgotten() bool { return s.seg == nil }
 
-// forget lets go of a segment that is delivered, but for that.
+// forget drops everything except the delivered flag.
 func (s *oldSegment) forget() { *s = oldSegment{delivered: true} }
+
+func compareSegments(a, b segmentID) int {
+	return cmp.Or(cmp.Compare(a.run, b.run), cmp.Compare(a.sequence, b.sequence))
+}

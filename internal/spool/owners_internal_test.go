@@ -7,13 +7,13 @@ import (
 
 // What is needed of earlier runs, by very many, is taken over and not copied:
 // Track may wait for it.
-func TestUnitedTakesOverTheLarger(t *testing.T) {
+func TestMergePins_KeepsLargerMap(t *testing.T) {
 	t.Parallel()
 	f, g := &file{number: 1}, &file{number: 2}
-	owners := func(of *file, ids ...uint64) map[uint64][]share {
-		all := map[uint64][]share{}
+	owners := func(of *file, ids ...uint64) map[uint64][]pin {
+		all := map[uint64][]pin{}
 		for _, id := range ids {
-			all[id] = []share{{file: of, records: 1}}
+			all[id] = []pin{{file: of, records: 1}}
 		}
 		return all
 	}
@@ -23,7 +23,7 @@ func TestUnitedTakesOverTheLarger(t *testing.T) {
 		if swap {
 			a, b = many, few
 		}
-		got := united(a, b)
+		got := mergePins(a, b)
 		if reflect.ValueOf(got).Pointer() != reflect.ValueOf(many).Pointer() {
 			t.Error("the larger map was copied")
 		}

@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// A journal file is a header and records, one behind the other. Numbers are
-// little-endian. Do not change: files of earlier versions must stay readable. The
-// header is that of every version, so that a torn one is told from a later one.
+// A journal file is a header followed by records. Numbers are little-endian. Do
+// not change the format: files of earlier versions must stay readable. Every
+// version has this header, so a torn header differs from that of a later version.
 //
 //	0   8  "S3SINKJ\n"
 //	8   4  version, 1
-//	12  4  salt, random; the name has it too
-//	16  8  number of the file: files are read in this order
-//	24  8  when it was made, Unix milliseconds
+//	12  4  salt, random; also in the file's name
+//	16  8  number of the file; files are read in this order
+//	24  8  time of creation, Unix milliseconds
 //	32  4  CRC-32C of the 32 bytes before
 //
 // A record:
@@ -27,8 +27,8 @@ import (
 //	12  4  CRC-32C of the 12 bytes before
 //	16     body
 //
-// Both checksums of a record begin with the salt of its file, so that stale
-// bytes of a disk block that held another file never pass for a record.
+// The salt of the file is the seed of both checksums. So stale bytes in a disk
+// block that belonged to another file never pass for a record.
 const (
 	fileMagic      = "S3SINKJ\n"
 	fileVersion    = 1
@@ -38,27 +38,27 @@ const (
 
 type recordType uint32
 
-// What a record says. Bodies hold numbers as varints, text with its length
-// before it, and times as Unix milliseconds.
+// Types of records. Bodies have numbers as varints, strings with their length
+// before them, and times as Unix milliseconds.
 const (
-	recordGroup     recordType = 1 + iota // durable u64: the file is on disk up to there
+	recordGroup     recordType = 1 + iota // watermark of this file, u64
 	recordStage                           // block, offset, lines
 	recordFrame                           // segment, index, block, payload
-	recordSeal                            // segment: it is complete
-	recordDelivered                       // segment: it is in S3, or set aside
-	recordDoubt                           // number of a file u64, durable u64: it has ended there, or a sync of it has failed
-	recordLastID                          // u64: the last id that was drawn for keys and runs
+	recordSeal                            // segment is complete
+	recordDelivered                       // segment is in S3 or quarantined
+	recordWatermark                       // number of an earlier file u64, its watermark u64: it was ended, or a write to it failed
+	recordLastID                          // u64: last id drawn for keys and runs
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// errBad is a record that is not there, or not whole.
-var errBad = errors.New("not a record")
+// errInvalidRecord reports bytes that are no record, or a torn or corrupt one.
+var errInvalidRecord = errors.New("invalid journal record")
 
 type fileHeader struct {
-	salt   uint32
-	number uint64
-	made   time.Time
+	salt    uint32
+	number  uint64
+	created time.Time
 }
 
 func (h fileHeader) encode() []byte {
@@ -67,32 +67,32 @@ func (h fileHeader) encode() []byte {
 	b = binary.LittleEndian.AppendUint32(b, fileVersion)
 	b = binary.LittleEndian.AppendUint32(b, h.salt)
 	b = binary.LittleEndian.AppendUint64(b, h.number)
-	b = binary.LittleEndian.AppendUint64(b, uint64(h.made.UnixMilli()))
+	b = binary.LittleEndian.AppendUint64(b, uint64(h.created.UnixMilli()))
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
-// errVersion is a file of a version that this one does not know.
+// errVersion reports a file of an unknown format version.
 type errVersion uint32
 
-func (e errVersion) Error() string { return fmt.Sprintf("journal of version %d", uint32(e)) }
+func (e errVersion) Error() string { return fmt.Sprintf("journal file of version %d", uint32(e)) }
 
 func decodeFileHeader(b []byte) (h fileHeader, err error) {
 	if len(b) < fileHeaderSize || string(b[:8]) != fileMagic {
-		return h, errBad
+		return h, errInvalidRecord
 	}
 	if crc32.Checksum(b[:32], castagnoli) != binary.LittleEndian.Uint32(b[32:]) {
-		return h, errBad
+		return h, errInvalidRecord
 	}
 	if v := binary.LittleEndian.Uint32(b[8:]); v != fileVersion {
 		return h, errVersion(v)
 	}
 	h.salt = binary.LittleEndian.Uint32(b[12:])
 	h.number = binary.LittleEndian.Uint64(b[16:])
-	h.made = time.UnixMilli(int64(binary.LittleEndian.Uint64(b[24:])))
+	h.created = time.UnixMilli(int64(binary.LittleEndian.Uint64(b[24:])))
 	return h, nil
 }
 
-// recordHead is what is known of a record before its body.
+// recordHead is the decoded head of a record.
 type recordHead struct {
 	kind    recordType
 	length  int64
@@ -101,7 +101,7 @@ type recordHead struct {
 
 func decodeRecordHead(b []byte, salt uint32) (recordHead, error) {
 	if len(b) < recordHeadSize || crc32.Update(salt, castagnoli, b[:12]) != binary.LittleEndian.Uint32(b[12:]) {
-		return recordHead{}, errBad
+		return recordHead{}, errInvalidRecord
 	}
 	return recordHead{
 		kind:    recordType(binary.LittleEndian.Uint32(b)),
@@ -110,20 +110,21 @@ func decodeRecordHead(b []byte, salt uint32) (recordHead, error) {
 	}, nil
 }
 
-// blockID names a block. What one id stands for never changes.
+// blockID identifies a block. One id never names two contents.
 type blockID struct {
 	run       string
 	partition uint64
 	block     uint64
 }
 
-// segmentID names a segment.
+// segmentID identifies a segment.
 type segmentID struct {
 	run      string
 	sequence uint64
 }
 
-// stageRecord is lines of a block that has no frame yet: those from offset on.
+// stageRecord has the lines of a block from offset on. The block has no frame
+// yet.
 type stageRecord struct {
 	blockID
 	source      string
@@ -132,16 +133,16 @@ type stageRecord struct {
 	first, last time.Time // received
 }
 
-// frameRecord is a frame of a segment: the first one brings its header.
+// frameRecord is a frame of a segment. The first one also has the header.
 type frameRecord struct {
 	segmentID
 	index  uint64
 	block  blockID
-	header *Header // with index 0
-	frame  Frame   // its payload is the end of the body
+	header *Header // only with index 0
+	frame  Frame   // its payload ends the body
 }
 
-// sealRecord says what a complete segment is.
+// sealRecord has the totals of a complete segment.
 type sealRecord struct {
 	segmentID
 	frames uint64
@@ -150,40 +151,41 @@ type sealRecord struct {
 	crc    uint32
 }
 
-// deliveredRecord says that nobody needs a segment any more.
+// deliveredRecord cancels the frames and the seal of a segment.
 type deliveredRecord struct{ segmentID }
 
-// doubtRecord says how much of an earlier file is known to be on disk.
-type doubtRecord struct {
-	file    uint64
-	durable int64
+// watermarkRecord is the number of bytes of an earlier file that are known to
+// be fsynced.
+type watermarkRecord struct {
+	file     uint64
+	syncedTo int64
 }
 
-// writer makes records, for a file with this salt.
+// writer encodes records for a file with this salt.
 type writer struct {
-	salt uint32
-	buf  []byte
-	head int // where the record under way begins
+	salt  uint32
+	buf   []byte
+	start int // offset of the last record in buf
 }
 
 func (w *writer) begin(kind recordType) {
-	w.head = len(w.buf)
+	w.start = len(w.buf)
 	w.buf = append(w.buf, make([]byte, recordHeadSize)...)
-	binary.LittleEndian.PutUint32(w.buf[w.head:], uint32(kind))
+	binary.LittleEndian.PutUint32(w.buf[w.start:], uint32(kind))
 }
 
-// end completes the record.
+// end fills in the head of the record.
 func (w *writer) end() {
-	head, body := w.buf[w.head:w.head+recordHeadSize], w.buf[w.head+recordHeadSize:]
+	head, body := w.buf[w.start:w.start+recordHeadSize], w.buf[w.start+recordHeadSize:]
 	binary.LittleEndian.PutUint32(head[4:], uint32(len(body)))
 	binary.LittleEndian.PutUint32(head[8:], crc32.Update(w.salt, castagnoli, body))
 	binary.LittleEndian.PutUint32(head[12:], crc32.Update(w.salt, castagnoli, head[:12]))
 }
 
-// last returns where in f the record will be that was written last, before the
-// writer is spilled.
-func (w *writer) last(f *file) extent {
-	return extent{f, f.size + int64(w.head), int64(len(w.buf) - w.head)}
+// lastExtent returns the place that the last record will have in f. It must be
+// called before the writer is spilled.
+func (w *writer) lastExtent(f *file) extent {
+	return extent{f, f.size + int64(w.start), int64(len(w.buf) - w.start)}
 }
 
 func (w *writer) uint(n uint64)       { w.buf = binary.AppendUvarint(w.buf, n) }
@@ -261,22 +263,21 @@ func (w *writer) delivered(d deliveredRecord) {
 	w.end()
 }
 
-func (w *writer) doubt(d doubtRecord) {
-	w.begin(recordDoubt)
+func (w *writer) watermark(d watermarkRecord) {
+	w.begin(recordWatermark)
 	w.uint(d.file)
-	w.int(d.durable)
+	w.int(d.syncedTo)
 	w.end()
 }
 
-// reader takes the body of a record apart. After an error it returns zeroes.
+// reader decodes the body of a record. After an error it returns zero values.
 type reader struct {
 	b     []byte
 	bad   bool
 	names names
 }
 
-// names are texts that many records have. There is one string for each of them,
-// however often it is read.
+// names interns strings that many records repeat.
 type names map[string]string
 
 func (n names) get(text []byte) string {
@@ -349,13 +350,13 @@ func (r *reader) segment() segmentID { return segmentID{r.name(), r.uint()} }
 
 func (r *reader) err() error {
 	if r.bad {
-		return errBad
+		return errInvalidRecord
 	}
 	return nil
 }
 
-// decodeStage returns a stage without its lines, and how long they are: they are
-// the end of the body, of which the beginning is enough.
+// decodeStage returns a stage without its lines, and their length. The lines
+// are the end of the body; body may be only its beginning.
 func decodeStage(body []byte, length int64, known names) (s stageRecord, lines int64, err error) {
 	r := &reader{b: body, names: known}
 	s.blockID = r.block()
@@ -367,7 +368,7 @@ func decodeStage(body []byte, length int64, known names) (s stageRecord, lines i
 	return s, length - int64(len(body)-len(r.b)), r.err()
 }
 
-// decodeFrame returns a frame without its payload, and how long that is.
+// decodeFrame returns a frame without its payload, and the payload's length.
 func decodeFrame(body []byte, length int64, known names) (f frameRecord, payload int64, err error) {
 	r := &reader{b: body, names: known}
 	f.segmentID = r.segment()
@@ -405,10 +406,10 @@ func decodeDelivered(body []byte, known names) (d deliveredRecord, err error) {
 	return d, r.err()
 }
 
-func decodeDoubt(body []byte) (d doubtRecord, err error) {
+func decodeWatermark(body []byte) (d watermarkRecord, err error) {
 	r := &reader{b: body}
 	d.file = r.uint()
-	d.durable = r.int()
+	d.syncedTo = r.int()
 	return d, r.err()
 }
 

@@ -13,107 +13,153 @@ import (
 	"time"
 )
 
-// Recovered is what earlier runs have left.
+// Recovered is the result of [Journal.Recover]: the undelivered data of
+// previous runs, and the damage that was found.
 type Recovered struct {
-	Sealed []*Segment // complete, oldest first
-	Tails  []Tail     // what was not complete, oldest first
+	Sealed     []*Segment            // sealed and not delivered, oldest first
+	Unfinished []UnfinishedPartition // partitions without a sealed segment for all their lines, oldest first
 
-	Torn        int64    // bytes at the ends of files that no commit had covered
-	Damaged     []string // files that do not hold what had been brought to the disk
-	DamagedSize int64    // bytes of them
-	Kept        int64    // bytes of copies of those, and of what cannot be delivered
-	Unkept      error    // why there is no copy of some, or nil
-	Quarantined int64    // events of sealed segments of which nothing can be delivered
-	Foreign     []string // files of another version, left as they are
-	LastID      uint64   // that earlier runs have drawn: those of this one must be greater
+	TornBytes      int64    // bytes at the ends of files that no successful commit covered
+	DamagedFiles   []string // files whose fsynced bytes no longer read back
+	DamagedBytes   int64    // fsynced bytes that no longer read back
+	CopiedBytes    int64    // bytes copied to the "corrupt" subdirectory
+	CopyErr        error    // why some damaged bytes have no copy, or nil
+	Quarantined    int64    // events of frames without a source and day, and of segments without a frame
+	UnknownVersion []string // files of another format version; they are not touched
+	LastID         uint64   // greatest id drawn by a previous run; the ids of this run must be greater
 }
 
-// Lost returns how many events cannot be delivered, as far as seals tell.
-func (r *Recovered) Lost() int64 {
+// LostEvents returns the number of events that cannot be delivered. It counts
+// only events that a surviving frame or seal mentions.
+func (r *Recovered) LostEvents() int64 {
 	n := r.Quarantined
-	for _, t := range r.Tails {
-		for _, b := range t.Broken {
-			n += b.Lost
+	for _, t := range r.Unfinished {
+		for _, b := range t.Damaged {
+			n += b.LostEvents
 		}
 	}
 	return n
 }
 
-// Tail is what is left of a partition of an earlier run: perhaps a segment that
-// is not sealed, and perhaps blocks that have no frames, or none that counts.
-type Tail struct {
-	Segment *Segment // or nil
-	Source  string
-	Day     time.Time
-	Blocks  []Leftover
-	Ahead   int      // so many of them come before the segment
-	Broken  []Broken // to remove once the blocks are in other segments
+// UnfinishedPartition is one partition of a previous run that had not been
+// sealed. It has the open segment, if any, and the blocks that were staged but
+// have no frame. It also has the surviving frames of damaged segments, as
+// blocks.
+type UnfinishedPartition struct {
+	Segment             *Segment // open segment, or nil
+	Source              string
+	Day                 time.Time
+	Blocks              []RecoveredBlock
+	BlocksBeforeSegment int              // number of Blocks that precede the frames of Segment
+	Damaged             []DamagedSegment // remove each one once its blocks are in other segments
 }
 
-// Broken is a segment that damage has made holes into, or perhaps has cut. What
-// is left of it goes into another one, because its key may be taken.
-type Broken struct {
-	Segment *Segment
-	Lost    int64 // events that are missing, as far as its seal tells
+// DamagedSegment is a segment with missing frames. Its surviving frames are
+// delivered in a new object, because the old key may already hold the complete
+// object.
+type DamagedSegment struct {
+	Segment    *Segment
+	LostEvents int64 // events that its seal counts and no surviving frame has
 }
 
-// recovery is what one scan of all files finds.
+// recovery is the state of one try of [Journal.Recover].
+//
+// A try reads every file of the previous runs and builds segments, blocks and
+// partitions from the records. Then it copies damaged bytes to the "corrupt"
+// subdirectory, fsyncs the files, and writes the records that may not be on
+// disk to a file of this run.
 type recovery struct {
-	j        *Journal
-	old      []*file
-	found    Recovered
-	segments map[segmentID]*oldSegment
-	blocks   map[blockID]*oldBlock     // that have no frame
-	parts    map[blockID]*oldPartition // by their id
-	names    names
-	each     bool             // what is known of each frame is kept, whatever that takes
-	doubts   map[uint64]int64 // what is certain of a file that is not as a whole, by number
-	doubtful []doubtful       // in order
-	certain  int64            // how much of the file that is scanned is on disk
-	holes    []hole           // in order
-	again    bool             // what is applied was written by this run
-	blind    bool             // what cannot be read is damaged
-	changed  atomic.Bool      // a doubtful record is not any more what it was
+	j                   *Journal
+	files               []*file
+	result              Recovered
+	segments            map[segmentID]*oldSegment
+	blocks              map[blockID]*oldBlock     // blocks without a frame
+	partitions          map[blockID]*oldPartition // by block id with block 0
+	names               names
+	keepAllFrames       bool             // second pass: keep the metadata of every frame, about 13 KB per object instead of 2.5
+	syncedTo            map[uint64]int64 // bytes known to be fsynced, by file number; files fsynced to their end are absent
+	unsynced            []unsyncedRecord // records that may not be on disk, in the order of the scan
+	scanSyncedTo        int64            // bytes of the scanned file that are known to be fsynced
+	damagedRanges       []damagedRange   // in the order of the scan
+	rereadingOwnWrites  bool             // the records being applied were written by this run
+	unreadableIsDamaged bool             // read errors of the medium count as damage
+	recordChanged       atomic.Bool      // an unsynced record no longer reads back as it was scanned
 
-	needSegments map[segmentID][]share
-	needBlocks   map[blockID][]share
+	segmentPins map[segmentID][]pin
+	blockPins   map[blockID][]pin
 }
 
 type oldBlock struct {
-	stage  stageRecord // the first that was found
+	stage  stageRecord // first record found; its times are widened by the others
 	last   time.Time
-	pieces []piece
+	stages []stagedLines
 }
 
-// doubtful is a record that can be read, but may not be on disk.
-type doubtful struct {
+// unsyncedRecord is a record that the scan could read but that may not be on
+// disk.
+type unsyncedRecord struct {
 	kind    recordType
 	body    extent
-	crc     uint32 // of the body, with the salt of its file
+	crc     uint32 // of the body; its seed is the salt of the file
 	segment segmentID
 	block   blockID // of a stage
-	index   uint64  // of a frame in its segment, or of a stage's piece in its block
-	payload int64   // bytes at the end of the body
+	index   uint64  // index of the frame in its segment, or of the stage in its block
+	payload int64   // bytes of lines or payload at the end of the body
 }
 
-// patience is how often recovery is tried before what cannot be read counts as
-// damaged, and before it goes on without copies of that.
-const patience = 360
+// maxRecoverTries is the number of failed calls of [Journal.Recover] after
+// which unreadable bytes count as damage. From then on recovery also goes on if
+// damaged bytes cannot be copied. The caller retries every 10 seconds, so this
+// is an hour.
+const maxRecoverTries = 360
 
-// errNoReads is a disk that gives nothing at all. It may come back, and then has
-// everything.
-var errNoReads = errors.New("spool: nothing can be read")
+// errDiskUnreadable reports that no byte of any file can be read. The disk may
+// come back complete, so nothing counts as damaged.
+var errDiskUnreadable = errors.New("spool: the disk answers every read with an error")
 
-// errTwice is a block that is in two segments: a recovery was about to take it
-// from one that is damaged to another.
-var errTwice = errors.New("spool: a block has two frames")
+// errBlockInTwoSegments reports two frames of one block. An earlier recovery
+// was interrupted while it moved the block out of a damaged segment. Recover
+// starts over with keepAllFrames.
+var errBlockInTwoSegments = errors.New("spool: a block is in two segments")
 
-var errChanging = errors.New("spool: its files read differently each time")
+var errUnstableReads = errors.New("spool: the journal files read differently at each try")
 
-// Recover reads what earlier runs have left in the directory. It is called
-// until it returns nil; everything but Append may go on meanwhile. Then all
-// that it has found is on disk for certain. It can be cut off anywhere, also
-// by a crash, and be made again. Nothing is inflated.
+// Recover reads the files of previous runs. The caller repeats it until it
+// returns nil, and meanwhile may call every method except Append. When Recover
+// returns nil, everything in its result is on disk. An error or a crash may
+// interrupt it at any point, and the next call starts over. Recover
+// decompresses nothing.
+//
+// Three losses explain its order. In the first, data is read from the page
+// cache:
+//
+//  1. The process is killed after a write and before its fsync.
+//  2. Recovery reads the record from the page cache and acts on it.
+//  3. A power failure discards the page, and the record is gone.
+//
+// So syncFiles precedes every decision that leaves the process.
+//
+// In the second, a successful fsync proves nothing:
+//
+//  1. The fsync of a commit fails. The kernel marks the pages clean although
+//     they did not reach the disk.
+//  2. The process is killed. Recovery reads the records from the page cache,
+//     and its own fsync returns nil.
+//  3. A power failure discards the pages.
+//
+// So rewriteUnsynced writes every record above the watermark to a new file.
+//
+// In the third, damage is moved to a second segment:
+//
+//  1. Segment 1 lost a frame to damage. Its other blocks are appended to
+//     segment 2.
+//  2. A crash comes before the "delivered" record of segment 1 is on disk.
+//  3. The next scan finds the blocks in both segments. If it had dropped the
+//     metadata of segment 1's frames, it could not tell which of them are left
+//     to move.
+//
+// So the scan stops with errBlockInTwoSegments, and a second pass keeps the
+// metadata of all frames.
 func (j *Journal) Recover(ctx context.Context) (*Recovered, error) {
 	noted := uint64(0)
 	if j.set.LastID != nil {
@@ -122,61 +168,61 @@ func (j *Journal) Recover(ctx context.Context) (*Recovered, error) {
 			return nil, err
 		}
 	}
-	if len(j.old) == 0 {
-		j.found.Store(noted)
+	if len(j.oldFiles) == 0 {
+		j.recoveredLastID.Store(noted)
 		return &Recovered{LastID: noted}, nil
 	}
-	j.tries++
-	each := false
-	for range patience {
+	j.recoverCalls++
+	keepAllFrames := false
+	for range maxRecoverTries {
 		r := &recovery{
-			j: j, old: j.old, blind: j.tries > patience, each: each, found: Recovered{LastID: noted},
-			segments: map[segmentID]*oldSegment{}, blocks: map[blockID]*oldBlock{}, parts: map[blockID]*oldPartition{},
-			names: names{}, doubts: map[uint64]int64{},
-			needSegments: map[segmentID][]share{}, needBlocks: map[blockID][]share{},
+			j: j, files: j.oldFiles, unreadableIsDamaged: j.recoverCalls > maxRecoverTries, keepAllFrames: keepAllFrames, result: Recovered{LastID: noted},
+			segments: map[segmentID]*oldSegment{}, blocks: map[blockID]*oldBlock{}, partitions: map[blockID]*oldPartition{},
+			names: names{}, syncedTo: map[uint64]int64{},
+			segmentPins: map[segmentID][]pin{}, blockPins: map[blockID][]pin{},
 		}
 		err := r.run(ctx)
-		if errors.Is(err, errTwice) {
-			each = true
+		if errors.Is(err, errBlockInTwoSegments) {
+			keepAllFrames = true
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		if !r.changed.Load() {
+		if !r.recordChanged.Load() {
 			r.collect()
-			found := r.found // alone: what else is remembered goes
-			j.turn.Lock()
-			j.cleaner.start(found.Tails)
-			j.turn.Unlock()
-			j.nudge()
+			found := r.result // copied, so that the rest of r can be freed
+			j.commitMu.Lock()
+			j.cleaner.start(found.Unfinished)
+			j.commitMu.Unlock()
+			j.requestCommit()
 			return &found, nil
 		}
 	}
-	return nil, errChanging
+	return nil, errUnstableReads
 }
 
 func (r *recovery) run(ctx context.Context) error {
-	said := map[uint64]int64{} // each file repeats what others have said
-	for _, f := range r.old {
-		f.needs, f.live, f.superseded = 0, 0, nil // an earlier try has counted
-		doubts, _, err := r.j.files.readDoubts(f, r.blind)
+	syncedTo := map[uint64]int64{} // later files repeat the watermarks of earlier ones
+	for _, f := range r.files {
+		f.pins, f.liveBytes, f.superseded = 0, 0, nil // a previous try has counted them
+		watermarks, _, err := r.j.files.readWatermarks(f, r.unreadableIsDamaged)
 		if err != nil {
 			return err
 		}
-		for _, d := range doubts {
-			said[d.file] = max(said[d.file], d.durable)
+		for _, m := range watermarks {
+			syncedTo[m.file] = max(syncedTo[m.file], m.syncedTo)
 		}
 	}
-	r.j.turn.Lock()
-	if r.j.files.inherit(said) {
-		r.j.files.end() // the next one says so
+	r.j.commitMu.Lock()
+	if r.j.files.mergeWatermarks(syncedTo) {
+		r.j.files.endCurrent() // the next file's header has the merged watermarks
 	}
-	for _, d := range r.j.files.doubts { // also what an earlier try has read, and what is gone since
-		r.doubts[d.file] = d.durable
+	for _, m := range r.j.files.watermarks { // includes those of files that were read by a previous try and are gone
+		r.syncedTo[m.file] = m.syncedTo
 	}
-	r.j.turn.Unlock()
-	for _, f := range r.old {
+	r.j.commitMu.Unlock()
+	for _, f := range r.files {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -184,56 +230,56 @@ func (r *recovery) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.rescan(); err != nil {
+	if err := r.applyRewritten(); err != nil {
 		return err
 	}
-	if err := r.preserve(); err != nil {
+	if err := r.copyDamaged(); err != nil {
 		return err
 	}
-	if err := r.sync(); err != nil {
+	if err := r.syncFiles(); err != nil {
 		return err
 	}
-	r.handOver()
-	return r.rewrite(ctx)
+	r.deliverEarly()
+	return r.rewriteUnsynced(ctx)
 }
 
-// rescan takes into account what an earlier try has written again: some of it
-// may not be there any more where it was.
-func (r *recovery) rescan() error {
-	r.again = true
+// applyRewritten applies the records that a previous try wrote to files of this
+// run. Their originals in the old files may no longer be readable.
+func (r *recovery) applyRewritten() error {
+	r.rereadingOwnWrites = true
 	var w *window
-	for _, at := range r.j.moved {
+	for _, at := range r.j.rewritten {
 		if w == nil || w.f != at.file {
-			w = r.j.files.window(at.file, 0, false)
+			w = r.j.files.newWindow(at.file, 0, false)
 		}
 		w.size = at.offset + at.size
 		rec, err := w.record(at.offset)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // nobody needed it any more
+			continue // the file was removed because nothing pinned it
 		}
 		if err == nil {
 			err = r.apply(rec)
 		}
 		if err != nil {
-			return fmt.Errorf("read what was written again: %w", err)
+			return fmt.Errorf("read a rewritten record: %w", err)
 		}
 	}
 	return nil
 }
 
-// sync brings the files that were read, and their names, to the disk: what
-// follows must not rest on what a power cut could take back.
-func (r *recovery) sync() error {
-	for _, f := range r.old {
+// syncFiles fsyncs every file that was read, and the directory. Nothing may be
+// decided from data that a power failure could take back.
+func (r *recovery) syncFiles() error {
+	for _, f := range r.files {
 		h, err := r.j.files.acquire(f)
-		if r.blind && err != nil && isLost(err) {
+		if r.unreadableIsDamaged && err != nil && isLost(err) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
 		err = h.file.Sync()
-		r.j.files.release(h)
+		r.j.files.releaseHandle(h)
 		if err != nil {
 			return err
 		}
@@ -241,117 +287,118 @@ func (r *recovery) sync() error {
 	return r.j.set.Dir.Sync()
 }
 
-// handOver gives away the sealed segments that are certain to be on disk. Each of
-// their records is in the part of a file that was fsynced before a crash, and the
-// file was fsynced again, so nothing of them has to be written first. A segment
-// with any record in doubt waits until that is written again.
-func (r *recovery) handOver() {
-	if r.j.set.Early == nil || len(r.holes) > 0 || r.blind {
+// deliverEarly hands over the sealed segments whose records are all known to be
+// on disk: below the watermark of a file that was fsynced again. They need no
+// write, so a full volume does not keep them from S3. A segment with a record
+// above a watermark waits until rewriteUnsynced has written that record again.
+func (r *recovery) deliverEarly() {
+	if r.j.set.DeliverEarly == nil || len(r.damagedRanges) > 0 || r.unreadableIsDamaged {
 		return
 	}
-	doubted := map[segmentID]bool{}
-	for i := range r.doubtful {
-		doubted[r.doubtful[i].segment] = true
+	unsynced := map[segmentID]bool{}
+	for i := range r.unsynced {
+		unsynced[r.unsynced[i].segment] = true
 	}
-	var certain []*Segment
+	var safe []*Segment
 	for id, s := range r.segments {
-		if s.delivered || s.seal == nil || doubted[id] || r.j.early[id] {
+		if s.delivered || s.seal == nil || unsynced[id] || r.j.deliveredEarly[id] {
 			continue
 		}
-		if s.join(); s.whole() && !slices.ContainsFunc(s.frames, s.moving) {
-			r.j.early[id] = true
-			certain = append(certain, s.seg)
+		if s.joinFrames(); s.matchesSeal() && !slices.ContainsFunc(s.frames, s.isInOtherSegment) {
+			r.j.deliveredEarly[id] = true
+			safe = append(safe, s.seg)
 		}
 	}
-	// The next try may not see the group any more that says how much is certain. It
-	// must not write these segments again, and so let the file go that has them.
-	r.j.turn.Lock()
-	r.remember()
-	r.j.turn.Unlock()
-	slices.SortFunc(certain, compareOpened)
-	r.j.set.Early(certain)
+	// A later try may not see the group that raised a watermark. Record the
+	// watermarks now, or that try would rewrite these segments and unpin
+	// the file that has their frames.
+	r.j.commitMu.Lock()
+	r.raiseWatermarks()
+	r.j.commitMu.Unlock()
+	slices.SortFunc(safe, compareOpened)
+	r.j.set.DeliverEarly(safe)
 }
 
 func compareOpened(a, b *Segment) int {
 	return cmp.Or(a.Opened.Compare(b.Opened), cmp.Compare(a.Sequence, b.Sequence))
 }
 
-// maxRewrite is how many bytes of records are written again at once. Who commits
-// meanwhile waits for as much.
-const maxRewrite int64 = 1 << 20
+// rewriteStep is the number of record bytes that recovery writes in one commit.
+// Callers of Commit wait for them.
+const rewriteStep int64 = 1 << 20
 
-// rewriteEach is what a record costs besides its bytes, in such bytes.
-const rewriteEach = 1 << 10
+// rewriteOverhead is the cost of a record in addition to its bytes.
+const rewriteOverhead = 1 << 10
 
-// rewrite brings records that may not be on disk into a file of this run, as
-// they are, and then takes the old files over. That a sync returns nil proves
-// nothing for what an earlier one has failed to write.
-func (r *recovery) rewrite(ctx context.Context) error {
-	most, queued := cmp.Or(r.j.set.Rewrite, maxRewrite), int64(0)
-	for _, d := range r.doubtful {
-		if !r.counts(d) {
+// rewriteUnsynced copies the records that may not be on disk to a file of this
+// run, and then adopts the old files. A successful fsync after a failed one
+// proves nothing, so the old copies cannot be relied on.
+func (r *recovery) rewriteUnsynced(ctx context.Context) error {
+	most, queued := cmp.Or(r.j.set.CopyStep, rewriteStep), int64(0)
+	for _, d := range r.unsynced {
+		if !r.isLive(d) {
 			continue
 		}
-		cost := d.body.size + rewriteEach
+		cost := d.body.size + rewriteOverhead
 		if queued += cost; queued > most {
 			queued = cost
-			if err := r.commit(ctx, func() {}); err != nil || r.changed.Load() {
+			if err := r.commitRewrites(ctx, func() {}); err != nil || r.recordChanged.Load() {
 				return err
 			}
 		}
-		r.repeat(d)
+		r.enqueueRewrite(d)
 	}
-	r.j.found.Store(r.found.LastID) // the group says it, before a file that does can go
-	if err := r.commit(ctx, r.adopt); err != nil {
+	r.j.recoveredLastID.Store(r.result.LastID) // the next group records it before any file that has it can be removed
+	if err := r.commitRewrites(ctx, r.adoptFiles); err != nil {
 		return err
 	}
-	if !r.changed.Load() { // the next file says what is certain of the old ones
-		r.j.enqueue(entry{drains: true, write: func(*writer) error { return nil }})
-		r.j.nudge()
+	if !r.recordChanged.Load() { // write a group, so that the next file exists and has the watermarks of the old ones
+		r.j.enqueue(entry{drainsSpool: true, encode: func(*writer) error { return nil }})
+		r.j.requestCommit()
 	}
 	return nil
 }
 
-// repeat writes a record into a file of this run, and releases the file that it
-// was in.
-func (r *recovery) repeat(d doubtful) {
+// enqueueRewrite queues the copy of a record, and unpins the file that holds
+// the original.
+func (r *recovery) enqueueRewrite(d unsyncedRecord) {
 	if d.kind == recordStage {
-		release(r.needBlocks, d.block, d.body.file, d.body.size+recordHeadSize)
+		unpin(r.blockPins, d.block, d.body.file, d.body.size+recordHeadSize)
 	} else {
-		release(r.needSegments, d.segment, d.body.file, d.body.size+recordHeadSize)
+		unpin(r.segmentPins, d.segment, d.body.file, d.body.size+recordHeadSize)
 	}
 	whole := false
 	r.j.enqueue(entry{
-		bytes: d.body.size, drains: true,
-		write: func(w *writer) error {
-			if whole = !r.changed.Load() && r.copy(w, d); !whole {
-				r.changed.Store(true)
+		payloadBytes: d.body.size, drainsSpool: true,
+		encode: func(w *writer) error {
+			if whole = !r.recordChanged.Load() && r.encodeCopy(w, d); !whole {
+				r.recordChanged.Store(true)
 			}
 			return nil
 		},
-		wrote: func(at extent) {
+		onSynced: func(at extent) {
 			if whole {
-				r.moved(d, at)
+				r.noteRewritten(d, at)
 			}
 		},
 	})
 }
 
-// commit waits until what is written again is on disk, and then has the journal
-// do something, unless it does not read as it did.
-func (r *recovery) commit(ctx context.Context, then func()) error {
+// commitRewrites waits until the queued copies are on disk, and runs then
+// inside that commit. It does not run then if a record has changed.
+func (r *recovery) commitRewrites(ctx context.Context, then func()) error {
 	done := make(chan struct{})
 	r.j.enqueue(entry{
-		drains: true,
-		write:  func(*writer) error { return nil },
-		then: func() {
-			if !r.changed.Load() {
+		drainsSpool: true,
+		encode:      func(*writer) error { return nil },
+		onGroupSynced: func() {
+			if !r.recordChanged.Load() {
 				then()
 			}
 			close(done)
 		},
 	})
-	r.j.nudge()
+	r.j.requestCommit()
 	select {
 	case <-done:
 		return nil
@@ -360,25 +407,27 @@ func (r *recovery) commit(ctx context.Context, then func()) error {
 	}
 }
 
-// adopt takes the old files over, and who needs them. They are counted already.
-func (r *recovery) adopt() {
+// adoptFiles adds the old files and their pins to those of the journal. The
+// pins were counted during the scan.
+func (r *recovery) adoptFiles() {
 	files := r.j.files
-	files.all, files.adopted = slices.Concat(r.old, files.all), true
-	for _, id := range files.ended {
-		done(r.needSegments, id)
+	files.all, files.adopted = slices.Concat(r.files, files.all), true
+	for _, id := range files.deliveredEarly {
+		unpinAll(r.segmentPins, id)
 	}
-	files.ended = nil
-	files.segments = united(files.segments, r.needSegments)
-	files.blocks = united(files.blocks, r.needBlocks)
-	for _, f := range r.old {
-		r.j.cleaner.earn(f.size)
+	files.deliveredEarly = nil
+	files.segmentPins = mergePins(files.segmentPins, r.segmentPins)
+	files.blockPins = mergePins(files.blockPins, r.blockPins)
+	for _, f := range r.files {
+		r.j.cleaner.countWritten(f.size)
 	}
-	r.settle()
+	r.publishWatermarks()
 }
 
-// united returns the owners of both, as those of whom there are more: of earlier
-// runs there may be very many, and Track may wait for this.
-func united[K comparable](a, b map[K][]share) map[K][]share {
+// mergePins merges the smaller map into the larger one. It runs inside a commit
+// that Track may be waiting for, and previous runs may have left very many
+// pins.
+func mergePins[K comparable](a, b map[K][]pin) map[K][]pin {
 	if len(a) < len(b) {
 		a, b = b, a
 	}
@@ -388,39 +437,40 @@ func united[K comparable](a, b map[K][]share) map[K][]share {
 	return a
 }
 
-// settle has the next file say what is certain now.
-func (r *recovery) settle() {
-	r.remember()
-	r.j.files.end() // the next one says so
+// publishWatermarks ends the current file, so that the header of the next one
+// has the current watermarks.
+func (r *recovery) publishWatermarks() {
+	r.raiseWatermarks()
+	r.j.files.endCurrent()
 }
 
-// remember notes how much of the old files is certain to be on disk. The caller
-// has the turn.
-func (r *recovery) remember() {
+// raiseWatermarks sets the watermarks of the old files to what the scan found.
+// The caller holds commitMu.
+func (r *recovery) raiseWatermarks() {
 	files := r.j.files
-	durable := map[uint64]int64{}
-	for _, f := range r.old {
-		durable[f.number] = f.durable
+	syncedTo := map[uint64]int64{}
+	for _, f := range r.files {
+		syncedTo[f.number] = f.syncedTo
 	}
-	for i := range files.doubts {
-		d := &files.doubts[i]
-		d.durable = max(d.durable, durable[d.file]) // of another version nothing was read
+	for i := range files.watermarks {
+		m := &files.watermarks[i]
+		m.syncedTo = max(m.syncedTo, syncedTo[m.file]) // nothing was read of files of another version
 	}
 }
 
-// counts reports whether a record still means something: lines that are in no
-// frame, a segment that is not delivered, or that it is. One that was found again
-// in a later place does not.
-func (r *recovery) counts(d doubtful) bool {
+// isLive reports whether a record still matters: a stage of a block without a
+// frame, a frame or seal of an undelivered segment, or a "delivered" record. A
+// record with a later copy does not.
+func (r *recovery) isLive(d unsyncedRecord) bool {
 	var last extent
 	switch d.kind {
 	case recordStage:
 		if b := r.blocks[d.block]; b != nil {
-			last = b.pieces[d.index].at
+			last = b.stages[d.index].at
 		}
 	case recordFrame:
 		if s := r.segments[d.segment]; !s.delivered {
-			last, _ = s.at(d.index)
+			last, _ = s.extentOf(d.index)
 		}
 	case recordSeal:
 		if s := r.segments[d.segment]; !s.delivered {
@@ -432,84 +482,102 @@ func (r *recovery) counts(d doubtful) bool {
 	return last.file == d.body.file && last.end() == d.body.end()
 }
 
-// copy writes a record again, unless it is not any more what it was: the kernel
-// drops a page that it could not write when it likes, and what is read then is
-// older. Then it is as if the record and those behind it had not been there, and
-// nothing may count on them.
-func (r *recovery) copy(w *writer, d doubtful) (whole bool) {
+// encodeCopy copies a record. It returns false if the record no longer reads
+// back with its checksum: after a failed write the kernel may drop the dirty
+// page and expose older data. Recovery then starts over, and reads the file as
+// it is now.
+func (r *recovery) encodeCopy(w *writer, d unsyncedRecord) (whole bool) {
 	w.begin(d.kind)
 	at := len(w.buf)
 	w.buf = append(w.buf, make([]byte, d.body.size)...)
 	_, err := r.j.files.readAt(d.body.file, w.buf[at:], d.body.offset)
 	if err != nil || crc32.Update(d.body.file.salt, castagnoli, w.buf[at:]) != d.crc {
-		w.buf = w.buf[:w.head]
+		w.buf = w.buf[:w.start]
 		return false
 	}
 	w.end()
 	return true
 }
 
-// moved notes where a record is now.
-func (r *recovery) moved(d doubtful, at extent) {
-	r.j.moved = append(r.j.moved, at)
+// noteRewritten notes the new place of a record.
+func (r *recovery) noteRewritten(d unsyncedRecord, at extent) {
+	r.j.rewritten = append(r.j.rewritten, at)
 	switch d.kind {
 	case recordStage:
-		r.blocks[d.block].pieces[d.index].at = at.last(d.payload)
-		need(r.j.files.blocks, d.block, at.share())
+		r.blocks[d.block].stages[d.index].at = at.suffix(d.payload)
+		addPin(r.j.files.blockPins, d.block, at.pin())
 	case recordFrame:
-		r.segments[d.segment].move(d.index, at.last(d.payload))
-		need(r.j.files.segments, d.segment, at.share())
+		r.segments[d.segment].setExtent(d.index, at.suffix(d.payload))
+		addPin(r.j.files.segmentPins, d.segment, at.pin())
 	case recordSeal:
-		need(r.j.files.segments, d.segment, at.share())
+		addPin(r.j.files.segmentPins, d.segment, at.pin())
 	}
 }
 
-// collect makes of the parts what is to be delivered.
-func (r *recovery) collect() {
-	tails := map[blockID]*Tail{}
-	tail := func(id blockID, source string, day time.Time) *Tail {
-		id.block = 0
-		if tails[id] == nil {
-			tails[id] = &Tail{Source: source, Day: day}
-		}
-		return tails[id]
+// unfinished is the unfinished partitions, by block id with block 0.
+type unfinished map[blockID]*UnfinishedPartition
+
+// partition returns the partition of a block, and adds it if it is new.
+func (u unfinished) partition(id blockID, source string, day time.Time) *UnfinishedPartition {
+	id.block = 0
+	if u[id] == nil {
+		u[id] = &UnfinishedPartition{Source: source, Day: day}
 	}
+	return u[id]
+}
+
+// collect turns the scanned segments and blocks into the Recovered result.
+func (r *recovery) collect() {
+	parts := unfinished{}
 	for _, id := range slices.SortedFunc(maps.Keys(r.segments), compareSegments) {
 		s := r.segments[id]
-		if s.delivered || r.j.early[id] {
+		if s.delivered || r.j.deliveredEarly[id] {
 			continue
 		}
-		s.join()
-		switch {
-		case slices.ContainsFunc(s.frames, s.moving):
-			r.salvage(s, tail)
-		case s.seal == nil && s.seg.Events > 0 && r.open(s) && tail(s.partition.id, s.seg.Source, s.seg.Day).Segment == nil:
-			tail(s.partition.id, s.seg.Source, s.seg.Day).Segment = s.seg
-		case s.seal != nil && s.whole():
-			r.found.Sealed = append(r.found.Sealed, s.seg)
-		default:
-			r.salvage(s, tail)
+		if s.joinFrames(); r.isDamaged(s) {
+			r.salvage(s, parts)
+			continue
+		}
+		if s.seal != nil {
+			r.result.Sealed = append(r.result.Sealed, s.seg)
+			continue
+		}
+		if p := parts.partition(s.partition.id, s.seg.Source, s.seg.Day); p.Segment == nil {
+			p.Segment = s.seg
+		} else { // a partition has one open segment
+			r.salvage(s, parts)
 		}
 	}
 	for id, b := range r.blocks {
-		rest := b.leftover(id, r.j.files)
-		if rest == nil {
-			r.j.forget(id)
+		block := b.recovered(id, r.j.files)
+		if block == nil {
+			r.j.releaseBlock(id)
 			continue
 		}
-		t := tail(id, b.stage.source, b.stage.day)
-		t.Blocks = append(t.Blocks, *rest)
+		p := parts.partition(id, b.stage.source, b.stage.day)
+		p.Blocks = append(p.Blocks, *block)
 	}
-	// Runs in their order, and the partitions of one run in theirs: so a source's
-	// events stay in order.
-	order := slices.SortedFunc(maps.Keys(tails), func(a, b blockID) int {
+	// Runs in their order, and the partitions of a run in theirs: this keeps the
+	// events of a source in order.
+	order := slices.SortedFunc(maps.Keys(parts), func(a, b blockID) int {
 		return cmp.Or(cmp.Compare(a.run, b.run), cmp.Compare(a.partition, b.partition))
 	})
 	for _, id := range order {
-		t := tails[id]
-		slices.SortFunc(t.Blocks, func(a, b Leftover) int { return cmp.Compare(a.Block, b.Block) })
-		t.Ahead = r.ahead(t)
-		r.found.Tails = append(r.found.Tails, *t)
+		p := parts[id]
+		slices.SortFunc(p.Blocks, func(a, b RecoveredBlock) int { return cmp.Compare(a.Block, b.Block) })
+		p.BlocksBeforeSegment = r.blocksBeforeSegment(p)
+		r.result.Unfinished = append(r.result.Unfinished, *p)
 	}
-	slices.SortFunc(r.found.Sealed, compareOpened)
+	slices.SortFunc(r.result.Sealed, compareOpened)
+}
+
+// blocksBeforeSegment returns the number of blocks that precede the partition's
+// open segment.
+func (r *recovery) blocksBeforeSegment(p *UnfinishedPartition) int {
+	if p.Segment == nil {
+		return 0
+	}
+	first := r.segments[p.Segment.id()].frames[0].block
+	n, _ := slices.BinarySearchFunc(p.Blocks, first, func(b RecoveredBlock, first uint64) int { return cmp.Compare(b.Block, first) })
+	return n
 }

@@ -13,7 +13,7 @@ import (
 
 // What recovery remembers of a segment of many frames is little, and next to
 // nothing when it is delivered. Not parallel: it measures the process.
-func TestRecoverMemory(t *testing.T) {
+func TestRecover_MemoryPerSegment(t *testing.T) {
 	const segments, frames = 3000, 12
 	for _, tt := range []struct {
 		name      string

@@ -9,35 +9,37 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// reserveName is the file that holds the reserve.
+// reserveName is the name of the reserve file.
 const reserveName = "reserve"
 
-// reserve is a file of noise that takes up room on the volume. When the volume is
-// full, the file is removed, and its room goes to the records without which a
-// spool cannot drain: seals, "delivered" records, and what recovery writes again.
+// reserve is a file that takes up room on the volume. When the volume is full,
+// the file is removed. Its room goes to the records that the spool needs to
+// drain: seals, "delivered" records and the rewrites of recovery. Without a
+// reserve a full volume stays full:
 //
 //  1. S3 is down, and the spool or another program fills the volume.
-//  2. S3 returns. A segment is uploaded, but its "delivered" record finds no room.
-//  3. Without that record its journal file stays, and so the volume stays full.
+//  2. S3 returns. A segment is uploaded, but its "delivered" record finds no
+//     room.
+//  3. Without that record its journal file stays, and so the volume stays
+//     full.
 //
-// The file holds noise, not zeros: some file systems store zeros in no room at
-// all. Its bytes are never overwritten in place, because copy-on-write file
-// systems need other room for that; its removal is what gives room, on any file
-// system.
+// The file holds noise, because some file systems store zeros without using
+// room. Its bytes are never overwritten in place, because copy-on-write file
+// systems need more room for that. Its removal frees room on every file system.
 //
-// The name needs no care in a crash. A file that is there takes up its size. One
-// that is torn, or that came back, is either large enough or replaced.
+// The file needs no sync of the directory. After a crash it has either at least
+// half its size or is replaced.
 //
-// A reserve belongs to whoever has the journal's turn.
+// The reserve is guarded by the journal's commitMu.
 type reserve struct {
 	dir  vfs.Dir
-	want int64 // bytes; 0: no reserve is kept
-	held int64 // size of the file, as far as it certainly has room
+	want int64 // size of the file; 0: no reserve
+	held int64 // bytes of the file that are known to have room
 
-	exists bool // there may be a file, perhaps an empty one
+	exists bool // the file may exist, perhaps empty
 }
 
-// adopt notes the file that a previous run has left.
+// adopt notes the file of a previous run.
 func (r *reserve) adopt() error {
 	entries, err := r.dir.List()
 	if err != nil {
@@ -51,9 +53,9 @@ func (r *reserve) adopt() error {
 	return nil
 }
 
-// free returns how many bytes the volume still takes. It is unlimited where the
-// system does not tell, and where no reserve is kept.
-func (r *reserve) free() int64 {
+// freeBytes returns the free bytes of the volume. It is [math.MaxInt64] if the
+// system does not tell, or if there is no reserve.
+func (r *reserve) freeBytes() int64 {
 	if r.want == 0 {
 		return math.MaxInt64
 	}
@@ -64,19 +66,19 @@ func (r *reserve) free() int64 {
 	return free
 }
 
-// room returns how many bytes may be written before the reserve is touched, or
-// before the room for a reserve that was given up is.
-func (r *reserve) room() int64 { return r.free() - r.missing() }
+// room returns the bytes that may be written without using the reserve, or the
+// room for a reserve that was given up.
+func (r *reserve) room() int64 { return r.freeBytes() - r.missing() }
 
-// missing returns how many bytes the reserve lacks.
+// missing returns the bytes that the reserve lacks.
 func (r *reserve) missing() int64 { return max(0, r.want-r.held) }
 
-// giveUp removes the file. It reports whether that gave room.
+// giveUp removes the file. It reports whether that freed room.
 func (r *reserve) giveUp() bool {
 	if r.held == 0 || r.remove() != nil {
 		return false
 	}
-	return r.dir.Sync() == nil // many file systems free the room of a file only then
+	return r.dir.Sync() == nil // many file systems free the room of a file only at the sync
 }
 
 func (r *reserve) remove() error {
@@ -88,10 +90,11 @@ func (r *reserve) remove() error {
 	return err
 }
 
-// renew makes the file if there is none, or one of less than half the wanted
-// size, and if the volume has twice its room. Without one the journal works too.
+// renew creates the file if it is missing or less than half its size, and if
+// the volume has twice the wanted size free. After an error the journal works
+// without it.
 func (r *reserve) renew() {
-	if r.want == 0 || r.held >= r.want/2 || r.free() < 2*r.want {
+	if r.want == 0 || r.held >= r.want/2 || r.freeBytes() < 2*r.want {
 		return
 	}
 	if r.remove() == nil && r.write() != nil {
@@ -100,7 +103,7 @@ func (r *reserve) renew() {
 }
 
 func (r *reserve) write() error {
-	r.exists = true // perhaps also after an error
+	r.exists = true // even if Create fails
 	f, err := r.dir.Create(reserveName)
 	if err != nil {
 		return err
@@ -113,7 +116,7 @@ func (r *reserve) write() error {
 		_, err = f.Append(piece)
 	}
 	if err == nil {
-		err = f.Sync() // only then it certainly has its room
+		err = f.Sync() // allocates the room
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {

@@ -1,149 +1,157 @@
 package spool
 
 import (
-	"cmp"
 	"errors"
 	"maps"
 	"slices"
-	"time"
 )
 
-// hole is a range of a file that is damaged: it had been brought to the disk.
-type hole struct {
+// Salvage of damaged journals. The scan notes damaged ranges (addDamage). Then
+// copyDamaged keeps their bytes for a person, and collect calls salvage for each
+// segment that isDamaged. The rules are in docs/spool-format.md.
+
+// damagedRange is a range of fsynced bytes that no longer reads back.
+type damagedRange struct {
 	file     *file
 	from, to int64
 }
 
-// hole notes one.
-func (r *recovery) hole(f *file, from, to int64) {
-	r.holes = append(r.holes, hole{f, from, to})
-	r.found.DamagedSize += to - from
-	r.damaged(f)
+// addDamage notes a damaged range.
+func (r *recovery) addDamage(f *file, from, to int64) {
+	r.damagedRanges = append(r.damagedRanges, damagedRange{f, from, to})
+	r.result.DamagedBytes += to - from
+	r.addDamagedFile(f)
 }
 
-// damaged notes that a file is, once.
-func (r *recovery) damaged(f *file) {
-	if !slices.Contains(r.found.Damaged, f.name) {
-		r.found.Damaged = append(r.found.Damaged, f.name)
+// addDamagedFile notes the name of a damaged file once.
+func (r *recovery) addDamagedFile(f *file) {
+	if !slices.Contains(r.result.DamagedFiles, f.name) {
+		r.result.DamagedFiles = append(r.result.DamagedFiles, f.name)
 	}
 }
 
-func compareSegments(a, b segmentID) int {
-	return cmp.Or(cmp.Compare(a.run, b.run), cmp.Compare(a.sequence, b.sequence))
+// isDamaged reports whether a segment must be salvaged:
+//
+//   - A block of it is in another segment too, because a recovery was
+//     interrupted while it salvaged one of them.
+//   - Its frames are not those of its seal.
+//   - It has no seal, and no first frame or perhaps a lost seal.
+func (r *recovery) isDamaged(s *oldSegment) bool {
+	if slices.ContainsFunc(s.frames, s.isInOtherSegment) {
+		return true
+	}
+	if s.seal != nil {
+		return !s.matchesSeal()
+	}
+	return s.seg.Events == 0 || !r.neverSealed(s)
 }
 
-// open reports whether a segment without a seal never had one: then it was not
-// put, and more can be appended to it. A seal may be in any hole.
-func (r *recovery) open(s *oldSegment) bool {
-	return len(r.holes) == 0 && s.seg.frames == uint64(len(s.frames))
+// neverSealed reports whether a segment without a seal can still be appended
+// to. With any damage in the journal the answer is no: the lost bytes may have
+// held its seal, and its object may be in S3.
+func (r *recovery) neverSealed(s *oldSegment) bool {
+	return len(r.damagedRanges) == 0 && s.seg.frames == uint64(len(s.frames))
 }
 
-// salvage takes what is left of a segment to where it can be delivered. Its own
-// key may be taken, by an object that has what is missing here.
-func (r *recovery) salvage(s *oldSegment, tail func(blockID, string, time.Time) *Tail) {
-	var whole int64
-	var last *Tail
+// salvage moves the surviving frames of a segment to their partitions, to be
+// delivered under new keys. The old key may hold an object that also has the
+// missing frames.
+func (r *recovery) salvage(s *oldSegment, parts unfinished) {
+	var found int64 // events
+	var last *UnfinishedPartition
 	for i := range s.frames {
 		f := &s.frames[i]
-		whole += f.events
-		if s.moving(*f) {
+		found += f.events
+		if s.isInOtherSegment(*f) {
 			continue
 		}
-		home := s.home(f)
-		if home == nil {
-			r.found.Quarantined += f.events
+		to := s.destinationOf(f)
+		if to == nil {
+			r.result.Quarantined += f.events
 			continue
 		}
-		last = tail(f.partition.id, home.source, home.day)
-		frame := f.frame()
-		last.Blocks = append(last.Blocks, Leftover{
+		last = parts.partition(f.partition.id, to.source, to.day)
+		frame := f.unpack()
+		last.Blocks = append(last.Blocks, RecoveredBlock{
 			Run: frame.Run, Partition: frame.Partition, Block: frame.Block,
-			First: frame.First, Last: frame.Last, files: r.j.files, framed: f,
+			First: frame.First, Last: frame.Last, files: r.j.files, damagedFrame: f,
 		})
 	}
 	var lost int64
 	if s.seal != nil {
-		lost = max(0, s.seal.events-whole)
+		lost = max(0, s.seal.events-found)
 	}
 	if last == nil {
-		r.found.Quarantined += lost
+		r.result.Quarantined += lost
 		r.j.Remove(s.seg)
 		return
 	}
-	last.Broken = append(last.Broken, Broken{s.seg, lost})
+	last.Damaged = append(last.Damaged, DamagedSegment{s.seg, lost})
 }
 
-// home returns where a frame belongs, or nil. Only the first frame of a segment
-// says so, and every stage: if there is neither, others of its partition know.
-func (s *oldSegment) home(f *oldFrame) *home {
+// destinationOf returns the source and day of a frame, or nil. Only the first
+// frame of a segment and each stage record them. Without these, any other
+// record of the same partition serves.
+func (s *oldSegment) destinationOf(f *oldFrame) *destination {
 	if s.partition != nil {
-		return s.partition.home
+		return s.partition.destination
 	}
-	return f.partition.home
+	return f.partition.destination
 }
 
-// homeless returns the frames of a segment of which nobody knows where they
-// belong.
-func (s *oldSegment) homeless() (frames []extent) {
+// framesWithoutDestination returns the frames that cannot be delivered because
+// their source and day are lost.
+func (s *oldSegment) framesWithoutDestination() (frames []extent) {
 	if s.delivered {
 		return nil
 	}
 	for i := range s.frames {
-		if f := &s.frames[i]; s.home(f) == nil && !s.moving(*f) {
+		if f := &s.frames[i]; s.destinationOf(f) == nil && !s.isInOtherSegment(*f) {
 			frames = append(frames, f.at)
 		}
 	}
 	return frames
 }
 
-// ahead returns how many blocks of a tail come before its segment.
-func (r *recovery) ahead(t *Tail) int {
-	if t.Segment == nil {
-		return 0
-	}
-	first := r.segments[t.Segment.id()].frames[0].block
-	n, _ := slices.BinarySearchFunc(t.Blocks, first, func(l Leftover, first uint64) int { return cmp.Compare(l.Block, first) })
-	return n
-}
-
-// preserve copies what is damaged, and what cannot be delivered because of it,
-// before the files can go.
-func (r *recovery) preserve() error {
+// copyDamaged copies damaged ranges, and frames without a destination, to the
+// "corrupt" subdirectory. It precedes adoptFiles, after which the files may be
+// removed.
+func (r *recovery) copyDamaged() error {
 	parts := map[segmentID][]extent{}
 	for id, s := range r.segments {
-		if frames := s.homeless(); len(frames) > 0 {
+		if frames := s.framesWithoutDestination(); len(frames) > 0 {
 			parts[id] = frames
 		}
 	}
-	holes := slices.DeleteFunc(slices.Clone(r.holes), func(h hole) bool { return h.from == h.to })
+	holes := slices.DeleteFunc(slices.Clone(r.damagedRanges), func(h damagedRange) bool { return h.from == h.to })
 	if len(holes)+len(parts) == 0 {
 		return nil
 	}
-	err := r.j.keep(func(c *copies) error {
+	err := r.j.withCopies(func(c *copies) error {
 		for _, h := range holes {
-			if err := r.note(c.keepRange(r.j.files.window(h.file, h.to, r.blind), h.from)); err != nil {
+			if err := r.countCopy(c.copyRange(r.j.files.newWindow(h.file, h.to, r.unreadableIsDamaged), h.from)); err != nil {
 				return err
 			}
 		}
 		for _, id := range slices.SortedFunc(maps.Keys(parts), compareSegments) {
-			if err := r.note(c.keepPart(id, r.j.files, parts[id])); err != nil {
+			if err := r.countCopy(c.copyFrames(id, r.j.files, parts[id])); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if err != nil && r.blind { // it will not work later either
-		r.found.Unkept = err
+	if err != nil && r.unreadableIsDamaged { // a later try would fail too
+		r.result.CopyErr = err
 		return nil
 	}
 	return err
 }
 
-// note counts a copy, or why there is none.
-func (r *recovery) note(size int64, err error) error {
-	r.found.Kept += size
-	if errors.Is(err, errNoRoom) {
-		r.found.Unkept = err
+// countCopy adds the size of a copy, or notes that there was no room for one.
+func (r *recovery) countCopy(size int64, err error) error {
+	r.result.CopiedBytes += size
+	if errors.Is(err, errCopiesFull) {
+		r.result.CopyErr = err
 		return nil
 	}
 	return err

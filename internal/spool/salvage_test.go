@@ -51,7 +51,7 @@ func eventsOf(t *testing.T, found *spool.Recovered) (n int64) {
 	for _, seg := range found.Sealed {
 		n += seg.Events
 	}
-	for _, tail := range found.Tails {
+	for _, tail := range found.Unfinished {
 		if tail.Segment != nil {
 			n += tail.Segment.Events
 		}
@@ -75,14 +75,14 @@ func eventsOf(t *testing.T, found *spool.Recovered) (n int64) {
 
 // A header that is lost costs nothing: the name has the salt. A file that an
 // earlier version has named is kept as it is.
-func TestRecoverWithoutHeader(t *testing.T) {
+func TestRecover_LostHeader(t *testing.T) {
 	t.Parallel()
 	disk, name, data := filled(t)
 	headless := bytes.Clone(data)
 	clear(headless[:36])
 	disk.Put(name, 0, headless)
 	j, found := recovered(t, disk.Kill())
-	if n := eventsOf(t, found); n != 8 || !slices.Equal(found.Damaged, []string{name}) || found.DamagedSize != 36 || found.Kept != 0 {
+	if n := eventsOf(t, found); n != 8 || !slices.Equal(found.DamagedFiles, []string{name}) || found.DamagedBytes != 36 || found.CopiedBytes != 0 {
 		t.Errorf("%d events, want 8; %+v", n, found)
 	}
 	closeJournal(t, j)
@@ -103,13 +103,13 @@ func TestRecoverWithoutHeader(t *testing.T) {
 	j, found = recovered(t, disk)
 	closeJournal(t, j)
 	kept, _ := disk.ReadFile("corrupt/0000000000000000-00112233.journal-0.bin")
-	if n := eventsOf(t, found); n != 8 || !bytes.Equal(kept, old) || found.Kept != int64(len(old)) {
+	if n := eventsOf(t, found); n != 8 || !bytes.Equal(kept, old) || found.CopiedBytes != int64(len(old)) {
 		t.Errorf("%d events, want 8; %d bytes kept of %d; %+v", n, len(kept), len(old), found)
 	}
 }
 
 // Space that is reserved behind the last record is neither torn nor damaged.
-func TestRecoverReservedSpace(t *testing.T) {
+func TestRecover_PreallocatedZeros(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	fill(t, disk.Dir())
@@ -122,7 +122,7 @@ func TestRecoverReservedSpace(t *testing.T) {
 		for range 2 { // also when it is not the last one any more
 			disk = disk.Kill()
 			j, found := recovered(t, disk)
-			if n := eventsOf(t, found); n != 7 || found.Torn != torn || len(found.Damaged) > 0 {
+			if n := eventsOf(t, found); n != 7 || found.TornBytes != torn || len(found.DamagedFiles) > 0 {
 				t.Errorf("tail %q: %d events, %+v", tail, n, found)
 			}
 			closeJournal(t, j)
@@ -132,7 +132,7 @@ func TestRecoverReservedSpace(t *testing.T) {
 
 // Of a block with a hole, lines before it and behind it are delivered, whole
 // ones: a long stage is cut anywhere.
-func TestLinesAroundHole(t *testing.T) {
+func TestLines_DamagedStage(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	f := &feed{block: 1}
@@ -163,7 +163,7 @@ func TestLinesAroundHole(t *testing.T) {
 		disk := disk.Kill()
 		disk.Put(entries[0].Name, 0, hurt)
 		j, found := recovered(t, disk)
-		lines, err := found.Tails[0].Blocks[0].Lines()
+		lines, err := found.Unfinished[0].Blocks[0].Lines()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +183,7 @@ func TestLinesAroundHole(t *testing.T) {
 
 // Frames of which nobody knows where they belong are kept, as a part of an
 // object, and counted.
-func TestRecoverHomelessFrames(t *testing.T) {
+func TestRecover_FramesWithoutSource(t *testing.T) {
 	t.Parallel()
 	disk, name, data := filled(t)
 	for _, r := range spool.ParseRecords(data) {
@@ -211,7 +211,7 @@ func TestRecoverHomelessFrames(t *testing.T) {
 }
 
 // There are only so many copies; damage that is found again gives the same.
-func TestCopiesAreBounded(t *testing.T) {
+func TestCopies_Limit(t *testing.T) {
 	t.Parallel()
 	disk, name, data := filled(t)
 	var wrong [][2]int64 // each other record
@@ -226,13 +226,13 @@ func TestCopiesAreBounded(t *testing.T) {
 	var first []string
 	for run := range 3 {
 		disk = disk.Kill()
-		j, err := spool.NewJournal(spool.JournalSettings{Dir: disk.Dir(), RunID: fmt.Sprint("again-", run), Interval: time.Hour, Kept: room, Gather: new(feed).gather})
+		j, err := spool.NewJournal(spool.JournalSettings{Dir: disk.Dir(), RunID: fmt.Sprint("again-", run), Interval: time.Hour, MaxCopyBytes: room, Gather: new(feed).gather})
 		if err != nil {
 			t.Fatal(err)
 		}
 		found, err := j.Recover(t.Context())
-		if err != nil || found.Unkept == nil || found.Kept != room {
-			t.Fatalf("%d bytes kept, want %d; %v, %v", found.Kept, room, found.Unkept, err)
+		if err != nil || found.CopyErr == nil || found.CopiedBytes != room {
+			t.Fatalf("%d bytes kept, want %d; %v, %v", found.CopiedBytes, room, found.CopyErr, err)
 		}
 		disk.Stop() // nothing is removed
 		j.Close()
@@ -255,7 +255,7 @@ func TestCopiesAreBounded(t *testing.T) {
 
 // What the disk cannot read, or what is gone, counts as damaged after some
 // tries, and what it can is delivered. Other errors pass.
-func TestRecoverUnreadable(t *testing.T) {
+func TestRecover_UnreadableFiles(t *testing.T) {
 	t.Parallel()
 	disk, name, data := filled(t)
 	for _, errno := range []error{syscall.EIO, syscall.ENOENT, syscall.EMFILE, syscall.ENXIO} {
@@ -284,7 +284,7 @@ func TestRecoverUnreadable(t *testing.T) {
 		case everything && err == nil: // the disk may come back
 			t.Errorf("nothing can be read: %+v", found)
 		case everything:
-		case errno != syscall.EMFILE && (err != nil || tries != 360 || eventsOf(t, found) != 1 || !slices.Equal(found.Damaged, []string{name})):
+		case errno != syscall.EMFILE && (err != nil || tries != 360 || eventsOf(t, found) != 1 || !slices.Equal(found.DamagedFiles, []string{name})):
 			t.Errorf("%v: after %d tries %+v, %v", errno, tries, found, err)
 		case errno == syscall.EMFILE && err == nil:
 			t.Errorf("%v: %+v", errno, found)
@@ -296,7 +296,7 @@ func TestRecoverUnreadable(t *testing.T) {
 
 // A segment that could not be read, so that a recovery began to move its blocks,
 // can be read again: each of them counts once, wherever it is.
-func TestRecoverComesBack(t *testing.T) {
+func TestRecover_DamageDisappears(t *testing.T) {
 	t.Parallel()
 	disk, name, data := filled(t)
 	for _, p := range spool.ParseRecords(data) {
@@ -313,7 +313,7 @@ func TestRecoverComesBack(t *testing.T) {
 			t.Fatalf("%d events, want 7", n)
 		}
 		seg := segment("run-3", 1)
-		for _, tail := range found.Tails {
+		for _, tail := range found.Unfinished {
 			for _, b := range tail.Blocks {
 				if f, framed, err := b.Frame(); err != nil {
 					t.Fatal(err)

@@ -14,11 +14,11 @@ import (
 
 var journalName = regexp.MustCompile(`^([0-9a-f]{16})-([0-9a-f]{8})\.journal$`)
 
-// IsFileName reports whether a journal file may have this name.
+// IsFileName reports whether name is that of a journal file.
 func IsFileName(name string) bool { return journalName.MatchString(name) }
 
-// listFiles returns the journal files of a directory, oldest first. Whatever
-// else is in it is not ours to touch.
+// listFiles returns the journal files of a directory, oldest first. It ignores
+// all other files.
 func listFiles(dir vfs.Dir) ([]*file, error) {
 	entries, err := dir.List()
 	if err != nil {
@@ -40,223 +40,261 @@ func listFiles(dir vfs.Dir) ([]*file, error) {
 	return all, nil
 }
 
-// readHeader reads what a file begins with. A file that has no whole header
-// holds nothing, unless damage took it.
+// readHeader reads the file header. If the header is not whole, it takes the
+// salt from the file's name and returns errInvalidRecord.
 func (fs *files) readHeader(f *file, w *window) error {
-	b, err := w.from(0, fileHeaderSize)
+	b, err := w.bytesAt(0, fileHeaderSize)
 	if err != nil {
 		return err
 	}
 	h, err := decodeFileHeader(b)
 	if err == nil && h.number != f.number {
-		err = errBad // somebody has renamed it
+		err = errInvalidRecord // the file was renamed
 	}
 	f.salt = h.salt
-	if errors.Is(err, errBad) {
+	if errors.Is(err, errInvalidRecord) {
 		f.salt = saltOf(f.name)
 	}
 	return err
 }
 
-// saltOf returns the salt of a file whose header is lost.
+// saltOf returns the salt that is part of a file's name.
 func saltOf(name string) uint32 {
 	random, _ := hex.DecodeString(journalName.FindStringSubmatch(name)[2])
 	return binary.LittleEndian.Uint32(random)
 }
 
-// readDoubts reads what a file says of earlier ones, and reports whether that
-// is all that it had to say: a group follows.
-func (fs *files) readDoubts(f *file, blind bool) (doubts []doubtRecord, whole bool, err error) {
-	w := fs.window(f, f.size, blind)
+// readWatermarks reads the watermarks that a file has of earlier files. It
+// reports whether they are complete, which the group after them shows.
+func (fs *files) readWatermarks(f *file, zeroFill bool) (watermarks []watermarkRecord, complete bool, err error) {
+	w := fs.newWindow(f, f.size, zeroFill)
 	err = fs.readHeader(f, w)
-	if errors.As(err, new(errVersion)) || errors.Is(err, errBad) {
-		return nil, false, nil // scan says so
+	if errors.As(err, new(errVersion)) || errors.Is(err, errInvalidRecord) {
+		return nil, false, nil // scan reports it
 	}
 	if err != nil {
 		return nil, false, err
 	}
 	_, err = w.records(fileHeaderSize, func(rec record) error {
-		if rec.kind != recordDoubt {
-			whole = rec.kind == recordGroup
-			return errBad // they come first
+		if rec.kind != recordWatermark {
+			complete = rec.kind == recordGroup
+			return errInvalidRecord // watermarks precede all other records
 		}
-		d, err := decodeDoubt(rec.prefix)
-		doubts = append(doubts, d)
+		d, err := decodeWatermark(rec.prefix)
+		watermarks = append(watermarks, d)
 		return err
 	})
-	return doubts, whole, err
+	return watermarks, complete, err
 }
 
-// suspect doubts the files that may not be on disk as they can be read: the last
-// one, and the one before a file that could have said so but is torn. What they
-// say of others may be gone with them, so the next file says it too.
-func (fs *files) suspect(old []*file) error {
+// loadWatermarks finds the files whose end may not be fsynced, before this run
+// creates a file:
+//
+//   - The last file, because the process may have died before its fsync.
+//   - The file before a file whose watermarks are torn, because the lost ones
+//     may have named it.
+//
+// It notes watermark 0 for each of them, and the watermarks that they have of
+// other files: a power failure may take those back, so the next file repeats
+// them.
+func (fs *files) loadWatermarks(old []*file) error {
 	for i := len(old) - 1; i >= 0; i-- {
-		doubts, whole, err := fs.readDoubts(old[i], true)
-		if err != nil && !errors.Is(err, errNoReads) { // what cannot be read is suspect
+		watermarks, complete, err := fs.readWatermarks(old[i], true)
+		if err != nil && !errors.Is(err, errDiskUnreadable) { // treat an unreadable file like a torn one
 			return err
 		}
-		said := map[uint64]int64{old[i].number: 0}
-		for _, d := range doubts {
-			said[d.file] = max(said[d.file], d.durable)
+		syncedTo := map[uint64]int64{old[i].number: 0}
+		for _, m := range watermarks {
+			syncedTo[m.file] = max(syncedTo[m.file], m.syncedTo)
 		}
-		fs.inherit(said)
-		if whole {
+		fs.mergeWatermarks(syncedTo)
+		if complete {
 			break
 		}
 	}
 	return nil
 }
 
-// inherit has the next file say what earlier ones have said, by the numbers of
-// files. It reports whether that is news.
-func (fs *files) inherit(said map[uint64]int64) (news bool) {
+// mergeWatermarks merges watermarks, by file number, into those that the next
+// file's header gets. It reports whether any was added or raised.
+func (fs *files) mergeWatermarks(syncedTo map[uint64]int64) (changed bool) {
 	known := map[uint64]int{}
-	for i, d := range fs.doubts {
+	for i, d := range fs.watermarks {
 		known[d.file] = i
 	}
-	for _, f := range fs.old {
-		durable, ok := said[f.number]
+	for _, f := range fs.oldFiles {
+		to, ok := syncedTo[f.number]
 		if !ok {
 			continue
 		}
 		if i, ok := known[f.number]; !ok {
-			fs.doubts = append(fs.doubts, doubtRecord{f.number, durable})
-		} else if fs.doubts[i].durable < durable {
-			fs.doubts[i].durable = durable
+			fs.watermarks = append(fs.watermarks, watermarkRecord{f.number, to})
+		} else if fs.watermarks[i].syncedTo < to {
+			fs.watermarks[i].syncedTo = to
 		} else {
 			continue
 		}
-		news = true
+		changed = true
 	}
-	return news
+	return changed
 }
 
-// scan reads one file. Only what a commit is known to have covered is certain to
-// be on disk: a later file says how much that is, or the file's own groups. There a
-// bad record is damage, and what is behind it counts; elsewhere it is where a
-// crash came, and nothing behind it counts.
+// fileScan is the scan of one file of a previous run.
+type fileScan struct {
+	r             *recovery
+	w             *window
+	syncedTo      int64 // watermark of the file
+	hasWatermark  bool  // groups in the file may raise the watermark
+	firstUnsynced int   // index in r.unsynced of the file's first record
+}
+
+// scan reads one file. Below the file's watermark every byte was fsynced, so an
+// invalid record is damage, and the scan skips to the next valid record. Above
+// it, an invalid record is the torn end that a crash left, and the scan stops.
+//
+// A file that no later file names was fsynced to its end. For the others the
+// watermark is the greatest in later files and in the file's own groups.
 func (r *recovery) scan(f *file) error {
-	w := r.j.files.window(f, f.size, r.blind)
-	headless := false
-	switch err := r.j.files.readHeader(f, w); {
-	case errors.As(err, new(errVersion)):
-		r.found.Foreign = append(r.found.Foreign, f.name)
-		f.needs++ // for ever
+	w := r.j.files.newWindow(f, f.size, r.unreadableIsDamaged)
+	headerErr := r.j.files.readHeader(f, w)
+	if errors.As(headerErr, new(errVersion)) {
+		r.result.UnknownVersion = append(r.result.UnknownVersion, f.name)
+		f.pins++ // never remove it
 		return nil
-	case errors.Is(err, errBad):
-		headless = true
-	case err != nil:
+	}
+	if headerErr != nil && !errors.Is(headerErr, errInvalidRecord) {
+		return headerErr
+	}
+	syncedTo, named := r.syncedTo[f.number]
+	if !named {
+		syncedTo = f.size
+	}
+	r.scanSyncedTo = syncedTo
+	s := &fileScan{r: r, w: w, syncedTo: syncedTo, hasWatermark: named, firstUnsynced: len(r.unsynced)}
+	end := int64(0) // a damaged header is where the first damaged range begins
+	if headerErr == nil {
+		var err error
+		if end, err = w.records(fileHeaderSize, s.visit); err != nil {
+			return err
+		}
+	}
+	end, err := s.skipDamage(end)
+	if err != nil {
 		return err
 	}
-	certain, open := r.doubts[f.number] // its own groups say what is certain, too
-	if !open {
-		certain = f.size
+	return s.finish(end)
+}
+
+// visit applies a record. A group's watermark can show that earlier records of
+// the file are on disk.
+func (s *fileScan) visit(rec record) error {
+	if rec.kind != recordGroup || !s.hasWatermark {
+		return s.r.apply(rec)
 	}
-	r.certain = certain
-	before := len(r.doubtful)
-	visit := func(rec record) error {
-		if rec.kind == recordGroup && open {
-			durable, err := decodeGroup(rec.prefix)
-			certain = max(certain, durable)
-			r.covered(before, certain)
-			return err
+	syncedTo, err := decodeGroup(rec.prefix)
+	s.syncedTo = max(s.syncedTo, syncedTo)
+	s.r.setSyncedTo(s.firstUnsynced, s.syncedTo)
+	return err
+}
+
+// skipDamage notes the damaged ranges below the watermark, and applies the
+// records after each of them. It returns the end of the last valid record or, if
+// that is greater, of the last damaged range.
+func (s *fileScan) skipDamage(end int64) (int64, error) {
+	if s.hasWatermark {
+		syncedTo, err := s.w.maxGroupWatermark(end)
+		if s.syncedTo = max(s.syncedTo, syncedTo); err != nil {
+			return end, err
 		}
-		return r.apply(rec)
 	}
-	var err error
-	end, next := int64(0), int64(fileHeaderSize)
-	for first := true; ; first = false {
-		if !first || !headless {
-			end, err = w.records(next, visit)
-		}
-		if err == nil && first && open {
-			var behind int64
-			behind, err = w.durable(end)
-			certain = max(certain, behind)
-		}
+	for end < min(s.syncedTo, s.w.f.size) {
+		next, err := s.w.nextRecord(end + 1)
 		if err != nil {
-			return err
+			return end, err
 		}
-		if end >= min(certain, f.size) {
-			break
+		s.r.addDamage(s.w.f, end, min(next, s.syncedTo))
+		if next > s.syncedTo {
+			return s.syncedTo, nil
 		}
-		if next, err = w.next(end + 1); err != nil {
-			return err
-		}
-		r.hole(f, end, min(next, certain))
-		if end = min(next, certain); next > certain {
-			break
+		if end, err = s.w.records(next, s.visit); err != nil {
+			return end, err
 		}
 	}
-	if end < certain { // it was cut off
-		r.hole(f, end, end)
+	return end, nil
+}
+
+// finish notes a truncation, the watermark of the file, and the length of its
+// torn end.
+func (s *fileScan) finish(end int64) error {
+	f := s.w.f
+	if end < s.syncedTo {
+		s.r.addDamage(f, end, end)
 	}
-	f.durable = certain
-	r.covered(before, certain)
-	used, err := w.used(min(end, f.size))
-	r.found.Torn += max(0, used-end)
-	if w.unread {
-		r.damaged(f)
+	f.syncedTo = s.syncedTo
+	s.r.setSyncedTo(s.firstUnsynced, s.syncedTo)
+	dataEnd, err := s.w.endOfData(min(end, f.size))
+	s.r.result.TornBytes += max(0, dataEnd-end)
+	if s.w.sawUnreadable {
+		s.r.addDamagedFile(f)
 	}
 	return err
 }
 
-// covered notes how much of the file that is scanned is on disk. Records of it
-// begin in doubtful at before.
-func (r *recovery) covered(before int, certain int64) {
-	r.certain = certain
-	rest := slices.DeleteFunc(r.doubtful[before:], func(d doubtful) bool { return d.body.offset+d.body.size <= certain })
-	r.doubtful = r.doubtful[:before+len(rest)]
+// setSyncedTo raises the watermark of the scanned file, and drops the records
+// below it from r.unsynced. The records of this file begin there at index first.
+func (r *recovery) setSyncedTo(first int, syncedTo int64) {
+	r.scanSyncedTo = syncedTo
+	rest := slices.DeleteFunc(r.unsynced[first:], func(d unsyncedRecord) bool { return d.body.offset+d.body.size <= syncedTo })
+	r.unsynced = r.unsynced[:first+len(rest)]
 }
 
-// apply takes one record into account. Records that are there twice are known
-// by what they are.
+// apply adds one record to the result. A record that was applied before is
+// recognized by its identity, and the later copy wins.
 func (r *recovery) apply(rec record) error {
 	switch rec.kind {
 	case recordStage:
-		return r.stage(rec)
+		return r.applyStage(rec)
 	case recordFrame:
-		return r.frame(rec)
+		return r.applyFrame(rec)
 	case recordSeal:
 		s, err := decodeSeal(rec.prefix, r.names)
 		if err == nil {
 			old := r.segment(s.segmentID)
 			if !old.forgotten() {
 				if old.seal != nil {
-					supersede(r.needSegments, s.segmentID, old.sealAt)
+					supersede(r.segmentPins, s.segmentID, old.sealAt)
 				}
 				old.seal, old.sealAt = &s, rec.body
-				r.fold(old)
+				r.compactIfComplete(old)
 			}
 			if !old.delivered {
-				r.need(rec, s.segmentID)
+				r.pinSegment(rec, s.segmentID)
 			}
-			r.doubt(rec, doubtful{segment: s.segmentID})
+			r.noteIfUnsynced(rec, unsyncedRecord{segment: s.segmentID})
 		}
 		return err
 	case recordDelivered:
 		d, err := decodeDelivered(rec.prefix, r.names)
 		if err == nil {
 			old := r.segment(d.segmentID)
-			if old.delivered = true; !r.each {
+			if old.delivered = true; !r.keepAllFrames {
 				old.forget()
 			}
-			done(r.needSegments, d.segmentID)
-			r.doubt(rec, doubtful{segment: d.segmentID})
+			unpinAll(r.segmentPins, d.segmentID)
+			r.noteIfUnsynced(rec, unsyncedRecord{segment: d.segmentID})
 		}
 		return err
 	case recordLastID:
 		id, err := decodeLastID(rec.prefix)
 		if err == nil {
 			rec.body.file.lastID = max(rec.body.file.lastID, id)
-			r.found.LastID = max(r.found.LastID, id)
+			r.result.LastID = max(r.result.LastID, id)
 		}
 		return err
-	case recordGroup, recordDoubt:
+	case recordGroup, recordWatermark:
 		return nil
 	}
-	return nil // of a later version that can be read by this one
+	return nil // a type of a later version that this version may skip
 }
 
 func (r *recovery) segment(id segmentID) *oldSegment {
@@ -268,39 +306,40 @@ func (r *recovery) segment(id segmentID) *oldSegment {
 	return s
 }
 
-// partition returns the partition of a block.
+// partition returns the partition of a block, and adds it if it is new.
 func (r *recovery) partition(id blockID) *oldPartition {
 	id.block = 0
-	p := r.parts[id]
+	p := r.partitions[id]
 	if p == nil {
 		p = &oldPartition{id: id}
-		r.parts[id] = p
+		r.partitions[id] = p
 	}
 	return p
 }
 
-// fold forgets what the frames of a whole segment are, unless somebody may ask.
-func (r *recovery) fold(s *oldSegment) {
-	if !r.each {
-		s.fold()
+// compactIfComplete drops the frame metadata of a complete segment, except in
+// the second pass.
+func (r *recovery) compactIfComplete(s *oldSegment) {
+	if !r.keepAllFrames {
+		s.compact()
 	}
 }
 
-// need notes that a file holds a record of a segment; of a file of this run that
-// is known.
-func (r *recovery) need(rec record, id segmentID) {
-	if !r.again {
-		need(r.needSegments, id, rec.share())
+// pinSegment pins the record's file for a segment. Files of this run have their
+// pins already.
+func (r *recovery) pinSegment(rec record, id segmentID) {
+	if !r.rereadingOwnWrites {
+		addPin(r.segmentPins, id, rec.pin())
 	}
 }
 
-// supersede releases a record, of which at is the end, because it was found again
-// in a later place: a cleaner or a recovery has copied it, and perhaps was cut off.
-// It is not copied another time.
-func supersede[K comparable](owners map[K][]share, id K, at extent) {
+// supersede unpins a record that has a later copy; at ends where the record
+// ends. A cleaner or an interrupted recovery made the copy. The cleaner must
+// not copy the record again.
+func supersede[K comparable](owners map[K][]pin, id K, at extent) {
 	f := at.file
-	if !release(owners, id, f, at.size) {
-		return // it is in a file of this run
+	if !unpin(owners, id, f, at.size) {
+		return // the record is in a file of this run
 	}
 	if f.superseded == nil {
 		f.superseded = map[int64]struct{}{}
@@ -308,24 +347,24 @@ func supersede[K comparable](owners map[K][]share, id K, at extent) {
 	f.superseded[at.end()] = struct{}{}
 }
 
-// doubt notes that a record may not be on disk. What an earlier try has written
-// again is.
-func (r *recovery) doubt(rec record, d doubtful) {
-	if r.again || rec.end() <= r.certain {
+// noteIfUnsynced adds a record to r.unsynced if it is above the watermark.
+// Records that this run wrote are on disk.
+func (r *recovery) noteIfUnsynced(rec record, d unsyncedRecord) {
+	if r.rereadingOwnWrites || rec.end() <= r.scanSyncedTo {
 		return
 	}
 	d.kind, d.body, d.crc = rec.kind, rec.body, rec.bodyCRC
-	r.doubtful = append(r.doubtful, d)
+	r.unsynced = append(r.unsynced, d)
 }
 
-func (r *recovery) stage(rec record) error {
+func (r *recovery) applyStage(rec record) error {
 	s, size, err := decodeStage(rec.prefix, rec.length, r.names)
 	if err != nil {
 		return err
 	}
 	p := r.partition(s.blockID)
-	p.is(s.source, s.day)
-	if p.in(s.block) != nil {
+	p.setDestination(s.source, s.day)
+	if p.segmentOf(s.block) != nil {
 		return nil
 	}
 	b := r.blocks[s.blockID]
@@ -340,65 +379,65 @@ func (r *recovery) stage(rec record) error {
 		b.last = s.last
 	}
 	index := b.find(s.offset, size)
-	if index < len(b.pieces) {
-		supersede(r.needBlocks, s.blockID, b.pieces[index].at)
-		b.pieces[index].at = rec.body.last(size)
+	if index < len(b.stages) {
+		supersede(r.blockPins, s.blockID, b.stages[index].at)
+		b.stages[index].at = rec.body.suffix(size)
 	} else {
-		b.pieces = append(b.pieces, piece{at: rec.body.last(size), offset: s.offset})
+		b.stages = append(b.stages, stagedLines{at: rec.body.suffix(size), offset: s.offset})
 	}
-	if !r.again {
-		need(r.needBlocks, s.blockID, rec.share())
+	if !r.rereadingOwnWrites {
+		addPin(r.blockPins, s.blockID, rec.pin())
 	}
-	r.doubt(rec, doubtful{block: s.blockID, index: uint64(index), payload: size})
+	r.noteIfUnsynced(rec, unsyncedRecord{block: s.blockID, index: uint64(index), payload: size})
 	return nil
 }
 
-// find returns the index of the piece at an offset, or of the next one to add.
-// Mostly the pieces come in order.
+// find returns the index of the stage at an offset, or the next free index.
+// Stages almost always come in order.
 func (b *oldBlock) find(offset, size int64) int {
-	next := len(b.pieces)
-	if next == 0 || b.pieces[next-1].offset < offset {
+	next := len(b.stages)
+	if next == 0 || b.stages[next-1].offset < offset {
 		return next
 	}
-	i := slices.IndexFunc(b.pieces, func(p piece) bool { return p.offset == offset && p.at.size == size })
+	i := slices.IndexFunc(b.stages, func(p stagedLines) bool { return p.offset == offset && p.at.size == size })
 	if i < 0 {
 		return next
 	}
 	return i
 }
 
-func (r *recovery) frame(rec record) error {
+func (r *recovery) applyFrame(rec record) error {
 	f, size, err := decodeFrame(rec.prefix, rec.length, r.names)
 	if err != nil {
 		return err
 	}
 	delete(r.blocks, f.block)
-	done(r.needBlocks, f.block)
+	unpinAll(r.blockPins, f.block)
 
 	p, s := r.partition(f.block), r.segment(f.segmentID)
 	if f.header != nil {
-		p.is(f.header.Source, f.header.Day)
+		p.setDestination(f.header.Source, f.header.Day)
 	}
-	if !s.has(f.index) {
-		if in := p.in(f.block.block); in != nil && in != s && !r.each {
-			return errTwice
+	if !s.hasFrame(f.index) {
+		if in := p.segmentOf(f.block.block); in != nil && in != s && !r.keepAllFrames {
+			return errBlockInTwoSegments
 		}
-		p.put(f.block.block, s)
+		p.setSegment(f.block.block, s)
 	}
 	if f.header != nil && !s.forgotten() {
 		s.seg.Header = *f.header
 		s.partition = p
 	}
 	if !s.forgotten() {
-		if before, ok := s.at(f.index); ok {
-			supersede(r.needSegments, f.segmentID, before)
+		if before, ok := s.extentOf(f.index); ok {
+			supersede(r.segmentPins, f.segmentID, before)
 		}
-		s.put(packed(&f, rec.body.last(size), p))
-		r.fold(s)
+		s.putFrame(packFrame(&f, rec.body.suffix(size), p))
+		r.compactIfComplete(s)
 	}
 	if !s.delivered {
-		r.need(rec, f.segmentID)
+		r.pinSegment(rec, f.segmentID)
 	}
-	r.doubt(rec, doubtful{segment: f.segmentID, index: f.index, payload: size})
+	r.noteIfUnsynced(rec, unsyncedRecord{segment: f.segmentID, index: f.index, payload: size})
 	return nil
 }

@@ -1,6 +1,6 @@
-// Package spool keeps segments from their first frame until they are
-// delivered. A segment is the frames of one object, and its bytes never change
-// once framed: a retry sends the same bytes to the same key.
+// Package spool keeps segments from their first frame until they are delivered.
+// A segment is the frames of one object. Framed bytes never change, so a retry
+// puts the same bytes under the same key.
 package spool
 
 import (
@@ -15,54 +15,61 @@ import (
 	"github.com/s3sink/s3sink/internal/deflate"
 )
 
-// Spool is where segments live: [Memory], or a journal on disk.
+// Spool stores segments: in memory ([Memory]) or on disk ([Journal]).
 //
-// One goroutine at a time uses a segment until it is sealed; after that any
-// number may read it. A spool may hold many segments that are open at once.
+// One goroutine at a time may use a segment until it is sealed. After that any
+// number may read it. Any number of segments may be open at once.
 type Spool interface {
-	// Append puts f at the end of an open segment. The caller has asked
-	// [Segment.Fits] and does not use f.Payload afterwards. After an error
-	// the segment is as it was.
+	// Append adds f to an open segment. The caller has checked
+	// [Segment.Fits], and must not use f.Payload afterwards. After an error
+	// the segment is unchanged.
 	Append(seg *Segment, f Frame) error
 
-	// Seal completes a segment: nothing is appended to it again. It calls
-	// sealed once, perhaps before it returns and perhaps from another
-	// goroutine, when the seal is as durable as the spool promises; a spool
-	// whose disk fails goes on trying. Nothing may be put before that, or a
-	// crash could leave a shorter segment that overwrites a longer object.
+	// Seal completes a segment; nothing may be appended afterwards. It
+	// calls sealed once, when the seal is as durable as the spool promises.
+	// The call may come before Seal returns, and from another goroutine. If
+	// the disk fails, the spool retries.
+	//
+	// The object must not be put before sealed is called:
+	//
+	//   1. Two frames are appended, and the object is put before the seal
+	//      is fsynced.
+	//   2. A crash takes the second frame back.
+	//   3. The next run seals the shorter segment and overwrites the longer
+	//      object.
 	Seal(seg *Segment, sealed func())
 
-	// Object returns the bytes of the object that a sealed segment is.
+	// Object returns the object's bytes. The segment must be sealed.
 	Object(seg *Segment) io.ReadSeeker
 
-	// Remove forgets a sealed segment, which is delivered or given up.
+	// Remove forgets a sealed segment that is delivered or quarantined.
 	Remove(seg *Segment)
 }
 
-// ErrUnread says that a disk cannot be read now, which says nothing about what
-// is on it.
-var ErrUnread = errors.New("the object cannot be read")
+// ErrUnreadable reports that the disk returns errors now. The object may still
+// be intact.
+var ErrUnreadable = errors.New("the object cannot be read")
 
-// ErrChanged says that the bytes of an object are not those that were framed.
+// ErrChanged reports that an object's bytes are not the framed ones.
 var ErrChanged = errors.New("the object has changed")
 
-// Verify reports whether the object that a sealed segment is still is what was
-// framed, or returns ErrUnread.
+// Verify reads the object of a sealed segment. It returns nil if the bytes are
+// the framed ones, and otherwise ErrChanged, ErrUnreadable or
+// [io.ErrUnexpectedEOF].
 func Verify(s Spool, seg *Segment) error {
 	_, err := digest(s, seg)
 	switch {
 	case err == nil, errors.Is(err, ErrChanged):
 		return err
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("the object breaks off: %w", err)
+		return fmt.Errorf("the object ends early: %w", err)
 	}
-	return fmt.Errorf("%w: %w", ErrUnread, err)
+	return fmt.Errorf("%w: %w", ErrUnreadable, err)
 }
 
-// SHA256 returns the hash of the object that a sealed segment is. It reads the
-// object at the first call, and the segment keeps the hash. The error is
-// ErrChanged, or why the object could not be read. It may be called from several
-// goroutines at once.
+// SHA256 returns the hash of a sealed segment's object. The first call reads
+// the object, and the segment keeps the hash. The error is ErrChanged or the
+// read error. Several goroutines may call it at once.
 func SHA256(s Spool, seg *Segment) ([sha256.Size]byte, error) {
 	if known := seg.sha256.Load(); known != nil {
 		return *known, nil
@@ -74,8 +81,8 @@ func SHA256(s Spool, seg *Segment) ([sha256.Size]byte, error) {
 	return sum, err
 }
 
-// digest reads the whole object, a piece at a time. Its SHA-256 is worth nothing
-// if the bytes are not those that were framed, so it checks their CRC-32 too.
+// digest reads the whole object, a piece at a time. It checks the CRC-32 too,
+// because the SHA-256 of changed bytes would vouch for them.
 func digest(s Spool, seg *Segment) (sum [sha256.Size]byte, err error) {
 	crc, sha := crc32.NewIEEE(), sha256.New()
 	n, err := io.Copy(io.MultiWriter(crc, sha), s.Object(seg))
@@ -90,7 +97,7 @@ func digest(s Spool, seg *Segment) (sum [sha256.Size]byte, err error) {
 	return [sha256.Size]byte(sha.Sum(nil)), nil
 }
 
-// Header is what makes a segment the object it will be. It is fixed when the
+// Header is the identity and the metadata of an object. It is fixed when the
 // segment takes its first block.
 type Header struct {
 	RunID    string
@@ -104,27 +111,26 @@ type Header struct {
 	ContentType, ContentEncoding string
 }
 
-// Frame is a compressed block, with what is known of its events.
+// Frame is a compressed block and the metadata of its events.
 type Frame struct {
 	deflate.Frame
 	Events      int64
 	First, Last time.Time // received
 
-	// Of which block it is, for spools that outlive the process; Run is empty
-	// for one of this run. Durable is nil, or called when the frame need not be
-	// in memory any more.
+	// Identity of the block. Run is empty for a block of this run. Durable is nil,
+	// or called when the frame is on disk and its lines may be freed.
 	Run              string
 	Partition, Block uint64
 	Durable          func()
 }
 
-// Limits bound a segment.
+// Limits are the limits of a segment.
 type Limits struct {
 	Bytes  int64 // of the object
 	Events int64 // 0: no limit
 }
 
-// Segment is a header and the running values of its frames.
+// Segment is the frames of one object: a header, and running totals.
 type Segment struct {
 	Header
 	Events      int64
@@ -132,12 +138,12 @@ type Segment struct {
 	First, Last time.Time
 
 	rawCRC, payloadCRC uint32
-	payload            int64    // bytes
-	payloads           extents  // in memory
-	disk               []extent // or on disk
+	payload            int64    // bytes of all payloads
+	payloads           extents  // of a Memory spool
+	disk               []extent // payloads of a Journal
 	frames             uint64
 	trailer            []byte                            // set by seal
-	sha256             atomic.Pointer[[sha256.Size]byte] // nil: not computed
+	sha256             atomic.Pointer[[sha256.Size]byte] // nil until computed
 }
 
 func (s *Segment) id() segmentID { return segmentID{s.RunID, s.Sequence} }
@@ -146,7 +152,7 @@ func (s *Segment) id() segmentID { return segmentID{s.RunID, s.Sequence} }
 func NewSegment(h Header) *Segment { return &Segment{Header: h} }
 
 // Fits reports whether f can join the segment. A segment without frames takes
-// any frame: limits are checked to hold one when they are set.
+// any frame, because the configured limits always admit one block.
 func (s *Segment) Fits(f *Frame, lim Limits) bool {
 	return s.Events == 0 ||
 		s.Size()+int64(len(f.Payload)) <= lim.Bytes &&
@@ -154,7 +160,7 @@ func (s *Segment) Fits(f *Frame, lim Limits) bool {
 			(lim.Events == 0 || s.Events+f.Events <= lim.Events)
 }
 
-// Size returns the length of the object, were the segment sealed now.
+// Size returns the length of the object if the segment were sealed now.
 func (s *Segment) Size() int64 { return s.payload + int64(deflate.Overhead) }
 
 // CRC32 returns the checksum of the whole object.
@@ -167,7 +173,7 @@ var headerCRC = crc32.ChecksumIEEE([]byte(deflate.Header))
 
 func (s *Segment) add(f *Frame) { s.addSize(f, int64(len(f.Payload))) }
 
-// addSize is add for a frame whose payload, of that many bytes, is elsewhere.
+// addSize adds a frame whose payload of the given length is not in memory.
 func (s *Segment) addSize(f *Frame, payload int64) {
 	if s.Events == 0 {
 		s.First, s.Last = f.First, f.Last

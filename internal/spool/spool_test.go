@@ -29,7 +29,7 @@ func frame(t testing.TB, raw string, at time.Time) spool.Frame {
 	return spool.Frame{Frame: f, Events: int64(bytes.Count([]byte(raw), []byte("\n"))), First: at, Last: at.Add(time.Second)}
 }
 
-func TestMemoryObject(t *testing.T) {
+func TestMemory_Object(t *testing.T) {
 	t.Parallel()
 	var mem spool.Memory
 	seg := spool.NewSegment(spool.Header{Key: "k"})
@@ -72,7 +72,7 @@ func TestMemoryObject(t *testing.T) {
 	}
 }
 
-func TestReaderOutlivesRemove(t *testing.T) {
+func TestMemory_ReadAfterRemove(t *testing.T) {
 	t.Parallel()
 	var mem spool.Memory
 	seg := spool.NewSegment(spool.Header{})
@@ -85,7 +85,7 @@ func TestReaderOutlivesRemove(t *testing.T) {
 	}
 }
 
-func TestFits(t *testing.T) {
+func TestSegment_Fits(t *testing.T) {
 	t.Parallel()
 	f := frame(t, "{\"a\":1}\n{\"b\":2}\n", day)
 	full := int64(deflate.Overhead + 2*len(f.Payload))

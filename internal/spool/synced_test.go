@@ -47,14 +47,14 @@ func openSlow(t *testing.T, f *slowFeed) *spool.Journal {
 
 // Given a line that is added after a commit has begun and before it gathers,
 // when nothing follows, then Synced passes the time of that line.
-func TestJournalSynced_LineAddedWhileGathering(t *testing.T) {
+func TestSynced_LineAddedWhileGathering(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := &slowFeed{feed: feed{block: 1}}
 		j := openSlow(t, f)
 		var added time.Time
 		f.add("{}\n")
-		j.Dirty()
+		j.MarkDirty()
 		f.during = func() {
 			if added.IsZero() { // its source is dirty already, so Dirty is not called
 				f.add("{}\n")
@@ -74,19 +74,19 @@ func TestJournalSynced_LineAddedWhileGathering(t *testing.T) {
 
 // Given a line that is added after a commit has gathered, when that commit ends,
 // then Synced has not passed the line, and does so after the next commit.
-func TestJournalSynced_LineAddedAfterGathering(t *testing.T) {
+func TestSynced_LineAddedAfterGathering(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := &slowFeed{feed: feed{block: 1}}
 		j := openSlow(t, f)
 		var added time.Time
 		f.add("{}\n")
-		j.Dirty()
+		j.MarkDirty()
 		f.after = func() {
 			if added.IsZero() {
 				f.add("{}\n")
 				added = time.Now()
-				j.Dirty()
+				j.MarkDirty()
 			}
 		}
 		if err := j.Commit(t.Context()); err != nil {

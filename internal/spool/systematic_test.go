@@ -10,7 +10,7 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-var every = flag.Int("every", 9, "TestEveryOperation looks at one of so many operations; 1: at all")
+var every = flag.Int("every", 9, "TestEveryOperation_CrashOrError looks at one of so many operations; 1: at all")
 
 // story is one of the same two lives, of which one operation ends or fails. A
 // sync fails in both of them, and the second recovers what the first has left.
@@ -77,7 +77,7 @@ func (s *story) chapter(t *testing.T, l *life) {
 
 // Whichever operation of two lives is the last one, or fails in whatever way:
 // what was acknowledged is delivered, once and in order.
-func TestEveryOperation(t *testing.T) {
+func TestEveryOperation_CrashOrError(t *testing.T) {
 	t.Parallel()
 	tell := func(s story, seed uint64) (ops int) {
 		synctest.Test(t, func(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 )
 
 // A journal that cannot begin lets go of what it has opened.
-func TestJournalThatCannotBegin(t *testing.T) {
+func TestNewJournal_FailureClosesFiles(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	fill(t, disk.Dir())
@@ -42,7 +42,7 @@ func TestJournalThatCannotBegin(t *testing.T) {
 
 // However often a recovery has failed, the one that succeeds is as if it were
 // the first: when all is delivered, no file stays.
-func TestJournalRecoversAfterFailures(t *testing.T) {
+func TestRecover_AfterFailedTries(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	fill(t, disk.Dir())
@@ -69,7 +69,7 @@ func TestJournalRecoversAfterFailures(t *testing.T) {
 		}
 		now.Inject(nil)
 		j.Remove(got.Sealed[0])
-		finishTail(t, j, got.Tails[0])
+		finishTail(t, j, got.Unfinished[0])
 		closeJournal(t, j)
 		if left, err := now.Dir().List(); err != nil || len(left) > 0 {
 			t.Errorf("operation %d failed: left %v, %v", failing, left, err)
@@ -84,7 +84,7 @@ func TestJournalRecoversAfterFailures(t *testing.T) {
 }
 
 // finishTail completes and delivers a tail with one block.
-func finishTail(t *testing.T, j *spool.Journal, tail spool.Tail) {
+func finishTail(t *testing.T, j *spool.Journal, tail spool.UnfinishedPartition) {
 	t.Helper()
 	b := tail.Blocks[0]
 	lines, err := b.Lines()
@@ -104,7 +104,7 @@ func finishTail(t *testing.T, j *spool.Journal, tail spool.Tail) {
 
 // What cannot be removed is removed as soon as it can be, also when nobody has
 // anything to commit any more: those who wait for room have nothing.
-func TestJournalRemovesLater(t *testing.T) {
+func TestRemoval_RetriesWithoutCommits(t *testing.T) {
 	t.Parallel()
 	for _, broken := range []crashfs.Call{crashfs.CallRemove, crashfs.CallSyncDir} {
 		synctest.Test(t, func(t *testing.T) {
@@ -170,7 +170,7 @@ func sealOne(t *testing.T, j *spool.Journal) *spool.Segment {
 
 // Files of commits that have failed are removed when they can be, although a
 // file before them is needed; and they are counted while they are there.
-func TestJournalKeepsNoFailedFiles(t *testing.T) {
+func TestRemoval_FilesOfFailedCommits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		disk := crashfs.New(1)
@@ -203,7 +203,7 @@ func TestJournalKeepsNoFailedFiles(t *testing.T) {
 
 // What recovery writes again comes in small commits, because Track may wait for
 // one.
-func TestRecoverWritesInSmallCommits(t *testing.T) {
+func TestRecover_BoundedRewriteCommits(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	j, err := spool.NewJournal(spool.JournalSettings{Dir: disk.Dir(), RunID: "run-1", Interval: time.Hour, Gather: new(feed).gather})
@@ -233,7 +233,7 @@ func TestRecoverWritesInSmallCommits(t *testing.T) {
 	})
 	j = openJournal(t, disk.Dir(), "run-2", new(feed))
 	found, err := j.Recover(t.Context())
-	if err != nil || len(found.Tails) != 1 {
+	if err != nil || len(found.Unfinished) != 1 {
 		t.Fatalf("%+v, %v", found, err)
 	}
 	if all.Load() < 2<<20 || most.Load() > 1<<20+4<<10 {
@@ -244,7 +244,7 @@ func TestRecoverWritesInSmallCommits(t *testing.T) {
 
 // When many files come free at once, no commit removes more than one: somebody may
 // wait for it.
-func TestJournalRemovesOneByOne(t *testing.T) {
+func TestRemoval_OneFilePerCommit(t *testing.T) {
 	t.Parallel()
 	const files = 10
 	disk := crashfs.New(1)
@@ -292,13 +292,13 @@ func TestJournalRemovesOneByOne(t *testing.T) {
 // What says that a segment is delivered outlives its frames, also when recovery
 // has written it again, into a file that is full before recovery ends: else a
 // power cut leaves some of the frames, and nothing that says so.
-func TestDeliveredOutlivesItsFrames(t *testing.T) {
+func TestRemoval_DeliveredRecordAfterFrames(t *testing.T) {
 	t.Parallel()
 	cut := 0
 	for seed := range uint64(50) {
 		disk := crashfs.New(seed)
 		open := func(run string, full int64) *spool.Journal {
-			j, err := spool.NewJournal(spool.JournalSettings{Dir: disk.Dir(), RunID: run, Interval: time.Hour, FileSize: full, Rewrite: 1, Gather: new(feed).gather})
+			j, err := spool.NewJournal(spool.JournalSettings{Dir: disk.Dir(), RunID: run, Interval: time.Hour, FileSize: full, CopyStep: 1, Gather: new(feed).gather})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -345,7 +345,7 @@ func TestDeliveredOutlivesItsFrames(t *testing.T) {
 		disk = next
 		j = open("run-3", 1)
 		found, err := j.Recover(t.Context())
-		if err != nil || len(found.Damaged) > 0 || found.Lost() > 0 {
+		if err != nil || len(found.DamagedFiles) > 0 || found.LostEvents() > 0 {
 			t.Errorf("seed %d: found %+v, %v, want no damage", seed, found, err)
 		}
 		closeJournal(t, j)
@@ -357,7 +357,7 @@ func TestDeliveredOutlivesItsFrames(t *testing.T) {
 
 // A full disk does not keep the journal from removing what nobody needs: that
 // makes room.
-func TestJournalRemovesOnAFullDisk(t *testing.T) {
+func TestRemoval_FullDisk(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	j, err := spool.NewJournal(spool.JournalSettings{

@@ -7,77 +7,77 @@ import (
 	"syscall"
 )
 
-// maxPrefix is more than any body has before its lines or its payload: keys,
-// names and types are bounded.
+// maxPrefix is greater than the part of any body before its lines or payload.
+// Keys, names and types are bounded.
 const maxPrefix = 16 << 10
 
-// record is one record as a scan sees it.
+// record is a record read by a scan.
 type record struct {
 	recordHead
 	offset int64  // of its head
-	prefix []byte // of the body
+	prefix []byte // beginning of the body
 	body   extent
 }
 
 func (r *record) end() int64 { return r.offset + recordHeadSize + r.length }
 
-func (r *record) share() share { return share{r.body.file, 1, recordHeadSize + r.length} }
+func (r *record) pin() pin { return pin{r.body.file, 1, recordHeadSize + r.length} }
 
-// window reads the records of a file, mostly forth. It keeps little.
+// window reads the records of a file, mostly forwards, with a small buffer.
 type window struct {
-	f      *file
-	size   int64 // of the file, or less
-	in     io.ReaderAt
-	buf    []byte
-	at     int64  // of data in the file
-	data   []byte // what is in buf
-	prefix []byte
-	unread bool // the disk cannot read some of it
+	f             *file
+	size          int64 // bytes to read; at most the file's size
+	in            io.ReaderAt
+	buf           []byte
+	at            int64  // offset of data in the file
+	data          []byte // valid part of buf
+	prefix        []byte
+	sawUnreadable bool // some bytes could not be read and count as zeros
 }
 
-// window returns one for the first bytes of f. With blind, what the disk cannot
-// read is zeroes.
-func (fs *files) window(f *file, size int64, blind bool) *window {
+// newWindow returns a window on the first size bytes of f. With zeroFill,
+// unreadable bytes count as zeros.
+func (fs *files) newWindow(f *file, size int64, zeroFill bool) *window {
 	w := &window{f: f, size: size, in: readerAt{fs, f}, buf: make([]byte, 256<<10), prefix: make([]byte, maxPrefix)}
-	if blind {
-		w.in = blindReader{readerAt{fs, f}, &w.unread}
+	if zeroFill {
+		w.in = zeroFillReader{readerAt{fs, f}, &w.sawUnreadable}
 	}
 	return w
 }
 
-// from returns what there is from off on: at least n bytes, if the file has
-// them. They stay until the next call.
-func (w *window) from(off int64, n int) ([]byte, error) {
+// bytesAt returns bytes from off on: at least n, unless the window ends before.
+// They are valid until the next call.
+func (w *window) bytesAt(off int64, n int) ([]byte, error) {
 	n = int(min(int64(n), max(0, w.size-off)))
 	if off < w.at || off+int64(n) > w.at+int64(len(w.data)) {
 		read, err := w.in.ReadAt(w.buf[:min(int64(len(w.buf)), w.size-off)], off)
 		w.at, w.data = off, w.buf[:read]
-		if err := notWhole(err); err != nil {
+		if err := ignoreEOF(err); err != nil {
 			return nil, err
 		}
 	}
 	return w.data[min(off-w.at, int64(len(w.data))):], nil
 }
 
-// record returns the record at off, or errBad if none is whole there.
+// record returns the record at off, or errInvalidRecord.
 func (w *window) record(off int64) (record, error) {
-	b, err := w.from(off, recordHeadSize)
+	b, err := w.bytesAt(off, recordHeadSize)
 	if err != nil {
 		return record{}, err
 	}
 	h, err := decodeRecordHead(b, w.f.salt)
 	if err != nil || h.length > w.size-off-recordHeadSize {
-		return record{}, errBad
+		return record{}, errInvalidRecord
 	}
 	r := record{recordHead: h, offset: off, body: extent{w.f, off + recordHeadSize, h.length}}
 	sum, kept := w.f.salt, 0
 	for at := r.body.offset; at < r.end(); {
-		b, err := w.from(at, 1)
+		b, err := w.bytesAt(at, 1)
 		if err != nil {
 			return record{}, err
 		}
 		if len(b) == 0 {
-			return record{}, errBad // the file was cut
+			return record{}, errInvalidRecord // the file was truncated
 		}
 		b = b[:min(int64(len(b)), r.end()-at)]
 		sum = crc32.Update(sum, castagnoli, b)
@@ -85,21 +85,22 @@ func (w *window) record(off int64) (record, error) {
 		at += int64(len(b))
 	}
 	if sum != h.bodyCRC {
-		return record{}, errBad
+		return record{}, errInvalidRecord
 	}
 	r.prefix = w.prefix[:kept]
 	return r, nil
 }
 
-// records calls visit for each record from off on, up to the first that is not
-// whole, or is errBad to visit, and returns where that is.
+// records calls visit for each record from off on. It stops at the first record
+// that is invalid, or for which visit returns errInvalidRecord, and returns its
+// offset.
 func (w *window) records(off int64, visit func(record) error) (int64, error) {
 	for {
 		r, err := w.record(off)
 		if err == nil {
 			err = visit(r)
 		}
-		if errors.Is(err, errBad) {
+		if errors.Is(err, errInvalidRecord) {
 			return off, nil
 		}
 		if err != nil {
@@ -109,24 +110,24 @@ func (w *window) records(off int64, visit func(record) error) (int64, error) {
 	}
 }
 
-// next returns where the next record begins that is whole, at off or behind, or
-// the end of the file. Nobody who does not know the file's salt can make bytes
-// that pass for one.
-func (w *window) next(off int64) (int64, error) {
+// nextRecord returns the offset of the first valid record at or after off, or
+// the end of the window. Bytes made by others do not pass for a record, because
+// the checksums depend on the file's salt.
+func (w *window) nextRecord(off int64) (int64, error) {
 	for off <= w.size-recordHeadSize {
-		b, err := w.from(off, recordHeadSize)
+		b, err := w.bytesAt(off, recordHeadSize)
 		if err != nil {
 			return off, err
 		}
 		if len(b) < recordHeadSize {
-			break // the file was cut
+			break // the file was truncated
 		}
 		n := candidate(b, w.f.salt)
 		off += int64(n)
 		if n > len(b)-recordHeadSize {
 			continue
 		}
-		if _, err := w.record(off); !errors.Is(err, errBad) {
+		if _, err := w.record(off); !errors.Is(err, errInvalidRecord) {
 			return off, err
 		}
 		off++
@@ -134,7 +135,8 @@ func (w *window) next(off int64) (int64, error) {
 	return w.size, nil
 }
 
-// candidate returns where in b the first head is, or how many bytes hold none.
+// candidate returns the offset of the first valid record head in b, or the
+// number of bytes that begin none.
 func candidate(b []byte, salt uint32) int {
 	last := len(b) - recordHeadSize
 	for i := 0; i <= last; i++ {
@@ -147,18 +149,18 @@ func candidate(b []byte, salt uint32) int {
 	return last + 1
 }
 
-// durable returns what the groups from off on say is on disk.
-func (w *window) durable(off int64) (most int64, err error) {
-	if used, err := w.used(off); err != nil || used == off {
+// maxGroupWatermark returns the greatest watermark in the groups from off on.
+func (w *window) maxGroupWatermark(off int64) (most int64, err error) {
+	if used, err := w.endOfData(off); err != nil || used == off {
 		return 0, err
 	}
 	for {
-		if off, err = w.next(off); err != nil || off == w.size {
+		if off, err = w.nextRecord(off); err != nil || off == w.size {
 			return most, err
 		}
 		r, err := w.record(off)
 		if err != nil {
-			return most, notBad(err)
+			return most, ignoreInvalid(err)
 		}
 		if r.kind == recordGroup {
 			if n, err := decodeGroup(r.prefix); err == nil {
@@ -169,11 +171,11 @@ func (w *window) durable(off int64) (most int64, err error) {
 	}
 }
 
-// used returns where the last byte from off on is that is not zero: space may
-// be reserved behind it.
-func (w *window) used(off int64) (end int64, err error) {
+// endOfData returns the offset after the last byte that is not zero.
+// Preallocated zeros may follow the records.
+func (w *window) endOfData(off int64) (end int64, err error) {
 	for end = off; off < w.size; {
-		b, err := w.from(off, 1)
+		b, err := w.bytesAt(off, 1)
 		if err != nil || len(b) == 0 {
 			return end, err
 		}
@@ -188,17 +190,17 @@ func (w *window) used(off int64) (end int64, err error) {
 	return end, nil
 }
 
-// notWhole is nil for the end of a file, where a record may break off.
-func notWhole(err error) error {
+// ignoreEOF returns nil for the end of the file, where a record may be torn.
+func ignoreEOF(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil
 	}
 	return err
 }
 
-// notBad is nil for a record that is not whole.
-func notBad(err error) error {
-	if errors.Is(err, errBad) {
+// ignoreInvalid returns nil for an invalid record.
+func ignoreInvalid(err error) error {
+	if errors.Is(err, errInvalidRecord) {
 		return nil
 	}
 	return err
@@ -211,22 +213,23 @@ type readerAt struct {
 
 func (r readerAt) ReadAt(p []byte, off int64) (int, error) { return r.fs.readAt(r.f, p, off) }
 
-// blindReader has zeroes where the disk cannot read, if it can elsewhere: when it
-// gives nothing at all it may come back, and have everything.
-type blindReader struct {
+// zeroFillReader returns zeros for pages that the disk cannot read. If no other
+// page can be read either, it returns errDiskUnreadable, because the disk may
+// come back complete.
+type zeroFillReader struct {
 	readerAt
-	blind *bool
+	sawUnreadable *bool
 }
 
 const pageSize = 4096
 
-func (r blindReader) ReadAt(p []byte, off int64) (n int, err error) {
+func (r zeroFillReader) ReadAt(p []byte, off int64) (n int, err error) {
 	if n, err = r.readerAt.ReadAt(p, off); !isLost(err) {
 		return n, err
 	}
 	for n = 0; n < len(p); {
 		at := off + int64(n)
-		read, err := r.page(p[n:min(len(p), n+pageSize-int(at%pageSize))], at)
+		read, err := r.readPage(p[n:min(len(p), n+pageSize-int(at%pageSize))], at)
 		n += read
 		if err != nil {
 			return n, err
@@ -235,18 +238,18 @@ func (r blindReader) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// page reads within one page. It asks again when the disk has answered
-// elsewhere, because it may have come back meanwhile.
-func (r blindReader) page(p []byte, off int64) (n int, err error) {
+// readPage reads within one page. If the read fails and another page can be
+// read, it retries, because the disk may have come back in between.
+func (r zeroFillReader) readPage(p []byte, off int64) (n int, err error) {
 	for range 5 {
 		if n, err = r.readerAt.ReadAt(p, off); !isLost(err) {
 			return n, err
 		}
-		if errors.Is(err, syscall.EIO) && !r.fs.answers(r.f, off) {
-			return 0, errNoReads
+		if errors.Is(err, syscall.EIO) && !r.fs.canReadElsewhere(r.f, off) {
+			return 0, errDiskUnreadable
 		}
 	}
-	*r.blind = true
+	*r.sawUnreadable = true
 	clear(p)
 	return len(p), nil
 }

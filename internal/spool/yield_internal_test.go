@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-func TestPause(t *testing.T) {
+func TestYieldBackoff(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		before int
@@ -23,7 +23,7 @@ func TestPause(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got := pause(tt.before, tt.in, tt.joined, tt.took); got != tt.want {
+			if got := yieldBackoff(tt.before, tt.in, tt.joined, tt.took); got != tt.want {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})
