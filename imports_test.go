@@ -33,7 +33,9 @@ var arrows = []struct {
 	{"migrate/*_test.go", []string{"s3sinktest", "github.com/aws/aws-sdk-go-v2/aws"}},
 	{"cmd/s3sink/*.go", []string{"cmd/s3sink/internal/setup"}},
 	{"cmd/s3sink/internal/setup/*.go", []string{".", "internal/terminal", "policy", "s3sinktest", "github.com/aws/aws-sdk-go-v2/aws"}},
+	{"cmd/s3sink/internal/setup/*_test.go", []string{"internal/clitest"}},
 	{"internal/terminal/*.go", nil},
+	{"internal/clitest/*.go", []string{"s3sinktest"}},
 
 	{"internal/barrier/*.go", nil},
 	{"internal/budget/*.go", nil},

@@ -21,7 +21,7 @@ import (
 const aboutTranscripts = `
 ## From nothing to a sink that can write
 
-What a person sees of it, with ` + "`go build -o setup ./examples/setup`" + `, a fresh bucket and a fresh user: the policies, ` + "`Validate`" + ` before they
+What a person sees of it, with ` + "`go build ./cmd/s3sink`" + `, a fresh bucket and a fresh user: the policies, ` + "`Validate`" + ` before they
 are applied, and after. The tests do this on both servers and compare it with this page, but for durations and ids of requests.
 `
 
@@ -31,20 +31,20 @@ var transcripts = []struct{ column, flags, applied string }{
 	{versitygw, " -cross-account", "The second document is now the bucket's policy, as by `aws s3api put-bucket-policy`. versitygw has no policies of users."},
 }
 
-// buildSetup makes examples/setup.
-var buildSetup = sync.OnceValues(func() (string, error) {
+// buildCommand builds cmd/s3sink and returns the path of the program.
+var buildCommand = sync.OnceValues(func() (string, error) {
 	dir, err := tempDir()
 	if err != nil {
 		return "", err
 	}
-	program := filepath.Join(dir, "setup")
+	program := filepath.Join(dir, "s3sink")
 	ctx, cancel := context.WithTimeout(context.Background(), buildLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", program, "./setup")
-	cmd.Dir = filepath.Join("..", "examples")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/s3sink")
+	cmd.Dir = ".."
 	cmd.Env = append(os.Environ(), "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building examples/setup: %w\n%s", err, out)
+		return "", fmt.Errorf("building cmd/s3sink: %w\n%s", err, out)
 	}
 	return program, nil
 })
@@ -53,7 +53,7 @@ var buildSetup = sync.OnceValues(func() (string, error) {
 // and no policy for them.
 func transcript(t *testing.T, s *site, flags, applied string) string {
 	t.Helper()
-	program, err := buildSetup()
+	program, err := buildCommand()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func transcript(t *testing.T, s *site, flags, applied string) string {
 		if code != want {
 			t.Errorf("setup %s: exit code %d, want %d", args, code, want)
 		}
-		fmt.Fprintf(&b, "\n```console\n$ ./setup %s\n%s$ echo $?\n%d\n```\n", args, out, code)
+		fmt.Fprintf(&b, "\n```console\n$ ./s3sink setup %s\n%s$ echo $?\n%d\n```\n", args, out, code)
 	}
 	sink := "-bucket " + n.bucket + " -region " + region + " -endpoint $ENDPOINT"
 	policies := " -writer " + n.arn + flags + " -print json"
@@ -102,12 +102,12 @@ var (
 	requestIDs = regexp.MustCompile(`(?m)^(Request id: ).*$`)
 )
 
-// command runs examples/setup as the newcomer.
+// command runs "s3sink setup" with args as the newcomer.
 func (n *newcomer) command(t *testing.T, program, args string) (out string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, strings.Fields(strings.ReplaceAll(args, "$ENDPOINT", n.url))...)
+	cmd := exec.CommandContext(ctx, program, append([]string{"setup"}, strings.Fields(strings.ReplaceAll(args, "$ENDPOINT", n.url))...)...)
 	cmd.Env = environmentWithout("AWS_")
 	cmd.Env = append(cmd.Env, "AWS_ACCESS_KEY_ID="+n.writer.id, "AWS_SECRET_ACCESS_KEY="+n.writer.secret,
 		"AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull)

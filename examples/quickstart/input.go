@@ -10,7 +10,7 @@ import (
 	"io"
 
 	"github.com/s3sink/s3sink"
-	"github.com/s3sink/s3sink/examples/internal/terminal"
+	"github.com/s3sink/s3sink/internal/terminal"
 )
 
 // maxReported is the number of invalid lines that are reported. Further ones

@@ -16,7 +16,7 @@ import (
 	"testing"
 
 	"github.com/s3sink/s3sink"
-	"github.com/s3sink/s3sink/examples/internal/clitest"
+	"github.com/s3sink/s3sink/internal/clitest"
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 

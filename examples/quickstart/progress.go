@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/s3sink/s3sink/examples/internal/terminal"
+	"github.com/s3sink/s3sink/internal/terminal"
 )
 
 // console prints messages to standard error. On a terminal it also keeps a

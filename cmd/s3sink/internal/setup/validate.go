@@ -1,4 +1,4 @@
-package main
+package setup
 
 import (
 	"context"
@@ -7,7 +7,7 @@ import (
 	"log/slog"
 
 	"github.com/s3sink/s3sink"
-	"github.com/s3sink/s3sink/examples/internal/terminal"
+	"github.com/s3sink/s3sink/internal/terminal"
 )
 
 // validate creates a sink, prints the report of Validate, and reports whether
@@ -20,7 +20,7 @@ func validate(ctx context.Context, cfg s3sink.Config, out *printer, stderr io.Wr
 	}
 	defer sink.Close(ctx) // no events to deliver
 	if terminal.Is(stderr) {
-		fmt.Fprintln(stderr, "setup: validating; a refused request is retried for some seconds")
+		fmt.Fprintln(stderr, "s3sink setup: validating; a refused request is retried for some seconds")
 	}
 	report, err := sink.ValidateReport(ctx)
 	if err != nil {

@@ -1,4 +1,4 @@
-package main
+package setup
 
 import (
 	"bytes"
@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"github.com/s3sink/s3sink"
-	"github.com/s3sink/s3sink/examples/internal/clitest"
-	"github.com/s3sink/s3sink/examples/internal/terminal"
+	"github.com/s3sink/s3sink/internal/clitest"
+	"github.com/s3sink/s3sink/internal/terminal"
 	"github.com/s3sink/s3sink/policy"
 	"github.com/s3sink/s3sink/s3sinktest"
 )
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 func start(t *testing.T, args ...string) clitest.Result {
 	t.Helper()
 	return clitest.Run(func(stdout, stderr io.Writer) int {
-		return run(t.Context(), args, stdout, stderr)
+		return Run(t.Context(), args, stdout, stderr)
 	})
 }
 
@@ -124,7 +124,7 @@ func TestDemonstration_Interrupted(t *testing.T) {
 		ctx, interrupt := context.WithTimeout(t.Context(), time.Second) // while Validate waits
 		defer interrupt()
 		clitest.Run(func(stdout, stderr io.Writer) int {
-			return run(ctx, nil, stdout, stderr)
+			return Run(ctx, nil, stdout, stderr)
 		}).Want(t, cannotWrite, "before the policies are applied", context.DeadlineExceeded.Error())
 	})
 }
@@ -331,7 +331,7 @@ func TestSetup_InvalidFlags(t *testing.T) {
 func TestFlagByField_KnownFlags(t *testing.T) {
 	t.Parallel()
 	r := start(t, "-h")
-	r.Want(t, 0, "go run ./examples/setup", "-print")
+	r.Want(t, 0, "s3sink setup -bucket", "-print")
 	for _, name := range slices.Collect(maps.Values(flagByField)) {
 		if !strings.Contains(r.Stdout, "\n  -"+name+" ") {
 			t.Errorf("no flag -%s in the help", name)
@@ -407,13 +407,13 @@ func TestUseColor_Environment(t *testing.T) {
 func TestDocs_Commands(t *testing.T) {
 	t.Parallel()
 	found := 0
-	for _, page := range []string{"../../README.md", "../../docs/setup.md"} {
+	for _, page := range []string{"../../../../README.md", "../../../../docs/setup.md"} {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(strings.ReplaceAll(string(text), "\\\n", " ")) {
-			_, command, is := strings.Cut(line, "go run ./examples/setup")
+			_, command, is := strings.Cut(line, "go run ./cmd/s3sink setup")
 			command, _, _ = strings.Cut(command, "#")
 			command, _, _ = strings.Cut(command, ">")
 			if !is || strings.ContainsAny(command, "…`") { // abbreviated, or part of a sentence

@@ -1,4 +1,4 @@
-package main
+package setup
 
 import (
 	"encoding/json"
@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/s3sink/s3sink"
-	"github.com/s3sink/s3sink/examples/internal/terminal"
+	"github.com/s3sink/s3sink/internal/terminal"
 	"github.com/s3sink/s3sink/policy"
 )
 

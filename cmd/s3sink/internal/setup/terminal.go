@@ -1,4 +1,4 @@
-package main
+package setup
 
 // useColor reports whether to print colors: only to a terminal whose type is
 // known, and only if NO_COLOR (https://no-color.org) is not set.

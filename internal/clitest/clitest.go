@@ -1,5 +1,5 @@
-// Package clitest holds the arrangements that the tests of the command-line
-// examples share: an AWS environment, a server with one role, and the result of
+// Package clitest holds the arrangements that the tests of the command line and of
+// the examples share: an AWS environment, a server with one role, and the result of
 // a run of the program.
 package clitest
 

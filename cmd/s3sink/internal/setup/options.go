@@ -1,4 +1,4 @@
-package main
+package setup
 
 import (
 	"errors"
@@ -42,10 +42,10 @@ type options struct {
 
 const usage = `Setup prints the policies that a sink needs in AWS, and checks whether the sink can write.
 
-  go run ./examples/setup                       a demonstration, on an S3 inside this program
-  go run ./examples/setup -bucket NAME -role ARN -external-id ID -caller ARN -print cli
+  s3sink setup                                  a demonstration, on an S3 inside this program
+  s3sink setup -bucket NAME -role ARN -external-id ID -caller ARN -print cli
                                                 the policies, as commands of the AWS CLI
-  go run ./examples/setup -bucket NAME -role ARN -external-id ID
+  s3sink setup -bucket NAME -role ARN -external-id ID
                                                 can the sink write?
 
 The program uses the identity of the AWS environment (AWS_ACCESS_KEY_ID, AWS_PROFILE
@@ -72,7 +72,7 @@ var keyFormats = map[string]s3sink.KeyFormat{
 // has printed the help.
 func parseOptions(args []string, help io.Writer) (options, error) {
 	o := options{set: map[string]bool{}}
-	f := flag.NewFlagSet("setup", flag.ContinueOnError)
+	f := flag.NewFlagSet("s3sink setup", flag.ContinueOnError)
 	f.SetOutput(io.Discard) // the caller prints the error
 	f.Usage = func() {}
 	f.StringVar(&o.print, "print", "", "print the policies as `FORM` (json, terraform or cli) and do not validate")
