@@ -17,9 +17,9 @@ type dir struct {
 	opts   Options
 	system FileSystem
 
-	// self is the directory as a file, open as long as dir is: syncing must not
-	// fail for want of a descriptor, and the kernel reports a failed write to
-	// those who had the file open then.
+	// self is the directory as a file. It stays open until Close, for two reasons:
+	// Sync must not fail at the descriptor limit, and the kernel reports a failed
+	// write only to descriptors that were open at that time.
 	self *os.File
 
 	mu   sync.Mutex
@@ -28,28 +28,28 @@ type dir struct {
 
 func (d *dir) Create(name string) (File, error) {
 	if err := CheckName(name); err != nil {
-		return nil, fail("create", name, err)
+		return nil, pathError("create", name, err)
 	}
 	f, err := d.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
 	if err != nil {
-		return nil, fail("create", name, err)
+		return nil, pathError("create", name, err)
 	}
 	return &file{name: name, f: f}, nil
 }
 
 func (d *dir) Open(name string) (File, error) {
 	if err := CheckName(name); err != nil {
-		return nil, fail("open", name, err)
+		return nil, pathError("open", name, err)
 	}
 	f, err := d.openRegular(name, openFlags)
 	if err != nil {
-		return nil, fail("open", name, err)
+		return nil, pathError("open", name, err)
 	}
 	return &file{name: name, f: f, readOnly: true}, nil
 }
 
-// openRegular opens a regular file. It looks before it opens, because opening a
-// device does something to it.
+// openRegular opens a regular file. It checks the type before opening, because
+// opening a device can have side effects.
 func (d *dir) openRegular(name string, flags int) (*os.File, error) {
 	seen, err := d.root.Lstat(name)
 	if err != nil {
@@ -58,14 +58,19 @@ func (d *dir) openRegular(name string, flags int) (*os.File, error) {
 	if !seen.Mode().IsRegular() {
 		return nil, ErrNotRegular
 	}
-	return d.openSeen(name, flags)
+	return d.openVerified(name, flags)
 }
 
-// openSeen looks after it opens: the name may stand for something else by then,
-// and a Root follows symlinks that stay inside of it. What was seen before does
-// not help, because a file that is new can have the inode number of one that is
-// gone; that of an open file is taken.
-func (d *dir) openSeen(name string, flags int) (*os.File, error) {
+// openVerified opens an entry and then checks that its name still refers to the
+// open file, and that the file is regular. The check comes after opening:
+//
+//  1. The caller's Lstat sees a regular file.
+//  2. Another process replaces the file by a symlink.
+//  3. OpenFile follows the symlink, because a Root allows links inside of it.
+//
+// Comparing with the FileInfo of step 1 would not be enough: a new file can have
+// the inode number of a removed file, but not that of an open one.
+func (d *dir) openVerified(name string, flags int) (*os.File, error) {
 	f, err := d.root.OpenFile(name, flags, 0)
 	if err != nil {
 		return nil, err
@@ -87,7 +92,7 @@ func (d *dir) openSeen(name string, flags int) (*os.File, error) {
 
 func (d *dir) Remove(name string) error {
 	if err := CheckName(name); err != nil {
-		return fail("remove", name, err)
+		return pathError("remove", name, err)
 	}
 	info, err := d.root.Lstat(name)
 	if err == nil && info.IsDir() {
@@ -96,7 +101,7 @@ func (d *dir) Remove(name string) error {
 	if err == nil {
 		err = d.root.Remove(name)
 	}
-	return fail("remove", name, err)
+	return pathError("remove", name, err)
 }
 
 func (d *dir) List() ([]Entry, error) {
@@ -108,10 +113,10 @@ func (d *dir) List() ([]Entry, error) {
 	for _, name := range names {
 		info, err := d.root.Lstat(name)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed since
+			continue // another process removed it after names read the directory
 		}
 		if err != nil {
-			return nil, fail("list", name, err)
+			return nil, pathError("list", name, err)
 		}
 		e := Entry{Name: name, Type: info.Mode().Type()}
 		if info.Mode().IsRegular() {
@@ -123,21 +128,21 @@ func (d *dir) List() ([]Entry, error) {
 	return list, nil
 }
 
-func (d *dir) Sync() error { return fail("sync", ".", syncDir(d.self)) }
+func (d *dir) Sync() error { return pathError("sync", ".", syncDir(d.self)) }
 
 func (d *dir) names() ([]string, error) {
 	f, err := d.root.Open(".")
 	if err != nil {
-		return nil, fail("list", ".", err)
+		return nil, pathError("list", ".", err)
 	}
 	defer f.Close()
 	names, err := f.Readdirnames(-1)
-	return names, fail("list", ".", err)
+	return names, pathError("list", ".", err)
 }
 
 func (d *dir) Sub(name string) (Dir, error) {
 	if err := CheckName(name); err != nil {
-		return nil, fail("mkdir", name, err)
+		return nil, pathError("mkdir", name, err)
 	}
 	sub, err := d.openSub(name)
 	if err != nil {
@@ -153,11 +158,11 @@ func (d *dir) Sub(name string) (Dir, error) {
 // openSub opens a subdirectory, made if it is missing. It does not check the owner.
 func (d *dir) openSub(name string) (*dir, error) {
 	if err := d.root.Mkdir(name, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fail("mkdir", name, err)
+		return nil, pathError("mkdir", name, err)
 	}
-	look := func() (fs.FileInfo, error) { return d.root.Lstat(name) }
+	lstat := func() (fs.FileInfo, error) { return d.root.Lstat(name) }
 	path := filepath.Join(d.path, name)
-	info, err := lookAt(path, look)
+	info, err := lstatDir(path, lstat)
 	if err != nil {
 		return nil, err
 	}
@@ -166,16 +171,16 @@ func (d *dir) openSub(name string) (*dir, error) {
 		return nil, refuseOwner(path, info)
 	}
 	if err != nil {
-		return nil, fail("open", name, err)
+		return nil, pathError("open", name, err)
 	}
-	return newDir(path, root, look, d.opts)
+	return newDir(path, root, lstat, d.opts)
 }
 
 func (d *dir) FileSystem() FileSystem { return d.system }
 
 func (d *dir) Free() (int64, error) {
 	free, err := freeBytes(d.self)
-	return free, fail("statfs", ".", err)
+	return free, pathError("statfs", ".", err)
 }
 
 func (d *dir) Close() error {
@@ -183,12 +188,12 @@ func (d *dir) Close() error {
 	defer d.mu.Unlock()
 	var errs []error
 	if d.self != nil {
-		errs = append(errs, fail("close", ".", d.self.Close()))
+		errs = append(errs, pathError("close", ".", d.self.Close()))
 	}
 	errs = append(errs, d.root.Close())
-	if d.lock != nil { // last: until here others must stay out
+	if d.lock != nil { // last: no other process may use the directory before
 		clearHolder(d.lock)
-		errs = append(errs, fail("unlock", LockName, unlock(d.lock)), fail("close", LockName, d.lock.Close()))
+		errs = append(errs, pathError("unlock", LockName, unlock(d.lock)), pathError("close", LockName, d.lock.Close()))
 		d.lock = nil
 	}
 	return errors.Join(errs...)

@@ -10,12 +10,12 @@ import (
 	"syscall"
 )
 
-// openFlags open a file to read it, and to sync it. O_NONBLOCK is for the FIFO
-// that takes the file's place after we have looked.
+// openFlags are the flags to open a file for reading and Sync. With O_NONBLOCK
+// the call does not wait if a FIFO has replaced the file since its Lstat.
 const openFlags = os.O_RDONLY | syscall.O_NONBLOCK
 
-// syncDir syncs a directory. EINVAL is how a file system says that it cannot;
-// then there is nothing to wait for.
+// syncDir syncs a directory. EINVAL means that the file system has no such
+// operation, so it is not an error.
 func syncDir(f *os.File) error {
 	err := f.Sync()
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
@@ -24,7 +24,7 @@ func syncDir(f *os.File) error {
 	return err
 }
 
-// control calls a system call with f's descriptor until no signal interrupts it.
+// control makes a system call with f's descriptor, and repeats it after EINTR.
 func control(f *os.File, call func(fd int) error) error {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -70,16 +70,15 @@ func ownership(info fs.FileInfo) string {
 	return fmt.Sprintf("its user id is %s, its mode is %v, and this process runs as user %d", owner, info.Mode(), os.Geteuid())
 }
 
-// running reports whether there is such a process, of any user.
-func running(pid int) bool {
+// isRunning reports whether a process of any user has this id.
+func isRunning(pid int) bool {
 	return pid > 0 && syscall.Kill(pid, 0) != syscall.ESRCH
 }
 
-// ErrFull is how a volume without room answers a write.
+// ErrFull is the error of a write to a full volume.
 var ErrFull error = syscall.ENOSPC
 
-// IsFull reports whether err says that there is no room: neither on the volume
-// nor in a quota.
+// IsFull reports whether err means that the volume is full or a quota is used up.
 func IsFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -13,12 +13,12 @@ var (
 	// the directory's lock.
 	ErrLocked = errors.New("the directory is in use by another process")
 
-	// ErrNotRegular means that a name stands for something else than a file of
-	// ours: a directory, symlink, FIFO, socket or device.
+	// ErrNotRegular means that an entry is not a regular file: it is a directory,
+	// symlink, FIFO, socket or device.
 	ErrNotRegular = errors.New("not a regular file")
 )
 
-// Why a directory is refused, see [RefusedError].
+// The reasons of a [RefusedError].
 var (
 	ErrNotDirectory = errors.New("not a directory")
 	ErrSymlink      = errors.New("a symlink")
@@ -28,11 +28,11 @@ var (
 	ErrTwoJournals  = errors.New("a directory with two journals")
 )
 
-// RefusedError is a directory, or a file in it, that the journal must not use.
+// RefusedError reports a directory, or a file in it, that the journal must not use.
 type RefusedError struct {
 	Path   string
 	Reason error  // one of ErrNotDirectory, ErrSymlink, ErrOwner, ErrMode, ErrNetwork, ErrTwoJournals
-	Detail string // what was found, and what to do
+	Detail string // the state found, and how to fix it
 }
 
 func (e *RefusedError) Error() string {
@@ -41,11 +41,11 @@ func (e *RefusedError) Error() string {
 
 func (e *RefusedError) Unwrap() error { return e.Reason }
 
-// LockedError is an [ErrLocked] with the directory and the holder of its lock.
+// LockedError is an [ErrLocked] that names the directory and the lock's holder.
 type LockedError struct {
 	Path   string
 	Holder Holder
-	Err    error // the cause of the context that ended
+	Err    error // the cause of the ended context
 }
 
 func (e *LockedError) Error() string {
@@ -54,11 +54,11 @@ func (e *LockedError) Error() string {
 
 func (e *LockedError) Unwrap() []error { return []error{ErrLocked, e.Err} }
 
-// fail names the operation and the entry. It drops the path that package os
-// puts into its errors: those of a Root and those of its files disagree, and
-// the directory is the caller's to name.
-func fail(op, name string, err error) error {
-	if err == nil || err == io.EOF { // a reader compares io.EOF with ==
+// pathError wraps err with the operation and the entry's name. It drops the path
+// in errors of package os: an os.Root and its files report different paths, and
+// callers add the directory themselves.
+func pathError(op, name string, err error) error {
+	if err == nil || err == io.EOF { // readers expect a bare io.EOF
 		return err
 	}
 	if inner := (*fs.PathError)(nil); errors.As(err, &inner) {

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// Holder is the process that holds a directory's lock, as far as it is known. Its
-// zero value is an unknown one. The holder writes it to the LOCK file, for other
-// processes to report: the system knows the holder of a flock only in
-// /proc/locks, which leaves out processes of other containers and names other
-// devices than stat does on btrfs and overlay.
+// Holder describes the process that holds a directory's lock. Its zero value is an
+// unknown process. The holder writes its Holder to the LOCK file, so that other
+// processes can report it. The kernel lists the holders of a flock only in
+// /proc/locks. That list omits processes of other containers, and on btrfs and
+// overlay it has other device numbers than stat.
 //
 // In a container the process id is often 1, so it means little alone. The host
 // name of a pod is the pod's name.
@@ -23,7 +23,7 @@ type Holder struct {
 	Since     time.Time `json:"since"`
 }
 
-// String says who it is, as seen from this process.
+// String describes the holder as seen from this process.
 func (h Holder) String() string {
 	self := thisProcess()
 	switch here := h.Host == self.Host; {
@@ -33,7 +33,7 @@ func (h Holder) String() string {
 		return fmt.Sprintf("another sink of this process (pid %d)", h.PID)
 	case here && h.Namespace == self.Namespace:
 		return fmt.Sprintf("another process (pid %d)", h.PID)
-	case here: // containers with the host's network have its name
+	case here: // a container with the host's network has the host's name
 		return fmt.Sprintf("a process of another container on this host (pid %d there)", h.PID)
 	}
 	return fmt.Sprintf("a process on host %s (pid %d there)", h.Host, h.PID)
@@ -51,8 +51,8 @@ const (
 	maxHolder    = 1 << 10
 )
 
-// writeHolder writes this process to the LOCK file that it has locked. Errors do
-// not matter: the record is for messages alone, and the disk may be full.
+// writeHolder records this process in the LOCK file, which it has locked. It
+// ignores errors: the record is only used in messages, and the disk may be full.
 func writeHolder(lock *os.File) {
 	self := thisProcess()
 	self.Since = time.Now().UTC().Truncate(time.Second)
@@ -61,7 +61,8 @@ func writeHolder(lock *os.File) {
 	}
 }
 
-// clearHolder removes the record. The note, which is behind it, stays.
+// clearHolder removes the record, and keeps the note after it. It ignores errors:
+// a record of an ended process is not reported.
 func clearHolder(lock *os.File) {
 	if info, err := lock.Stat(); err == nil && info.Size() <= noteOffset {
 		lock.Truncate(0)
@@ -70,8 +71,9 @@ func clearHolder(lock *os.File) {
 	lock.WriteAt(fmt.Appendf(nil, "\n%-*s", maxHolder, ""), 0)
 }
 
-// holder reads what the LOCK file says. A process that was killed leaves its
-// record, which may be read just before the next holder writes its own.
+// holder reads the record in the LOCK file. It ignores the record of a process
+// that no longer runs: a killed holder leaves its record behind, and the next
+// holder may not have written its own yet.
 func (d *dir) holder() Holder {
 	f, err := d.openRegular(LockName, openFlags)
 	if err != nil {
@@ -83,7 +85,7 @@ func (d *dir) holder() Holder {
 	if err != nil || json.Unmarshal(record, &h) != nil {
 		return Holder{}
 	}
-	if self := thisProcess(); h.Host == self.Host && h.Namespace == self.Namespace && !running(h.PID) {
+	if self := thisProcess(); h.Host == self.Host && h.Namespace == self.Namespace && !isRunning(h.PID) {
 		return Holder{}
 	}
 	return h

@@ -9,28 +9,27 @@ import (
 	"time"
 )
 
-// How long Lock waits between two tries.
+// Lock waits this long between two attempts.
 const (
 	minLockWait = 5 * time.Millisecond
 	maxLockWait = 200 * time.Millisecond
 )
 
-// errHeld is what tryLock returns when someone else has the lock.
+// errHeld is the error of tryLock when another process or Dir has the lock.
 var errHeld = errors.New("held")
 
-// Lock tries again and again, because a system call that waits for a lock
-// cannot be ended with ctx.
+// Lock polls, because ctx cannot end a system call that waits for a lock.
 func (d *dir) Lock(ctx context.Context) error {
 	for wait := minLockWait; ; wait = min(2*wait, maxLockWait) {
 		if err := d.lockOnce(); !errors.Is(err, errHeld) {
-			return fail("lock", LockName, err)
+			return pathError("lock", LockName, err)
 		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return fail("lock", LockName, &LockedError{Path: d.path, Holder: d.holder(), Err: context.Cause(ctx)})
+			return pathError("lock", LockName, &LockedError{Path: d.path, Holder: d.holder(), Err: context.Cause(ctx)})
 		}
 	}
 }
@@ -39,7 +38,7 @@ func (d *dir) lockOnce() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.lock != nil {
-		return errors.New("locked before")
+		return errors.New("this Dir has the lock already")
 	}
 	f, err := d.openLock()
 	if err != nil {
@@ -49,7 +48,7 @@ func (d *dir) lockOnce() error {
 		f.Close()
 		return err
 	}
-	if err := d.stillLock(f); err != nil {
+	if err := d.checkLock(f); err != nil {
 		f.Close()
 		return err
 	}
@@ -58,8 +57,8 @@ func (d *dir) lockOnce() error {
 	return nil
 }
 
-// openLock opens the LOCK file, for writing because some network file systems
-// lock no other.
+// openLock opens the LOCK file for writing: some network file systems do not lock
+// a file that was opened read-only.
 func (d *dir) openLock() (*os.File, error) {
 	for {
 		f, err := d.root.OpenFile(LockName, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
@@ -73,26 +72,28 @@ func (d *dir) openLock() (*os.File, error) {
 	}
 }
 
-// stillLock says whether the LOCK file is the one we have locked. A person may
-// have deleted it between our opening and locking it.
-func (d *dir) stillLock(f *os.File) error {
+// checkLock returns errHeld if the directory's LOCK file is not the locked file f.
+// An operator may have deleted the LOCK file between openLock and tryLock. Then
+// another process could create and lock a second LOCK file.
+func (d *dir) checkLock(f *os.File) error {
 	locked, err := f.Stat()
 	if err != nil {
 		return err
 	}
 	named, err := d.root.Lstat(LockName)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(locked, named) {
-		return errHeld // try again, with the new one
+		return errHeld // Lock retries with the new file
 	}
 	if err != nil {
 		return err
 	}
-	return d.keepsModes(locked)
+	return d.checkModes(locked)
 }
 
-// keepsModes refuses a file system that gives every file one mode, such as FAT,
-// if other users may enter the directory. The LOCK file is the first file there.
-func (d *dir) keepsModes(lock fs.FileInfo) error {
+// checkModes refuses a file system that gives every file the same mode, such as
+// FAT, if other users may enter the directory. It checks the LOCK file, which is
+// the first file in the directory.
+func (d *dir) checkModes(lock fs.FileInfo) error {
 	self, err := d.self.Stat()
 	if err == nil && othersMay(self, othersAny) && othersMay(lock, othersAny) {
 		err = refuseMode(filepath.Join(d.path, LockName), lock.Mode(), fileMode, nil)

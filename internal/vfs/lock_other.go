@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// tryLock refuses: without a lock that ends with its process a directory cannot
-// be kept to one.
+// tryLock always fails: this system has no lock that ends with its process, so
+// two processes could use one directory.
 func tryLock(*os.File) error { return errors.ErrUnsupported }
 
 func unlock(*os.File) error { return nil }

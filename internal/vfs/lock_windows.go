@@ -20,9 +20,9 @@ const (
 	errorLockViolation = syscall.Errno(33)
 )
 
-// tryLock locks the file's first byte, which need not exist. The system
-// releases it some time after the process has ended; children do not inherit
-// the handle.
+// tryLock locks the file's first byte, which need not exist. Windows releases the
+// lock some time after the process has ended. Child processes do not inherit the
+// handle.
 func tryLock(f *os.File) error {
 	err := firstByte(f, func(fd uintptr, at unsafe.Pointer) (uintptr, error) {
 		ok, _, err := lockFileEx.Call(fd, lockfileFailImmediately|lockfileExclusiveLock, 0, 1, 0, uintptr(at))
@@ -34,8 +34,7 @@ func tryLock(f *os.File) error {
 	return err
 }
 
-// unlock does not leave it to closing the file, after which the system takes
-// its time too.
+// unlock releases the lock explicitly: after a close, Windows may release it later.
 func unlock(f *os.File) error {
 	return firstByte(f, func(fd uintptr, at unsafe.Pointer) (uintptr, error) {
 		ok, _, err := unlockFileEx.Call(fd, 0, 1, 0, uintptr(at))
@@ -43,7 +42,7 @@ func unlock(f *os.File) error {
 	})
 }
 
-// firstByte calls a function with f's handle and the offset 0.
+// firstByte calls call with f's handle and an OVERLAPPED for offset 0.
 func firstByte(f *os.File, call func(fd uintptr, at unsafe.Pointer) (ok uintptr, err error)) error {
 	raw, err := f.SyscallConn()
 	if err != nil {

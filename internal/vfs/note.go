@@ -10,8 +10,8 @@ import (
 // MaxNote is the length of the longest note, in bytes.
 const MaxNote = 64
 
-// The LOCK file has two places for the note, behind the holder's record. A note
-// goes to the place of the one before the last: a crash can tear only that.
+// The LOCK file has two slots for the note, after the holder's record. SetNote
+// overwrites the older slot, so a crash cannot tear the last complete note.
 //
 //	0       8        9         73        77
 //	+-------+--------+---------+---------+
@@ -20,7 +20,7 @@ const MaxNote = 64
 //	                            of 0…73
 const (
 	noteOffset = 2 << 10
-	noteStride = 512 // a sector: they are written one by one
+	noteStride = 512 // one sector: a torn write of one slot spares the other
 	noteSize   = 77
 )
 
@@ -31,15 +31,15 @@ var (
 	errLongNote  = errors.New("the note is too long")
 )
 
-// Note reads both places: the last whole note counts.
+// Note reads both slots and returns the complete note with the higher count.
 func (d *dir) Note() ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	note, _, err := d.readNote()
-	return note, fail("read", LockName, err)
+	return note, pathError("read", LockName, err)
 }
 
-// readNote returns the last note, and its count. The caller holds d.mu.
+// readNote returns the last complete note and its count. The caller holds d.mu.
 func (d *dir) readNote() (note []byte, count uint64, err error) {
 	if d.lock == nil {
 		return nil, 0, errNotLocked
@@ -65,7 +65,7 @@ func (d *dir) readNote() (note []byte, count uint64, err error) {
 func (d *dir) SetNote(note []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return fail("write", LockName, d.writeNote(note))
+	return pathError("write", LockName, d.writeNote(note))
 }
 
 func (d *dir) writeNote(note []byte) error {

@@ -14,57 +14,60 @@ type Options struct {
 	AllowNetwork bool // a directory on a network file system
 
 	// JournalFile reports whether an entry has the name of a journal file. Nil
-	// means that none has.
+	// means that no entry has.
 	JournalFile func(name string) bool
 
-	// Found, if not nil, is called by an Open that succeeds.
+	// Found, if not nil, is called before Open returns without an error.
 	Found func(Found)
 }
 
-// Open opens a directory for this process alone. A missing one is made, with
-// its parents, mode 0700, and is on disk when Open returns. The directory must be
-// a directory and not a symlink to one (its parents may be symlinks), and not on a
-// network file system.
+// Open opens a directory for this process alone. It makes a missing directory and
+// its missing parents with mode 0700, and syncs their entries. The path must not
+// be a symlink, although its parents may be, and must not be on a network file
+// system.
 //
-// A directory holds the journal itself if it belongs to the effective user and no
-// other user may write it. A directory with a journal of this user holds it too:
-// Open sets the directory's mode to 0700 if other users may write it, and the
-// files' modes to 0600. Any other directory gets a subdirectory for the journal, [PrivateName],
-// which is used from then on. It must belong to the effective user, and its mode
-// is set to 0700.
+// The journal lies in the directory itself in two cases:
+//
+//   - The directory belongs to the effective user, and no other user may write it.
+//   - The directory has a journal of this user already. Open sets the directory's
+//     mode to 0700 if other users may write it, and the files' modes to 0600.
+//
+// Otherwise the journal lies in the subdirectory [PrivateName], in this run and in
+// the following ones. The subdirectory must belong to the effective user, and Open
+// sets its mode to 0700.
 //
 // A directory with a journal of another user is a [*RefusedError]: no process
 // would deliver the events in it.
 func Open(path string, opts Options) (Dir, error) {
 	if path == "" {
-		return nil, fail("open", path, fs.ErrInvalid)
+		return nil, pathError("open", path, fs.ErrInvalid)
 	}
 	path = filepath.Clean(path) // a trailing slash would follow a symlink
 	if err := makeAll(path); err != nil {
 		return nil, err
 	}
-	look := func() (fs.FileInfo, error) { return os.Lstat(path) }
-	info, err := lookAt(path, look)
+	lstat := func() (fs.FileInfo, error) { return os.Lstat(path) }
+	info, err := lstatDir(path, lstat)
 	if err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(path + string(filepath.Separator) + ".") // the dot: never to wait for a FIFO
+	root, err := os.OpenRoot(path + string(filepath.Separator) + ".") // the dot keeps the call from waiting for a FIFO
 	if errors.Is(err, fs.ErrPermission) && !isOurs(info) {
 		return nil, refuseOwner(path, info)
 	}
 	if err != nil {
 		return nil, err
 	}
-	d, err := newDir(path, root, look, opts)
+	d, err := newDir(path, root, lstat, opts)
 	if err != nil {
 		return nil, err
 	}
-	return d.settle()
+	return d.journalDir()
 }
 
-// settle returns the directory that holds the journal: d, or the subdirectory
-// PrivateName, and then d is closed.
-func (d *dir) settle() (_ Dir, err error) {
+// journalDir returns the directory that holds the journal: d or its subdirectory
+// PrivateName. In the second case it closes d.
+func (d *dir) journalDir() (_ Dir, err error) {
 	mask, home := othersWrite, d
 	defer func() {
 		if err != nil {
@@ -80,7 +83,7 @@ func (d *dir) settle() (_ Dir, err error) {
 		if err != nil {
 			return nil, err
 		}
-		d.Close()
+		_ = d.Close() // nothing was written through d; sub is independent of it
 		mask, home = othersAny, sub
 	}
 	found, err := home.restoreModes(mask)
@@ -93,8 +96,8 @@ func (d *dir) settle() (_ Dir, err error) {
 	return home, nil
 }
 
-// openPrivate opens the subdirectory PrivateName, which is on disk when it
-// returns. The caller checks its owner.
+// openPrivate opens the subdirectory PrivateName, made if it is missing, and syncs
+// its entry. The caller checks its owner.
 func (d *dir) openPrivate() (*dir, error) {
 	sub, err := d.openSub(PrivateName)
 	if info, failed := d.self.Stat(); errors.Is(err, fs.ErrPermission) && failed == nil && !isOurs(info) {
@@ -110,9 +113,9 @@ func (d *dir) openPrivate() (*dir, error) {
 	return sub, nil
 }
 
-// makeAll makes the directory and the parents it lacks, and syncs the entry of
-// each in its parent. It does the last also for a directory that exists:
-// whoever made it may have been killed just then.
+// makeAll makes the directory and its missing parents, and syncs the entry of each
+// in its parent. It also syncs the entry of an existing directory: the process
+// that made it may have been killed before its own sync.
 func makeAll(path string) error {
 	parent := filepath.Dir(path)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) && parent != path {
@@ -128,8 +131,8 @@ func makeAll(path string) error {
 	return syncParent(parent)
 }
 
-// explainMkdir says what to do about an error of a directory that others have made
-// for this process.
+// explainMkdir adds the fix to a Mkdir error whose cause is the parent directory:
+// a read-only volume, or a parent of another user.
 func explainMkdir(parent string, err error) error {
 	info, failed := os.Lstat(parent)
 	switch {
@@ -144,7 +147,7 @@ func explainMkdir(parent string, err error) error {
 func syncParent(parent string) error {
 	f, err := os.Open(parent)
 	if errors.Is(err, fs.ErrPermission) {
-		return nil // it may be passed through but not read; nothing can be done from here
+		return nil // this user may traverse the parent but not open it, so cannot sync it
 	}
 	if err != nil {
 		return err
@@ -156,10 +159,11 @@ func syncParent(parent string) error {
 	return nil
 }
 
-// newDir checks the directory behind root, which it takes over. look says what
-// its name stands for now: before it was opened that could have been another
-// one, and even have had the same inode number.
-func newDir(path string, root *os.Root, look func() (fs.FileInfo, error), opts Options) (_ *dir, err error) {
+// newDir checks the directory of root, and owns root from then on. It calls lstat
+// to check that path still names this directory. An Lstat from before the opening
+// proves nothing: another directory may have had the name and even the same inode
+// number then.
+func newDir(path string, root *os.Root, lstat func() (fs.FileInfo, error), opts Options) (_ *dir, err error) {
 	d := &dir{path: path, root: root, opts: opts}
 	defer func() {
 		if err != nil {
@@ -173,12 +177,12 @@ func newDir(path string, root *os.Root, look func() (fs.FileInfo, error), opts O
 	if err != nil {
 		return nil, err
 	}
-	named, err := look()
+	named, err := lstat()
 	if err != nil {
 		return nil, err
 	}
 	if !os.SameFile(named, info) {
-		return nil, &RefusedError{path, ErrSymlink, "it was replaced while it was opened"}
+		return nil, &RefusedError{path, ErrSymlink, "it was replaced while this process opened it; start again"}
 	}
 	if d.system, err = fileSystem(d.self); err != nil {
 		return nil, fmt.Errorf("file system of %s: %w", path, err)
@@ -189,14 +193,15 @@ func newDir(path string, root *os.Root, look func() (fs.FileInfo, error), opts O
 	return d, nil
 }
 
-// lookAt refuses whatever is not a directory.
-func lookAt(path string, look func() (fs.FileInfo, error)) (fs.FileInfo, error) {
-	info, err := look()
+// lstatDir returns the result of lstat, and refuses an entry that is not a
+// directory.
+func lstatDir(path string, lstat func() (fs.FileInfo, error)) (fs.FileInfo, error) {
+	info, err := lstat()
 	switch {
 	case err != nil:
 		return nil, err
 	case info.Mode()&fs.ModeSymlink != 0:
-		return nil, &RefusedError{path, ErrSymlink, "name the directory that it points to"}
+		return nil, &RefusedError{path, ErrSymlink, "set the path to the directory that it points to"}
 	case !info.IsDir():
 		return nil, &RefusedError{path, ErrNotDirectory, "its mode is " + info.Mode().String()}
 	}
@@ -205,7 +210,7 @@ func lookAt(path string, look func() (fs.FileInfo, error)) (fs.FileInfo, error) 
 
 func checkFileSystem(path string, system FileSystem, opts Options) error {
 	if system.Network && !opts.AllowNetwork {
-		return &RefusedError{path, ErrNetwork, system.Name + " cannot promise what a local disk does"}
+		return &RefusedError{path, ErrNetwork, system.Name + " does not give the guarantees of a local disk; use a directory on a local disk"}
 	}
 	return nil
 }

@@ -8,8 +8,8 @@ import (
 
 const mntLocal = 0x1000 // MNT_LOCAL of sys/mount.h
 
-// syncFile asks the drive to empty its cache (F_FULLFSYNC), which fsync does
-// not on this system.
+// syncFile also flushes the drive's cache (F_FULLFSYNC); fsync alone does not on
+// macOS. File.Sync uses F_FULLFSYNC.
 func syncFile(f *os.File) error { return f.Sync() }
 
 func fileSystem(f *os.File) (FileSystem, error) {

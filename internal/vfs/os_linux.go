@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// syncFile leaves out what fsync does for times and such: a read after a crash
-// needs the length, and fdatasync brings that to the disk too.
+// syncFile uses fdatasync, which writes the bytes and the length, but not, as fsync
+// does, the timestamps. A read after a crash needs only the first two.
 func syncFile(f *os.File) error {
 	return control(f, syscall.Fdatasync)
 }
@@ -18,10 +18,10 @@ func fileSystem(f *os.File) (FileSystem, error) {
 	if err := control(f, func(fd int) error { return syscall.Fstatfs(fd, &st) }); err != nil {
 		return FileSystem{}, err
 	}
-	return byMagic(uint32(st.Type)), nil // its Go type, and its sign, depend on the architecture
+	return byMagic(uint32(st.Type)), nil // the Go type and its sign depend on the architecture
 }
 
-// freeBytes returns what users other than root may write.
+// freeBytes returns the number of bytes that a user other than root can write.
 func freeBytes(f *os.File) (int64, error) {
 	var st syscall.Statfs_t
 	if err := control(f, func(fd int) error { return syscall.Fstatfs(fd, &st) }); err != nil {
@@ -30,8 +30,8 @@ func freeBytes(f *os.File) (int64, error) {
 	return int64(min(st.Bavail, math.MaxInt64/uint64(max(1, st.Frsize)))) * int64(st.Frsize), nil
 }
 
-// byMagic knows the numbers of linux/magic.h and of drivers outside of the
-// kernel. What it does not know is taken for a disk.
+// byMagic maps the numbers of linux/magic.h, and those of some drivers outside of
+// the kernel tree. It treats an unknown file system as a local disk.
 func byMagic(magic uint32) FileSystem {
 	if known, ok := magics[magic]; ok {
 		return known
@@ -71,8 +71,8 @@ var magics = map[uint32]FileSystem{
 	0x01161970: {Name: "gfs2", Network: true},
 }
 
-// pidNamespace names the PID namespace of this process. It is empty without
-// /proc.
+// pidNamespace returns the name of this process's PID namespace, or an empty
+// string if /proc is not mounted.
 func pidNamespace() string {
 	name, _ := os.Readlink("/proc/self/ns/pid")
 	return name

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 )
 
-// PrivateName is the subdirectory for the journal in a directory that others may
+// PrivateName is the journal's subdirectory in a directory that other users may
 // write. Do not change it: the next run must find the journal there.
 const PrivateName = "s3sink-spool"
 
@@ -22,25 +22,25 @@ const (
 	worldWrite  fs.FileMode = 0o002
 )
 
-// Found says where [Open] found or made the journal's directory.
+// Found describes the journal's directory that [Open] found or made.
 type Found struct {
-	Path  string      // the directory that was asked for, or PrivateName in it
-	Mode  fs.FileMode // of the directory before it was set to 0700; 0 if it was not changed
-	Files int         // files whose mode was set to 0600
+	Path  string      // Open's path, or PrivateName in it
+	Mode  fs.FileMode // the directory's mode before it was set to 0700; 0 if it was not changed
+	Files int         // number of files whose mode was set to 0600
 }
 
 // Changed reports whether any mode was changed.
 func (f Found) Changed() bool { return f.Mode != 0 || f.Files > 0 }
 
-// needsPrivate reports whether the journal lives in the subdirectory PrivateName
-// of d, and not in d itself. It refuses d where either answer would strand a
-// journal.
+// needsPrivate reports whether the journal lies in the subdirectory PrivateName of
+// d, and not in d itself. It refuses d if both answers would leave the events of an
+// existing journal undelivered.
 //
-// The mode of a directory that other users share is not changed: they would lose
-// access. It is changed only if a journal of this user is in the directory. A LOCK
-// file alone counts as a journal if kubelet could have changed the mode: kubelet
-// gives access to a group, not to all users. An empty journal has no other file,
-// and the holder of its lock may still run:
+// The mode of a directory that other users share stays as it is, because they
+// would lose access. The exception is a directory with a journal of this user. A
+// LOCK file alone counts as a journal if kubelet could have changed the mode:
+// kubelet gives access to a group, not to all users. An empty journal has no other
+// file, and the holder of its lock may still run:
 //
 //  1. Pod A has an empty journal in /data/spool, mode 0700, and its lock.
 //  2. Pod B starts on the same node. Its mount sets /data/spool to 2770.
@@ -50,11 +50,11 @@ func (d *dir) needsPrivate() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	private, err := d.has(PrivateName)
+	private, err := d.hasEntry(PrivateName)
 	if err != nil {
 		return false, err
 	}
-	journal, lock, err := d.evidence(info)
+	journal, lock, err := d.findJournal(info)
 	if err != nil {
 		return false, err
 	}
@@ -73,19 +73,19 @@ func (d *dir) needsPrivate() (bool, error) {
 	return !(journal || lock && kubelet && isOurs(info)), nil
 }
 
-func (d *dir) has(name string) (bool, error) {
+func (d *dir) hasEntry(name string) (bool, error) {
 	_, err := d.root.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	return err == nil, fail("stat", name, err)
+	return err == nil, pathError("stat", name, err)
 }
 
-// evidence reports whether d itself holds a journal: files of one, or its LOCK
-// file. Only files of this user and of d's owner count. Otherwise any user who may
-// write d could keep this process out of it.
-func (d *dir) evidence(self fs.FileInfo) (journal, lock bool, err error) {
-	err = d.each(func(name string, info fs.FileInfo) error {
+// findJournal reports whether d has journal files, and whether it has a LOCK file.
+// Only files of this user and of d's owner count. Otherwise any user with write
+// access to d could keep this process out of it.
+func (d *dir) findJournal(self fs.FileInfo) (journal, lock bool, err error) {
+	err = d.eachJournalFile(func(name string, info fs.FileInfo) error {
 		if info.Mode().IsRegular() && (isOurs(info) || sameOwner(info, self)) {
 			journal = journal || name != LockName
 			lock = lock || name == LockName && isOurs(info)
@@ -95,9 +95,9 @@ func (d *dir) evidence(self fs.FileInfo) (journal, lock bool, err error) {
 	return journal, lock, err
 }
 
-// each calls do for the LOCK file and for all entries that have the name of a
-// journal file, whatever they are.
-func (d *dir) each(do func(name string, info fs.FileInfo) error) error {
+// eachJournalFile calls do for the LOCK file and for every entry that has the name
+// of a journal file, including entries that are not regular files.
+func (d *dir) eachJournalFile(do func(name string, info fs.FileInfo) error) error {
 	names, err := d.names()
 	if err != nil {
 		return err
@@ -108,10 +108,10 @@ func (d *dir) each(do func(name string, info fs.FileInfo) error) error {
 		}
 		info, err := d.root.Lstat(name)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed since, by the process that holds the lock
+			continue // the holder of the lock removed it after names read the directory
 		}
 		if err != nil {
-			return fail("stat", name, err)
+			return pathError("stat", name, err)
 		}
 		if err := do(name, info); err != nil {
 			return err
@@ -121,8 +121,8 @@ func (d *dir) each(do func(name string, info fs.FileInfo) error) error {
 }
 
 // restoreModes refuses a directory that belongs to another user. It sets the
-// directory's mode to 0700 if others have a permission of mask, and the mode of
-// the journal's files to 0600.
+// directory's mode to 0700 if other users have a permission of mask, and the mode
+// of the journal's files to 0600.
 func (d *dir) restoreModes(mask fs.FileMode) (Found, error) {
 	found := Found{Path: d.path}
 	info, err := d.self.Stat()
@@ -138,10 +138,10 @@ func (d *dir) restoreModes(mask fs.FileMode) (Found, error) {
 			return found, refuseMode(d.path, found.Mode, dirMode, err)
 		}
 	}
-	hidden := !othersMay(info, othersAny) // whatever the modes of its files are
-	err = d.each(func(name string, info fs.FileInfo) error {
+	hidden := !othersMay(info, othersAny) // other users cannot reach its files
+	err = d.eachJournalFile(func(name string, info fs.FileInfo) error {
 		switch {
-		case !info.Mode().IsRegular(): // recovery leaves it alone, and Lock refuses it
+		case !info.Mode().IsRegular(): // recovery ignores it; Lock refuses a LOCK of this kind
 			return nil
 		case !isOurs(info):
 			return refuseOwner(filepath.Join(d.path, name), info)
@@ -161,9 +161,9 @@ func (d *dir) restoreModes(mask fs.FileMode) (Found, error) {
 }
 
 func (d *dir) restoreFile(name string, info fs.FileInfo) error {
-	f, err := d.openSeen(name, openFlags)
+	f, err := d.openVerified(name, openFlags)
 	if err != nil {
-		return fail("open", name, err)
+		return pathError("open", name, err)
 	}
 	defer f.Close()
 	now, err := setMode(f, fileMode)
@@ -173,7 +173,7 @@ func (d *dir) restoreFile(name string, info fs.FileInfo) error {
 	return nil
 }
 
-// setMode changes a mode and returns what the file system has made of it: some
+// setMode changes a mode and returns the resulting FileInfo: some file systems
 // ignore the call.
 func setMode(f *os.File, mode fs.FileMode) (fs.FileInfo, error) {
 	if err := f.Chmod(mode); err != nil {
@@ -182,15 +182,15 @@ func setMode(f *os.File, mode fs.FileMode) (fs.FileInfo, error) {
 	return f.Stat()
 }
 
-// refuseOwner is the error for a directory that another user's journal may be
-// in, and for a file of such a journal.
+// refuseOwner returns the error for a directory that may hold another user's
+// journal, and for a file of such a journal.
 func refuseOwner(path string, info fs.FileInfo) error {
 	return &RefusedError{path, ErrOwner, ownership(info) + "; if a spool is in it, run the process as that user, " +
 		"or chown -R the directory while no process uses it: a sink in another directory does not find these events"}
 }
 
-// refuseParent is the error for a directory that needs a new subdirectory and that
-// this process may not write.
+// refuseParent returns the error for a directory in which this process must make a
+// subdirectory and may not.
 func refuseParent(path string, info fs.FileInfo) error {
 	return &RefusedError{path, ErrOwner, ownership(info) + "; it may make no subdirectory there: chown the directory, " +
 		"or let the process's group write it (in Kubernetes: fsGroup)"}

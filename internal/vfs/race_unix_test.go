@@ -45,19 +45,19 @@ func TestALockFileThatWasDeleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := errors.Join(tryLock(f), d.stillLock(f)); err != nil {
+	if err := errors.Join(tryLock(f), d.checkLock(f)); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(filepath.Join(path, LockName)); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.stillLock(f); err != errHeld {
+	if err := d.checkLock(f); err != errHeld {
 		t.Errorf("without a lock file: %v, want errHeld", err)
 	}
 	if err := d.Lock(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.stillLock(f); err != errHeld {
+	if err := d.checkLock(f); err != errHeld {
 		t.Errorf("with another lock file: %v, want errHeld", err)
 	}
 }
@@ -89,7 +89,7 @@ func TestANameThatChangesWhileItIsOpened(t *testing.T) {
 			if err := replace(filepath.Join(path, "a")); err != nil {
 				t.Fatal(err)
 			}
-			if f, err := d.openSeen("a", openFlags); err == nil {
+			if f, err := d.openVerified("a", openFlags); err == nil {
 				f.Close()
 				t.Error("it was opened")
 			}
