@@ -176,7 +176,7 @@ func (e *SpoolError) File() string {
 // fileErrors returns the errors of files in the SpoolDir that err wraps. A path of
 // several elements is that of the directory itself, which is the same each time.
 func fileErrors(err error) (all []*fs.PathError) {
-	switch wrapper := err.(type) {
+	switch wrapper := any(err).(type) { // not errors.As, which returns only the first
 	case *fs.PathError:
 		if wrapper.Path != "." && !strings.ContainsRune(wrapper.Path, filepath.Separator) {
 			return []*fs.PathError{wrapper}

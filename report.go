@@ -130,7 +130,7 @@ func (v *validation) fail(step *ValidationStep, code ValidationCode, err error) 
 	step.Duration = time.Since(step.began)
 	text := documented[code]
 	failed := &ValidationError{Code: code, Message: text.message, Cause: text.cause, Step: step.Name, Err: err}
-	if err == errNotRequired {
+	if errors.Is(err, errNotRequired) {
 		step.Detail = "it was assumed"
 	} else {
 		e := s3put.Describe(err)
@@ -202,7 +202,7 @@ var (
 	ansi  = palette{good: "\x1b[32m", bad: "\x1b[31m", warning: "\x1b[33m", quiet: "\x1b[2m", strong: "\x1b[1m", reset: "\x1b[0m"}
 )
 
-func (r *ValidationReport) write(w io.Writer, p palette) {
+func (r *ValidationReport) write(w *strings.Builder, p palette) {
 	fmt.Fprintf(w, "s3://%s/%s\n", r.Bucket, r.Key)
 	for _, s := range r.Steps {
 		mark := map[StepResult]string{StepOK: p.good + "✓", StepFailed: p.bad + "✗", StepSkipped: p.quiet + "-"}[s.Result]

@@ -60,7 +60,7 @@ func (s *Sink) ValidateReport(ctx context.Context) (*ValidationReport, error) {
 	case failed == nil:
 		s.client.Renew() // theirs may be from before what was mended
 		s.uploader.Unpark()
-	case context.Cause(ctx) == ErrClosed:
+	case errors.Is(context.Cause(ctx), ErrClosed):
 		return nil, ErrClosed
 	case ctx.Err() != nil && failed.Status == 0:
 		failed.Hint = fmt.Sprintf("The context of Validate ended before there was an answer (%v). %s", context.Cause(ctx), failed.Hint)

@@ -96,7 +96,7 @@ func dropFileCache(name string) (cached, size int64, err error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("mmap: %w", err)
 	}
-	defer unix.Munmap(m)
+	defer func() { _ = unix.Munmap(m) }() // fails only for an address that is not mapped
 	page := os.Getpagesize()
 	residency := make([]byte, (len(m)+page-1)/page)
 	if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&m[0])), uintptr(len(m)), uintptr(unsafe.Pointer(&residency[0]))); errno != 0 {

@@ -146,7 +146,7 @@ func (f *Fault) receive(c *call, closing <-chan struct{}) bool {
 		return false
 	}
 	if f.CutAfter > 0 {
-		c.input.fill(limit)
+		_ = c.input.fill(limit) // the connection is cut, even if the body ends early
 		return false
 	}
 	c.readBody()

@@ -89,9 +89,9 @@ func (l *gatedListener) Accept() (net.Conn, error) {
 			return &gatedConn{Conn: conn, gate: l.gate, closed: make(chan struct{})}, nil
 		}
 		if tcp, ok := conn.(*net.TCPConn); ok {
-			tcp.SetLinger(0) // a reset in place of a polite end
+			_ = tcp.SetLinger(0) // Close then resets the connection; without it the client sees EOF
 		}
-		conn.Close()
+		_ = conn.Close() // the client sees the refusal in any case
 	}
 }
 

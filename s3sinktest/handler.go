@@ -154,7 +154,7 @@ func (a answer) write(w http.ResponseWriter, c *call) {
 	}
 	w.WriteHeader(a.status)
 	if c.r.Method != http.MethodHead {
-		w.Write(a.body) // an error means that the client has gone
+		_, _ = w.Write(a.body) // an error means that the client has disconnected
 	}
 }
 
@@ -165,5 +165,5 @@ func (a answer) cut(w http.ResponseWriter, c *call) {
 	a.header.Set("Content-Length", strconv.Itoa(promised))
 	a.body = a.body[:len(a.body)/2]
 	a.write(w, c)
-	http.NewResponseController(w).Flush()
+	_ = http.NewResponseController(w).Flush() // an error means that the client has disconnected
 }

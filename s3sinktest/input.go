@@ -48,7 +48,7 @@ func (in *input) all() ([]byte, error) {
 		// All that is announced at once: growing step by step copies large bodies.
 		in.read.Grow(int(in.expected) - in.read.Len() + bytes.MinRead)
 	}
-	if err := in.fill(maxBody + 1); err != io.EOF {
+	if err := in.fill(maxBody + 1); !errors.Is(err, io.EOF) {
 		return in.read.Bytes(), err
 	}
 	return in.read.Bytes(), nil

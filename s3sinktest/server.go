@@ -102,7 +102,7 @@ func NewServer(opts ...Option) *Server {
 		ConnState: s.connState,
 		ErrorLog:  log.New(quietLog{}, "", 0),
 	}
-	s.serving.Go(func() { s.http.Serve(s.listener) })
+	s.serving.Go(func() { _ = s.http.Serve(s.listener) }) // returns http.ErrServerClosed after Close
 	return s
 }
 
@@ -145,8 +145,8 @@ func (s *Server) Close() {
 	defer close(s.closed)
 
 	close(s.closing)
-	s.http.Close()
-	s.serving.Wait() // first: conns.Add is only called by that goroutine
+	_ = s.http.Close() // closes all connections, even if it fails to close the listener
+	s.serving.Wait()   // first: conns.Add is only called by that goroutine
 	s.conns.Wait()
 	for _, t := range transports {
 		t.CloseIdleConnections()

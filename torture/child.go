@@ -76,7 +76,7 @@ func child() int {
 		return 3 // killed before it had a job, or the parent was
 	}
 	go func() {
-		io.Copy(io.Discard, os.Stdin)
+		_, _ = io.Copy(io.Discard, os.Stdin) // returns when the parent has ended
 		os.Exit(3)
 	}()
 	if err := j.run(); err != nil {
@@ -120,7 +120,7 @@ func (j *job) run() error {
 		go func() {
 			for range time.Tick(j.Flush) {
 				ctx, cancel := context.WithTimeout(context.Background(), j.Flush)
-				sink.Flush(ctx) // what it did not upload is told by the bucket
+				_ = sink.Flush(ctx) // the bucket shows which events it uploaded
 				cancel()
 			}
 		}()

@@ -116,7 +116,7 @@ func (f *full) run(ctx context.Context, memory string) (err error) {
 	if f.disk, err = makeDisk(dir, f.fs); err != nil {
 		return err
 	}
-	defer f.disk.release()
+	defer func() { err = errors.Join(err, f.disk.release()) }()
 	f.spool = filepath.Join(f.disk.mountPoint, "spool")
 	f.ledger = ledger{seed: f.seed, events: map[place][]byte{}}
 	f.server = s3sinktest.NewServer()
@@ -136,13 +136,15 @@ func (f *full) run(ctx context.Context, memory string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { c.kill(); c.end(true) }()
+	defer func() { c.kill(); _ = c.end(true) }() // after an error, which is returned instead
 	if f.others {
 		c.wait(acked, 100, time.Now().Add(fillWithin))
-		c.cmd.Process.Signal(syscall.SIGSTOP) // or it gives up its reserve to a file that still grows
+		// Stopped, the child cannot give up its reserve to a file that still grows.
+		if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			return err
+		}
 		err := f.disk.stuff()
-		c.cmd.Process.Signal(syscall.SIGCONT)
-		if err != nil {
+		if err := errors.Join(err, c.cmd.Process.Signal(syscall.SIGCONT)); err != nil {
 			return err
 		}
 	}
@@ -155,7 +157,9 @@ func (f *full) run(ctx context.Context, memory string) (err error) {
 	}
 	if f.kill {
 		c.kill()
-		c.end(true)
+		if err := c.end(true); err != nil {
+			return err
+		}
 		next := j
 		next.Life, next.Sources = j.Life+1, 0
 		f.server.Refuse(false)
@@ -166,13 +170,17 @@ func (f *full) run(ctx context.Context, memory string) (err error) {
 		f.add(c)
 		f.drained(ctx, d)
 		d.kill()
-		d.end(true)
+		if err := d.end(true); err != nil {
+			return err
+		}
 	} else {
 		f.server.Refuse(false)
 		f.add(c)
 		f.drained(ctx, c)
 		c.kill()
-		c.end(true)
+		if err := c.end(true); err != nil {
+			return err
+		}
 	}
 	return f.check(j)
 }

@@ -116,13 +116,13 @@ func (l *life) wait(kind byte, count int, deadline time.Time) {
 }
 
 // kill ends the child, and returns when all that it said has been read.
-func (l *life) kill() { l.cmd.Process.Kill() }
+func (l *life) kill() { _ = l.cmd.Process.Kill() } // fails if the child has ended already
 
 // end waits for the end of the child, and returns an error if it was its own.
 func (l *life) end(killed bool) error {
 	<-l.done
 	err := l.cmd.Wait()
-	l.stdin.Close()
+	_ = l.stdin.Close() // the child, its reader, has ended
 	if l.cmd.ProcessState.Exited() && !l.cmd.ProcessState.Success() {
 		return fmt.Errorf("the child ended by itself: %w", err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -56,7 +57,7 @@ func (l *lot) run(ctx context.Context) (err error) {
 		if l.disk, err = makeDisk(l.dir, l.fs); err != nil {
 			return err
 		}
-		defer l.disk.release()
+		defer func() { err = errors.Join(err, l.disk.release()) }()
 		spool = filepath.Join(l.disk.mountPoint, "spool")
 	}
 	j := job{
@@ -179,8 +180,7 @@ func (l *lot) life(j job) error {
 		how += fmt.Sprintf(", flag %d", flag)
 		if err := l.disk.cut(flag); err != nil {
 			c.kill()
-			c.end(true)
-			return err
+			return errors.Join(err, c.end(true))
 		}
 		time.Sleep(upTo(rng, 5*time.Millisecond)) // uploads go on, and should not say more than the disk
 	}

@@ -72,8 +72,7 @@ func makeDisk(dir, fs string) (d *disk, err error) {
 		return nil, err
 	}
 	if err := d.mount(); err != nil {
-		d.release()
-		return nil, err
+		return nil, errors.Join(err, d.release())
 	}
 	return d, nil
 }

@@ -34,7 +34,7 @@ func (in *input) track(ctx context.Context, sink *s3sink.Sink, stdin io.Reader) 
 	for {
 		line, err := lines.next()
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return nil
 		case errors.Is(err, errLongLine):
 			in.skip(lines.number, err)
@@ -121,15 +121,15 @@ func (l *lineReader) next() ([]byte, error) {
 	switch {
 	case err == nil:
 		return line[:len(line)-1], nil
-	case err == io.EOF && len(line) > 0:
+	case errors.Is(err, io.EOF) && len(line) > 0:
 		return line, nil
-	case err != bufio.ErrBufferFull:
+	case !errors.Is(err, bufio.ErrBufferFull):
 		return nil, err
 	}
-	for err == bufio.ErrBufferFull {
+	for errors.Is(err, bufio.ErrBufferFull) {
 		_, err = l.r.ReadSlice('\n')
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	return nil, errLongLine

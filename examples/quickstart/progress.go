@@ -35,7 +35,7 @@ func (c *console) Write(p []byte) (int, error) {
 
 func (c *console) eraseLocked() {
 	if c.shown {
-		io.WriteString(c.w, eraseLine)
+		_, _ = io.WriteString(c.w, eraseLine) // progress only
 		c.shown = false
 	}
 }

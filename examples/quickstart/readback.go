@@ -151,7 +151,7 @@ func (b *bucketReader) unpack(body io.Reader, o *s3sink.ObjectInfo, a *account) 
 	lines := newLineReader(unpacked, s3sink.DefaultMaxEventBytes)
 	for {
 		line, err := lines.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -36,7 +36,9 @@ func SetEnvironment() {
 	for _, setting := range os.Environ() {
 		name, _, _ := strings.Cut(setting, "=")
 		if strings.HasPrefix(name, "AWS_") || strings.HasPrefix(name, "RUDDER_") {
-			os.Unsetenv(name)
+			if err := os.Unsetenv(name); err != nil {
+				panic(err)
+			}
 		}
 	}
 	for name, value := range map[string]string{
@@ -46,7 +48,9 @@ func SetEnvironment() {
 		"AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
 		"AWS_EC2_METADATA_DISABLED":   "true",
 	} {
-		os.Setenv(name, value)
+		if err := os.Setenv(name, value); err != nil {
+			panic(err)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"io"
 	"maps"
 	"sync/atomic"
@@ -124,7 +125,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if n > 0 {
 		b.progress()
 	}
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		b.err.Store(&err)
 	}
 	return n, err

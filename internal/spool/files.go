@@ -144,7 +144,7 @@ func (fs *files) preallocateFor(f *file, group int64) {
 		return
 	}
 	f.preallocatedTo += fs.preallocate
-	f.appender.file.Reserve(fs.preallocate) // an error costs only the saving: the next append may still fit
+	_ = f.appender.file.Reserve(fs.preallocate) // an error costs only the saving: the next append may still fit
 }
 
 // createFile creates the next file. Its header is followed by the watermarks of
@@ -213,7 +213,7 @@ func (fs *files) addWatermark(f *file) {
 func (fs *files) markFailed(f *file) {
 	fs.addWatermark(f)
 	f.discarded = f.syncedTo == 0
-	fs.removeDiscarded()
+	_ = fs.removeDiscarded() // createFile returns the error if too many files remain
 }
 
 // maxDiscarded is the number of discarded files that cannot be removed from
@@ -371,7 +371,7 @@ func (fs *files) noteDelivered(id segmentID) {
 //  3. The process is killed before file 1 is removed. The next run delivers
 //     the segment again.
 func (fs *files) removeUnpinned(most int) (more bool, err error) {
-	fs.removeDiscarded()
+	_ = fs.removeDiscarded() // createFile returns the error if too many files remain
 	if fs.unlinksUnsynced {
 		if err := fs.dir.Sync(); err != nil { // watermarks of the unlinked files may be in the files removed below
 			return false, err
@@ -426,9 +426,9 @@ func (fs *files) saveLastID(f *file) error {
 // close closes all files, and removes the unpinned ones.
 func (fs *files) close() {
 	fs.endCurrent()
-	fs.removeUnpinned(len(fs.all))
+	_, _ = fs.removeUnpinned(len(fs.all)) // the next run removes the rest
 	if fs.adopted && len(fs.all) == 0 && fs.reserve.exists {
-		fs.reserve.remove()
+		_ = fs.reserve.remove() // the next run adopts it
 	}
 	fs.mu.Lock()
 	defer fs.mu.Unlock()

@@ -102,7 +102,7 @@ func (o *diskObject) readPart(p []byte, off int64) (int, error) {
 	if n == len(p) {
 		return n, nil
 	}
-	if err == nil || err == io.EOF {
+	if err == nil || errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF // the file was truncated
 	}
 	return n, &ReadError{err}

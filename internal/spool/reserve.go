@@ -98,7 +98,7 @@ func (r *reserve) renew() {
 		return
 	}
 	if r.remove() == nil && r.write() != nil {
-		r.remove()
+		_ = r.remove() // the next renew retries
 	}
 }
 

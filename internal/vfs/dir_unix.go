@@ -33,7 +33,7 @@ func control(f *os.File, call func(fd int) error) error {
 	var result error
 	if err := raw.Control(func(fd uintptr) {
 		for {
-			if result = call(int(fd)); result != syscall.EINTR {
+			if result = call(int(fd)); !errors.Is(result, syscall.EINTR) {
 				return
 			}
 		}

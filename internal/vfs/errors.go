@@ -58,7 +58,7 @@ func (e *LockedError) Unwrap() []error { return []error{ErrLocked, e.Err} }
 // in errors of package os: an os.Root and its files report different paths, and
 // callers add the directory themselves.
 func pathError(op, name string, err error) error {
-	if err == nil || err == io.EOF { // readers expect a bare io.EOF
+	if err == nil || errors.Is(err, io.EOF) { // readers expect a bare io.EOF
 		return err
 	}
 	if inner := (*fs.PathError)(nil); errors.As(err, &inner) {

@@ -57,7 +57,7 @@ func writeHolder(lock *os.File) {
 	self := thisProcess()
 	self.Since = time.Now().UTC().Truncate(time.Second)
 	if record, err := json.Marshal(self); err == nil && len(record) <= maxHolder {
-		lock.WriteAt(fmt.Appendf(nil, "\n%-*s", maxHolder, record), 0)
+		_, _ = lock.WriteAt(fmt.Appendf(nil, "\n%-*s", maxHolder, record), 0)
 	}
 }
 
@@ -65,10 +65,10 @@ func writeHolder(lock *os.File) {
 // a record of an ended process is not reported.
 func clearHolder(lock *os.File) {
 	if info, err := lock.Stat(); err == nil && info.Size() <= noteOffset {
-		lock.Truncate(0)
+		_ = lock.Truncate(0)
 		return
 	}
-	lock.WriteAt(fmt.Appendf(nil, "\n%-*s", maxHolder, ""), 0)
+	_, _ = lock.WriteAt(fmt.Appendf(nil, "\n%-*s", maxHolder, ""), 0)
 }
 
 // holder reads the record in the LOCK file. It ignores the record of a process

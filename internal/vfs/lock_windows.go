@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"syscall"
@@ -28,7 +29,7 @@ func tryLock(f *os.File) error {
 		ok, _, err := lockFileEx.Call(fd, lockfileFailImmediately|lockfileExclusiveLock, 0, 1, 0, uintptr(at))
 		return ok, err
 	})
-	if err == errorLockViolation || err == syscall.ERROR_IO_PENDING {
+	if errors.Is(err, errorLockViolation) || errors.Is(err, syscall.ERROR_IO_PENDING) {
 		return errHeld
 	}
 	return err

@@ -83,7 +83,7 @@ func (d *dir) journalDir() (_ Dir, err error) {
 		if err != nil {
 			return nil, err
 		}
-		_ = d.Close() // nothing was written through d; sub is independent of it
+		d.Close()
 		mask, home = othersAny, sub
 	}
 	found, err := home.restoreModes(mask)

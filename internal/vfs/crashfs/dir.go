@@ -55,7 +55,7 @@ func (f *FS) settle(h handle, o *outcome) error {
 		return ErrStopped
 	case !open:
 		return fs.ErrClosed
-	case o.err == ErrStopped:
+	case errors.Is(o.err, ErrStopped):
 		f.stopLocked()
 	}
 	return nil

@@ -1,6 +1,7 @@
 package crashfs
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"math"
@@ -43,7 +44,7 @@ func (h *file) do(call Call, length int, apply func(done int) error) error {
 	if err == nil {
 		err = o.err
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return err
 	}
 	return pathError(call, h.name, err)

@@ -58,7 +58,7 @@ func demonstrate(ctx context.Context, out *printer, stderr io.Writer) (ok bool, 
 	if err != nil {
 		return false, err
 	}
-	defer sink.Close(ctx)
+	defer func() { _ = sink.Close(ctx) }() // no events to deliver
 
 	out.text("This demonstration uses an S3 and an STS inside the program, which enforce policies.\n"+
 		"With -bucket the program works on your bucket; see -h.\n\n"+

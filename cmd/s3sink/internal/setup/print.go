@@ -80,7 +80,7 @@ func (p *printer) render(report *s3sink.ValidationReport) string {
 		return report.String()
 	}
 	var b strings.Builder
-	report.WriteColored(&b) // a Builder returns no error
+	_ = report.WriteColored(&b) // a Builder returns no error
 	return b.String()
 }
 

@@ -18,7 +18,7 @@ func validate(ctx context.Context, cfg s3sink.Config, out *printer, stderr io.Wr
 	if err != nil {
 		return false, err
 	}
-	defer sink.Close(ctx) // no events to deliver
+	defer func() { _ = sink.Close(ctx) }() // no events to deliver
 	if terminal.Is(stderr) {
 		fmt.Fprintln(stderr, "s3sink setup: validating; a refused request is retried for some seconds")
 	}
