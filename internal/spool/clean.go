@@ -45,8 +45,8 @@ const (
 //	+---+-------+---+-----------+       +---------------+---+---+
 //
 // Nothing is copied once its "delivered" record is fsynced. So that record is
-// never in an earlier file than a copy of what it cancels, and oldest first
-// stays a safe order of removal.
+// never in an earlier file than a copy of a record that it cancels, and oldest
+// first stays a safe order of removal.
 //
 // The cleaner is guarded by the journal's commitMu.
 type cleaner struct {

@@ -17,19 +17,20 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-var cleanDays = flag.Int("cleandays", 0, "how many days of traffic TestCleaning_YearOfRefusals lives through; 0: two")
+var cleanDays = flag.Int("cleandays", 0, "days of traffic in TestCleaning_YearOfRefusals; 0: two")
 
-// cleaning is a journal with small files, whose segments a test delivers or keeps.
+// cleaning is a journal with small files, whose segments a test delivers or
+// keeps.
 type cleaning struct {
 	t    *testing.T
 	j    *spool.Journal
 	feed feed
 	runs int
-	next uint64 // segment
+	next uint64 // sequence of the next segment
 	set  spool.JournalSettings
 }
 
-// open begins a run, and returns what it recovers.
+// open begins a run, and returns its recovery.
 func (c *cleaning) open(dir vfs.Dir) *spool.Recovered {
 	c.t.Helper()
 	c.runs++
@@ -39,7 +40,7 @@ func (c *cleaning) open(dir vfs.Dir) *spool.Recovered {
 		c.t.Fatal(err)
 	}
 	j := c.j
-	c.t.Cleanup(func() { // should the test end early
+	c.t.Cleanup(func() { // if the test fails early
 		if c.j == j {
 			j.Close()
 		}
@@ -59,7 +60,7 @@ func (c *cleaning) close() {
 
 func (c *cleaning) run() string { return fmt.Sprintf("run-%06d", c.runs) }
 
-// sealed makes a segment of some frames of so many random bytes each.
+// sealed seals a segment with frames of size random bytes.
 func (c *cleaning) sealed(frames, size int) *spool.Segment {
 	c.t.Helper()
 	seg := c.unsealed(frames, size)
@@ -88,7 +89,7 @@ func (c *cleaning) traffic(segments, size int) {
 	c.settle()
 }
 
-// settle waits until the journal has nothing to do.
+// settle waits until the journal is idle.
 func (c *cleaning) settle() {
 	c.t.Helper()
 	if err := c.j.Commit(c.t.Context()); err != nil {
@@ -97,7 +98,7 @@ func (c *cleaning) settle() {
 	synctest.Wait()
 }
 
-// randomLine is a line that does not compress.
+// randomLine returns a line that does not compress.
 func randomLine(seed uint64, size int) string {
 	rng := rand.New(rand.NewPCG(seed, 99))
 	b := make([]byte, size)
@@ -116,13 +117,13 @@ func (c *cleaning) object(seg *spool.Segment) []byte {
 	return b
 }
 
-// live is what the records of a segment take.
+// live is an upper bound for the record bytes of a segment.
 func live(seg *spool.Segment) int64 { return seg.Size() + 400 }
 
-// Given a segment that stays, an open one and a block without a frame, all in the
-// oldest file: when ten files' worth of other segments is delivered, the files go,
-// whoever reads the first segment goes on, and later runs find all three as they
-// were, and clean in turn.
+// Given a segment that stays, an open one and a block without a frame in the
+// oldest file, when other segments worth ten files are delivered, then their
+// files are removed. A reader of the first segment is not disturbed. Later runs
+// recover all three unchanged, and clean in turn.
 func TestCleaning_CopiesLiveRecords(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -136,7 +137,7 @@ func TestCleaning_CopiesLiveRecords(t *testing.T) {
 		c.unsealed(1, 300)
 		c.feed.add("{\"n\":1}\n")
 		want := c.object(kept)
-		reading := c.j.Object(kept) // an upload that takes very long
+		reading := c.j.Object(kept) // a very slow upload
 		begun := make([]byte, 700)
 		if _, err := io.ReadFull(reading, begun); err != nil {
 			t.Fatal(err)
@@ -149,7 +150,7 @@ func TestCleaning_CopiesLiveRecords(t *testing.T) {
 				t.Errorf("round %d: the spool has %d bytes", round, got)
 			}
 			if c.j.Copied() == copied {
-				t.Errorf("round %d: nothing was copied: that shows nothing", round)
+				t.Errorf("round %d: nothing was copied, so the test proves nothing", round)
 			}
 			if !bytes.Equal(c.object(kept), want) {
 				t.Errorf("round %d: the object has changed", round)
@@ -193,9 +194,9 @@ func TestCleaning_CopiesLiveRecords(t *testing.T) {
 	})
 }
 
-// One in a thousand objects is refused for three months, every day has a restart,
-// a kill or a power cut in turn, and the spool is never longer than twice what it has to keep
-// and two files. To keep it so copies less than was written.
+// Given a bucket that refuses one object in a thousand for three months, with a
+// restart, a kill or a power cut every day, then the spool never exceeds twice
+// its live bytes and two files, and cleaning copies less than was written.
 func TestCleaning_YearOfRefusals(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -214,7 +215,7 @@ func TestCleaning_YearOfRefusals(t *testing.T) {
 			for _, seg := range c.open(disk.Dir()).Sealed {
 				s := stays[seg.Key]
 				switch {
-				case s == nil: // delivered, which a power cut has taken back
+				case s == nil: // delivered; a power cut took its record back
 					c.j.Remove(seg)
 				case seg.CRC32() != s.crc:
 					t.Fatalf("day %d: %s has changed", day, seg.Key)
@@ -270,7 +271,7 @@ func TestCleaning_YearOfRefusals(t *testing.T) {
 			disk = next
 		}
 		if copied == 0 || copied > written {
-			t.Errorf("%d bytes were copied, and %d written otherwise", copied, written)
+			t.Errorf("%d bytes were copied, and %d others written", copied, written)
 		}
 		for _, seg := range c.open(disk.Dir()).Sealed {
 			delete(stays, seg.Key)
@@ -280,11 +281,12 @@ func TestCleaning_YearOfRefusals(t *testing.T) {
 		if left, err := disk.Dir().List(); err != nil || len(left) > 0 || len(stays) > 0 {
 			t.Errorf("left %v, %v; missing %d", left, err, len(stays))
 		}
-		t.Logf("%d segments, %d bytes written, %d copied, the spool had %d at most", c.next, written, copied, longest)
+		t.Logf("%d segments, %d bytes written, %d copied, spool of at most %d", c.next, written, copied, longest)
 	})
 }
 
-// A spool that is nearly full is cleaned although most of it is live.
+// Given a spool near its limit, most of it live, then it is
+// cleaned.
 func TestCleaning_NearLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -305,7 +307,8 @@ func TestCleaning_NearLimit(t *testing.T) {
 	})
 }
 
-// Whoever waits for a commit does not wait for much copying.
+// Given many live bytes in the oldest file, then each commit copies at most one
+// step.
 func TestCleaning_BoundedStep(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -339,8 +342,8 @@ func TestCleaning_BoundedStep(t *testing.T) {
 	})
 }
 
-// When the disk has no room for copies, or cannot read what is to be copied, commits go on,
-// and the cleaner tries again later.
+// Given a disk that has no room for copies, or that cannot read the originals,
+// then commits succeed and the cleaner retries later.
 func TestCleaning_FailingDisk(t *testing.T) {
 	t.Parallel()
 	for name, fail := range map[string]func(crashfs.Op) error{
@@ -376,7 +379,7 @@ func TestCleaning_FailingDisk(t *testing.T) {
 					t.Fatalf("%d bytes were copied, and the last commit: %v", c.j.Copied(), c.j.Err())
 				}
 				disk.Inject(nil)
-				time.Sleep(time.Minute) // nobody commits anything
+				time.Sleep(time.Minute) // without commits
 				c.settle()
 				if got := c.j.Bytes(); c.j.Copied() == 0 || got > 2*40*7000+2*200_000 {
 					t.Errorf("%d bytes were copied later, and the spool has %d", c.j.Copied(), got)

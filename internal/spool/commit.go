@@ -170,7 +170,7 @@ func (j *Journal) waiters() int {
 //
 //  1. commit takes the queue.
 //  2. A block is compressed. Its frame is queued, so Gather omits the block.
-//  3. The commit acknowledges lines of which it wrote nothing.
+//  3. The commit acknowledges lines that it did not write.
 func (j *Journal) commit() {
 	j.yield()
 	j.mu.Lock()
@@ -179,18 +179,18 @@ func (j *Journal) commit() {
 	seen := j.changes // changes after this may miss the Gather below
 	j.mu.Unlock()
 
-	all := time.Now()
-	due := all
+	before := time.Now()
+	gatherBefore := before
 	if c.waiters > 0 {
-		j.lastGroup, j.lastGroupBegan = c.waiters, all
+		j.lastGroup, j.lastGroupBegan = c.waiters, before
 	} else {
-		due = due.Add(-j.set.Interval / 2)
+		gatherBefore = gatherBefore.Add(-j.set.Interval / 2)
 	}
-	stages, more := j.set.Gather(due)
+	stages, more := j.set.Gather(gatherBefore)
 	stages = append(j.unsyncedStages, stages...)
 	j.mu.Lock()
 	if more {
-		all = due
+		before = gatherBefore
 		j.armTimerLocked()
 	}
 	queue := j.queue
@@ -204,7 +204,7 @@ func (j *Journal) commit() {
 		j.queue = append(left.queue, j.queue...)
 		j.armTimerLocked()
 	} else {
-		j.noteCommitLocked(all, seen, more)
+		j.noteCommitLocked(before, seen, more)
 	}
 	j.mu.Unlock()
 	j.unsyncedStages = left.stages
@@ -353,7 +353,7 @@ func (j *Journal) removeOldest() {
 	switch more, err := j.files.removeUnpinned(1); {
 	case more:
 		j.requestCommit()
-	case err != nil: // retry even if nothing is committed meanwhile, to make room
+	case err != nil: // retry even if no caller commits, to make room
 		j.mu.Lock()
 		j.armTimerLocked()
 		j.mu.Unlock()

@@ -12,13 +12,13 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// Callers whom one commit has woken are in one commit again: none of them goes
-// ahead and has the others wait for a sync of its own line.
+// Given callers that one commit has woken, when each adds a line and commits,
+// then they share the next commit: none of them fsyncs its line alone.
 func TestCommit_GroupsWokenCallers(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the same order each time
 	const callers, each = 32, 50
 	const line = "{}\n"
-	synctest.Test(t, func(t *testing.T) { // in which no time passes, however busy the machine is
+	synctest.Test(t, func(t *testing.T) { // the bubble's clock stands still while a goroutine runs, on a busy machine too
 		disk, alone := crashfs.New(1), 0
 		var last int
 		f := &feed{block: 1}
@@ -28,7 +28,7 @@ func TestCommit_GroupsWokenCallers(t *testing.T) {
 					alone++
 				}
 				last = f.staged
-				giveWay() // all others come to wait
+				letOthersRun() // all others wait for the commit
 			}
 			return nil
 		})
@@ -47,21 +47,22 @@ func TestCommit_GroupsWokenCallers(t *testing.T) {
 		wg.Wait()
 		closeJournal(t, j)
 		if alone > each/2 {
-			t.Errorf("%d syncs were of one caller's line alone", alone)
+			t.Errorf("%d fsyncs had the line of one caller only", alone)
 		}
 	})
 }
 
-// giveWay lets others run. In a bubble of synctest nobody may sleep who has the
-// turn to commit: its clock stands still while another waits for that.
-func giveWay() {
+// letOthersRun lets other goroutines run. The holder of commitMu must not sleep
+// in a synctest bubble: the bubble's clock stands still while another goroutine
+// waits for a mutex.
+func letOthersRun() {
 	for range 100 {
 		runtime.Gosched()
 	}
 }
 
-// Close waits for callers who commit at that time, and they for it; who comes later
-// is told how it went.
+// Given callers in Commit, when Close is called, then it waits for them, and
+// they return its commit's result. So do later callers.
 func TestClose_ConcurrentCommits(t *testing.T) {
 	t.Parallel()
 	for _, fails := range []error{nil, syscall.EIO} {
@@ -85,7 +86,7 @@ func TestClose_ConcurrentCommits(t *testing.T) {
 						t.Errorf("Commit: %v, want %v", err, fails)
 					}
 				})
-				giveWay()
+				letOthersRun()
 			}
 			f.add("{}\n")
 			commit(context.Background())
@@ -96,7 +97,7 @@ func TestClose_ConcurrentCommits(t *testing.T) {
 				}
 				closed = true
 			})
-			giveWay()
+			letOthersRun()
 			commit(context.Background())
 			commit(ctx)
 			if closed {

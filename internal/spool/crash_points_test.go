@@ -8,15 +8,14 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// trail is what a life has done with the disk last.
+// trail is the latest disk operations of a life.
 type trail struct {
 	mu    sync.Mutex
 	phase string // of the life
 	calls []crashfs.Call
 }
 
-// trailLength is how many operations make a trail, of those that are other than
-// the one before.
+// trailLength is the number of operations in a trail; repetitions count once.
 const trailLength = 8
 
 func (t *trail) begin(phase string) {
@@ -36,8 +35,8 @@ func (t *trail) step(call crashfs.Call) {
 	}
 }
 
-// points counts the different points at which lives have ended: how, in which
-// phase, and what they had done last.
+// points counts the different points at which lives have ended: the kind of
+// end, the phase, and the trail.
 type points struct {
 	mu   sync.Mutex
 	seen map[uint64]bool

@@ -26,37 +26,36 @@ import (
 )
 
 var (
-	crashes = flag.Int("crashes", 1000, "how many crashes TestCrashes makes")
+	crashes = flag.Int("crashes", 1000, "number of crashes in TestCrashes")
 	seed    = flag.Uint64("seed", 0, "the only history that TestCrashes runs; 0: all")
 	first   = flag.Uint64("first", 1, "the first history that TestCrashes runs")
 )
 
 const partitions = 3
 
-// world is what outlives the process: the disk, the bucket, and what callers
-// were told.
+// world outlives the process: the disk, the bucket, and what callers were told.
 type world struct {
 	rng   *rand.Rand
 	disk  *crashfs.FS
-	clock int             // that ids are drawn by; it goes back now and then
+	clock int             // clock that ids are drawn from; it is set back now and then
 	next  [partitions]int // number of the next event
 	acked [partitions]map[int]bool
 	runs  int
 
-	fileSize int64                  // of the journal's files
-	ahead    int64                  // bytes reserved in them
-	rewrite  int64                  // bytes of them that recovery writes again at once
-	reserve  int64                  // bytes of the volume that are kept; 0: the volume has no bounds
-	dieAt    int                    // the life ends within this sync of a file; 0: not so
-	fault    func(crashfs.Op) error // of its operations, or nil
+	fileSize  int64                  // size limit of the journal's files
+	ahead     int64                  // bytes to preallocate
+	rewrite   int64                  // record bytes that recovery rewrites in one commit
+	reserve   int64                  // size of the reserve file; 0: the volume has no limit
+	dieInSync int                    // the process dies in this fsync of the life; 0: in none
+	fault     func(crashfs.Op) error // fails operations of the disk, or nil
 
-	shut    bool               // the bucket takes nothing
-	refuse  int                // it refuses one of so many keys until the last life; 0: none
-	cleaned int64              // bytes of live records that cleaning has copied
-	maimed  bool               // somebody has damaged the disk
-	found   []*spool.Recovered // of a maimed disk
+	shut    bool               // the bucket accepts nothing
+	refuse  int                // the bucket refuses one key in this many until the last life; 0: none
+	cleaned int64              // bytes copied by cleaning
+	damaged bool               // the disk was damaged
+	found   []*spool.Recovered // results of recovery
 
-	trail  *trail  // of the life
+	trail  *trail  // of the current life
 	points *points // of all worlds
 
 	mu     sync.Mutex
@@ -72,7 +71,7 @@ func (w *world) note(format string, args ...any) {
 	}
 }
 
-// life is one run of a process: a small sink without threads of its own.
+// life is one run of a process: a small sink without goroutines of its own.
 type life struct {
 	w    *world
 	run  string
@@ -80,16 +79,16 @@ type life struct {
 	e    *deflate.Encoder
 	seq  uint64
 	blks uint64
-	last atomic.Uint64 // id
+	last atomic.Uint64 // last id
 
 	mu     sync.Mutex
-	open   [partitions][]*lblock // cut or open, not framed; the last may be open
-	told   [partitions][]int     // tracked and not acked yet
+	open   [partitions][]*lblock // blocks without a frame; only the last may be open
+	told   [partitions][]int     // events tracked and not acknowledged
 	segs   [partitions]*spool.Segment
 	ready  []*spool.Segment
-	sealed int // segments that wait for their seal
+	sealed int // segments whose seal is not on disk
 
-	unframed atomic.Int64 // bytes that were taken and are in no frame on disk
+	unframed atomic.Int64 // bytes accepted and in no frame on disk
 }
 
 type lblock struct {
@@ -99,8 +98,8 @@ type lblock struct {
 	cut    bool
 }
 
-// line is an event. Now and then it is longer than a sector even as a frame, so
-// that a torn record has whole ones behind it.
+// line returns an event. Every eighth is longer than a sector even when
+// compressed, so that valid records can follow a torn one.
 func line(p, n int) string {
 	pad := strings.Repeat("x", n%37)
 	if n%8 == 7 {
@@ -131,8 +130,7 @@ func (l *life) gather(time.Time) (all []spool.Stage, _ bool) {
 	return all, false
 }
 
-// start begins a life on the world's disk, and takes over what earlier ones
-// have left.
+// start begins a life on the world's disk, and recovers the previous lives.
 func (w *world) start(t *testing.T) (*life, error) {
 	w.runs++
 	trail := &trail{phase: "start"}
@@ -155,14 +153,14 @@ func (w *world) start(t *testing.T) (*life, error) {
 	w.disk.Inject(func(op crashfs.Op) error {
 		switch trail.step(op.Call); op.Call {
 		case crashfs.CallSync:
-			if uploads.IntN(4) == 0 { // an upload during it
+			if uploads.IntN(4) == 0 { // an upload in between
 				l.put(t, false)
 			}
-			if w.dieAt--; w.dieAt == 0 {
+			if w.dieInSync--; w.dieInSync == 0 {
 				return crashfs.ErrStopped
 			}
 		case crashfs.CallCreate:
-			if uploads.IntN(2) == 0 { // before what is in doubt is written again
+			if uploads.IntN(2) == 0 { // before the unsynced records are rewritten
 				w.disk.Evict(uploads)
 			}
 		}
@@ -178,32 +176,32 @@ func (w *world) start(t *testing.T) (*life, error) {
 	if err != nil {
 		return l, err
 	}
-	if w.found = append(w.found, found); w.maimed {
+	if w.found = append(w.found, found); w.damaged {
 		w.note("recovered %+v", found)
 	} else if len(found.DamagedFiles) > 0 || found.LostEvents() > 0 || len(found.UnknownVersion) > 0 {
-		t.Fatalf("recovery found damage where there is none: %+v\n%s", found, w.history())
+		t.Fatalf("recovery found damage on an undamaged disk: %+v\n%s", found, w.history())
 	}
 	trail.begin("live")
-	w.note("recovered %d sealed, %d tails, torn %d", len(found.Sealed), len(found.Unfinished), found.TornBytes)
+	w.note("recovered %d sealed, %d unfinished, torn %d", len(found.Sealed), len(found.Unfinished), found.TornBytes)
 	l.last.Store(max(l.last.Load(), found.LastID))
 	l.mu.Lock()
 	l.ready = append(l.ready, found.Sealed...)
 	l.mu.Unlock()
-	for _, tail := range found.Unfinished {
-		if err := l.finish(t, tail); err != nil {
+	for _, part := range found.Unfinished {
+		if err := l.finish(t, part); err != nil {
 			return l, err
 		}
 	}
 	return l, nil
 }
 
-// whileAlive ends ctx when the process is dead.
+// whileAlive cancels ctx when the process has died.
 func (l *life) whileAlive(ctx context.Context, cancel func()) {
 	for ctx.Err() == nil {
 		if errors.Is(l.j.Err(), crashfs.ErrStopped) {
 			cancel()
 		} else if l.j.Err() != nil {
-			l.j.Commit(ctx) // as if the interval were over
+			l.j.Commit(ctx) // stands for the interval
 		}
 		select {
 		case <-time.After(50 * time.Microsecond):
@@ -221,21 +219,21 @@ func (l *life) newSegment(source string) *spool.Segment {
 	})
 }
 
-// early takes segments that need no recovery.
+// early queues segments that were delivered early.
 func (l *life) early(sealed []*spool.Segment) {
-	l.w.note("early %d sealed", len(sealed))
+	l.w.note("%d sealed delivered early", len(sealed))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ready = append(l.ready, sealed...)
 }
 
-// isFull reports whether the volume may not take another event and all that is
-// still to be written for those before it.
+// isFull reports whether the volume may have no room for another event and for
+// everything still to be written for the events before it.
 func (l *life) isFull() bool {
 	return l.w.reserve > 0 && l.j.Room() < 3*l.unframed.Load()+3*maxLine
 }
 
-// maxLine is more than any event has, and what records and files need besides.
+// maxLine is greater than any event with its records and its share of a file.
 const maxLine = 5000
 
 func (l *life) seal(seg *spool.Segment) {
@@ -279,7 +277,7 @@ func (l *life) commit() {
 	err := l.j.Commit(context.Background())
 	l.w.note("%s commit: %v", l.run, err)
 	if err != nil {
-		return // unknown: may be delivered, once
+		return // outcome unknown: may be delivered, once
 	}
 	for p, all := range told {
 		for _, n := range all {
@@ -296,7 +294,7 @@ func (l *life) cut(p int) {
 	}
 }
 
-// frame makes a frame of the oldest block that is cut.
+// frame compresses the oldest closed block.
 func (l *life) frame(t *testing.T, p int) {
 	l.mu.Lock()
 	if len(l.open[p]) == 0 || !l.open[p][0].cut {
@@ -328,8 +326,8 @@ func (l *life) sealOpen(p int) {
 	}
 }
 
-// put uploads the oldest segment that is ready. It may be told of it or not,
-// before the process dies.
+// put uploads the oldest sealed segment. With forget, the process does not
+// learn of it before it dies.
 func (l *life) put(t *testing.T, forget bool) bool {
 	l.mu.Lock()
 	at := slices.IndexFunc(l.ready, func(seg *spool.Segment) bool { return !l.w.refuses(seg.Key) })
@@ -352,14 +350,14 @@ func (l *life) put(t *testing.T, forget bool) bool {
 	if ok && !bytes.Equal(before, object) {
 		t.Errorf("%s has other bytes than before: %d, %d\n%s", seg.Key, len(before), len(object), l.w.history())
 	}
-	l.w.note("%s put %s (told: %v)", l.run, seg.Key, !forget)
+	l.w.note("%s put %s (removed: %v)", l.run, seg.Key, !forget)
 	if !forget {
 		l.j.Remove(seg)
 	}
 	return true
 }
 
-// refuses reports whether the bucket takes no object of that key now.
+// refuses reports whether the bucket refuses the key now.
 func (w *world) refuses(key string) bool {
 	var n int
 	fmt.Sscanf(key, "%08d", &n)
@@ -372,7 +370,7 @@ func (w *world) history() string {
 	return strings.Join(w.log, "\n") + "\n" + w.disk.String()
 }
 
-// live does something for a while.
+// live performs random steps.
 func (l *life) live(t *testing.T, steps int) {
 	for range steps {
 		p := l.w.rng.IntN(partitions)
@@ -404,7 +402,8 @@ func (l *life) drain(t *testing.T) {
 		}
 		l.sealOpen(p)
 	}
-	// On a full volume it takes several commits until there is room for all frames.
+	// On a full volume it takes several commits until there is room for all
+	// frames.
 	for range 1000 {
 		l.commit()
 		for l.put(t, false) {
@@ -422,7 +421,7 @@ func (l *life) drain(t *testing.T) {
 	}
 }
 
-// delivered returns what the bucket holds, in the order of its keys.
+// delivered returns the events in the bucket, in the order of keys.
 func (w *world) delivered(t *testing.T) (got [partitions][]int) {
 	for _, key := range slices.Sorted(maps.Keys(w.bucket)) {
 		r, err := gzip.NewReader(bytes.NewReader(w.bucket[key]))
@@ -444,18 +443,18 @@ func (w *world) delivered(t *testing.T) (got [partitions][]int) {
 	return got
 }
 
-// check holds the bucket against what callers were told.
+// check compares the bucket with what callers were told.
 func (w *world) check(t *testing.T) {
 	got := w.delivered(t)
 	for p := range partitions {
 		seen := map[int]bool{}
 		for i, n := range got[p] {
 			if seen[n] {
-				t.Errorf("event %d/%d is there twice\n%s", p, n, w.history())
+				t.Errorf("event %d/%d is delivered twice\n%s", p, n, w.history())
 				return
 			}
 			if seen[n] = true; i > 0 && n < got[p][i-1] {
-				t.Errorf("event %d/%d is behind %d\n%s", p, n, got[p][i-1], w.history())
+				t.Errorf("event %d/%d comes after %d\n%s", p, n, got[p][i-1], w.history())
 				return
 			}
 		}
@@ -468,7 +467,7 @@ func (w *world) check(t *testing.T) {
 	}
 }
 
-// history runs lives that end badly, and a last one that ends well.
+// history runs lives that end in a crash, and a last one that ends in Close.
 func history(t *testing.T, seed uint64, seen *points) (deaths, copied int64) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	w := newWorld(rng, seed)
@@ -480,23 +479,23 @@ func history(t *testing.T, seed uint64, seen *points) (deaths, copied int64) {
 	if rng.IntN(3) == 0 {
 		w.bound(40_000 + rng.Int64N(60_000))
 	}
-	w.note("history -seed %d, files of %d, %d reserved, %d written again at once, one of %d refused", seed, w.fileSize, w.ahead, w.rewrite, w.refuse)
+	w.note("history -seed %d, files of %d, %d preallocated, %d rewritten per commit, one of %d refused", seed, w.fileSize, w.ahead, w.rewrite, w.refuse)
 	for range 1 + rng.IntN(4) {
-		if rng.IntN(2) == 0 { // readers see what is on the disk
+		if rng.IntN(2) == 0 { // readers see the disk instead of the page cache
 			w.disk.Evict(rng)
 		}
-		if rng.IntN(3) == 0 { // operations fail: one, or several in a row
+		if rng.IntN(3) == 0 { // one operation fails, or several in a row
 			kinds := crashfs.Kinds()
 			first := rng.IntN(40)
 			for n := range [...]int{1, 1, 4, 12}[rng.IntN(4)] {
 				w.disk.FailAt(first+n, kinds[rng.IntN(len(kinds))])
 			}
 		}
-		if rng.IntN(2) == 0 { // the process dies within an operation
+		if rng.IntN(2) == 0 { // the process dies in an operation
 			w.disk.FailAt(rng.IntN(60), crashfs.Stop)
 		}
-		if rng.IntN(2) == 0 { // or while a group of records is on its way to the disk
-			w.dieAt = 1 + rng.IntN(12)
+		if rng.IntN(2) == 0 { // or while a group is being fsynced
+			w.dieInSync = 1 + rng.IntN(12)
 		}
 		l, err := w.start(t)
 		if err == nil {
@@ -511,15 +510,15 @@ func history(t *testing.T, seed uint64, seen *points) (deaths, copied int64) {
 	return deaths, w.cleaned
 }
 
-// bound has the disk be full with so many bytes.
+// bound limits the disk to capacity bytes.
 func (w *world) bound(capacity int64) {
 	w.disk.SetCapacity(capacity)
 	w.reserve = capacity / 8
 	w.fileSize = min(cmp.Or(w.fileSize, capacity/8), capacity/8)
-	w.note("a volume of %d bytes, %d of them kept", capacity, w.reserve)
+	w.note("a volume of %d bytes with a reserve of %d", capacity, w.reserve)
 }
 
-// newWorld returns one where nothing has happened.
+// newWorld returns a world before its first life.
 func newWorld(rng *rand.Rand, seed uint64) *world {
 	w := &world{rng: rng, disk: crashfs.New(seed), bucket: map[string][]byte{}}
 	for p := range w.acked {
@@ -528,7 +527,7 @@ func newWorld(rng *rand.Rand, seed uint64) *world {
 	return w
 }
 
-// end ends a life.
+// end ends a life by a kill or a power cut.
 func (w *world) end(l *life, kill bool) {
 	var next *crashfs.FS
 	how := "power cut"
@@ -551,9 +550,9 @@ func (w *world) end(l *life, kill bool) {
 	w.disk = next
 }
 
-// last is a life that ends well. Then everything must be delivered.
+// last is a life that ends in Close. It must deliver everything.
 func (w *world) last(t *testing.T) {
-	w.dieAt, w.refuse = 0, 0
+	w.dieInSync, w.refuse = 0, 0
 	l, err := w.start(t)
 	if err != nil {
 		t.Fatalf("start: %v\n%s", err, w.history())
@@ -566,9 +565,10 @@ func (w *world) last(t *testing.T) {
 	}
 }
 
-// Whatever a crash leaves: what was acknowledged is in exactly one object, in
-// order, nothing is invented, no key has two contents, and nothing stays
-// behind.
+// Given random lives that end in kills and power cuts, when a last life has
+// delivered everything, then each acknowledged event is in exactly one object,
+// in order. No object has other lines, no key had two contents, and no file is
+// left.
 func TestCrashes(t *testing.T) {
 	t.Parallel()
 	if *seed != 0 {

@@ -18,19 +18,19 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-var damages = flag.Int("damages", 300, "how many spools TestDamage damages")
+var damages = flag.Int("damages", 300, "number of spools that TestDamage damages")
 
-// event is one that was tracked.
+// event is a tracked event: its partition and number.
 type event struct{ p, n int }
 
-// injury is what was done to a file.
+// injury is one change to a file.
 type injury struct {
 	from, to int64
 	how      string
 }
 
-// injure damages a file in up to three places. What is cut off or out may be
-// whole records.
+// injure damages a file in up to three places. A part that it removes may
+// consist of whole records.
 func injure(rng *rand.Rand, data []byte, records []spool.Parsed) (after []byte, done []injury) {
 	after = bytes.Clone(data)
 	for range 1 + rng.IntN(3) {
@@ -49,7 +49,7 @@ func injure(rng *rand.Rand, data []byte, records []spool.Parsed) (after []byte, 
 			}
 		}
 		done = append(done, injury{from, to, how})
-		if how == "end" || how == "gap" { // offsets are others now: it is the last one
+		if how == "end" || how == "gap" { // later offsets have moved, so this is the last injury
 			if n := len(records); n > 0 && rng.IntN(2) == 0 {
 				i := rng.IntN(n)
 				from, to = records[i].From, records[i+rng.IntN(n-i)].To
@@ -75,16 +75,16 @@ func eventsIn(lines string) (all []event) {
 	return all
 }
 
-// inflate returns what there is in compressed bytes, as far as they go.
+// inflate returns as much as can be inflated from compressed bytes.
 func inflate(payload []byte) string {
 	raw, _ := io.ReadAll(flate.NewReader(bytes.NewReader(payload)))
 	return string(raw)
 }
 
-// maim damages some files, and returns the events that are not touched: all
-// records that have them are as they were. Nothing is said of records that a
-// commit may not have covered, where they are behind damage.
-func (w *world) maim(t *testing.T, seed uint64) (whole map[event]bool) {
+// damageDisk damages some files. It returns the events that must survive: all
+// their records are intact. It leaves out records after damage that no commit is
+// known to have covered.
+func (w *world) damageDisk(t *testing.T, seed uint64) (whole map[event]bool) {
 	rng := rand.New(rand.NewPCG(seed, 5))
 	entries, err := w.disk.Dir().List()
 	if err != nil {
@@ -92,7 +92,7 @@ func (w *world) maim(t *testing.T, seed uint64) (whole map[event]bool) {
 	}
 	whole = map[event]bool{}
 	hurt := map[event]bool{}
-	injured := false // the file behind
+	injured := false // the next file
 	for i, e := range slices.Backward(entries) {
 		data, _ := w.disk.ReadFile(e.Name)
 		if len(data) == 0 {
@@ -100,7 +100,7 @@ func (w *world) maim(t *testing.T, seed uint64) (whole map[event]bool) {
 		}
 		records := spool.ParseRecords(data)
 		var done []injury
-		if rng.IntN(len(entries)) <= 1 && (w.shut || i < len(entries)-1 && !injured) { // else a seal may be gone as if it had never been
+		if rng.IntN(len(entries)) <= 1 && (w.shut || i < len(entries)-1 && !injured) { // otherwise a seal could be lost without a trace
 			var after []byte
 			after, done = injure(rng, data, records)
 			w.disk.Put(e.Name, 0, after)
@@ -119,7 +119,7 @@ func (w *world) maim(t *testing.T, seed uint64) (whole map[event]bool) {
 			if r.Kind != "group" {
 				continue
 			}
-			if groups++; groups > 1 && !hit(r) { // the first one says nothing of the file
+			if groups++; groups > 1 && !hit(r) { // the first group has no watermark of this file
 				certain = r.From
 			}
 		}
@@ -137,12 +137,12 @@ func (w *world) maim(t *testing.T, seed uint64) (whole map[event]bool) {
 		}
 	}
 	maps.DeleteFunc(whole, func(e event, _ bool) bool { return hurt[e] })
-	w.maimed = true
+	w.damaged = true
 	return whole
 }
 
-// copied checks that copies are what is in the damaged files, and returns the
-// events in those that are parts of objects, and all of them by name.
+// copied checks that each copy equals bytes of a damaged file. It returns the
+// events in partial objects, and all copies by name.
 func (w *world) copied(t *testing.T, image *crashfs.FS) (events []event, all map[string][]byte) {
 	all = map[string][]byte{}
 	list, err := w.disk.Dir().List()
@@ -166,21 +166,22 @@ func (w *world) copied(t *testing.T, image *crashfs.FS) (events []event, all map
 		var off int64
 		if name, rest, ok := strings.Cut(c.Name, ".journal-"); !ok {
 			if !strings.HasSuffix(c.Name, ".gz.part") {
-				t.Errorf("%s is no copy", c.Name)
+				t.Errorf("%s is not a copy", c.Name)
 			}
 			events = append(events, eventsIn(inflate(data[min(10, len(data)):]))...)
 		} else if _, err := fmt.Sscanf(rest, "%d.bin", &off); err != nil {
-			t.Errorf("%s is no copy", c.Name)
+			t.Errorf("%s is not a copy", c.Name)
 		} else if image == nil {
 			continue
 		} else if was, ok := image.ReadFile(name + ".journal"); !ok || !bytes.HasPrefix(was[min(off, int64(len(was))):], data) {
-			t.Errorf("%s is not what is at %d\n%s", c.Name, off, w.history())
+			t.Errorf("%s differs from the bytes at %d\n%s", c.Name, off, w.history())
 		}
 	}
 	return events, all
 }
 
-// damage is lives that end well but for what somebody does to the disk then.
+// damage runs lives that end in Close, damages the disk, and checks what is
+// delivered.
 func damage(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	w := newWorld(rng, seed)
@@ -205,19 +206,19 @@ func damage(t *testing.T, seed uint64) {
 		}
 	}
 	w.found = nil
-	whole := w.maim(t, seed)
+	whole := w.damageDisk(t, seed)
 	w.shut = false
-	image := w.disk.Kill() // only to be read
+	image := w.disk.Kill() // read only
 	w.disk = image.Kill()
 	var cut map[string][]byte
-	if rng.IntN(2) == 0 { // recovery is cut off
+	if rng.IntN(2) == 0 { // recovery is interrupted
 		w.disk.FailAt(rng.IntN(80), crashfs.Stop)
 		l, err := w.start(t)
 		if err == nil {
 			l.live(t, rng.IntN(20))
 		}
 		w.end(l, rng.IntN(2) == 0)
-		_, cut = w.copied(t, nil) // one may be cut off as well
+		_, cut = w.copied(t, nil) // which may leave a partial copy
 	}
 	l, err := w.start(t)
 	if err != nil {
@@ -230,24 +231,24 @@ func damage(t *testing.T, seed uint64) {
 		for _, n := range all {
 			e := event{p, n}
 			if times[e]++; times[e] > 1 && !before[e] {
-				t.Errorf("event %v is there twice\n%s", e, w.history())
+				t.Errorf("event %v is delivered twice\n%s", e, w.history())
 			}
 		}
 	}
 	aside, all := w.copied(t, image)
 	for e := range whole {
 		if times[e] == 0 && !slices.Contains(aside, e) {
-			t.Errorf("event %v is lost, and was not damaged\n%s", e, w.history())
+			t.Errorf("event %v is lost, but was not damaged\n%s", e, w.history())
 			return
 		}
 	}
 	for name := range cut {
 		if _, ok := all[name]; !ok {
-			t.Errorf("the copy %s is gone", name)
+			t.Errorf("the copy %s was removed", name)
 		}
 	}
 	if kept := slices.ContainsFunc(w.found, func(f *spool.Recovered) bool { return f.CopiedBytes > 0 }); kept && len(all) == 0 {
-		t.Errorf("there is no copy\n%s", w.history())
+		t.Errorf("no damaged bytes were copied\n%s", w.history())
 	}
 	left, err := w.disk.Dir().List()
 	left = slices.DeleteFunc(left, func(e vfs.Entry) bool { return e.Name == "corrupt" })
@@ -256,9 +257,10 @@ func damage(t *testing.T, seed uint64) {
 	}
 }
 
-// Whatever is damaged of a spool: what is not is delivered, once unless it was
-// before, nothing is invented, no key has two contents, what is damaged is kept,
-// and nothing else stays behind.
+// Given a damaged spool, when a run has delivered the rest, then every
+// undamaged event is delivered once, or twice if it was delivered before. No
+// object has other lines, no key had two contents, the damaged bytes are
+// copied, and no other file is left.
 func TestDamage(t *testing.T) {
 	t.Parallel()
 	if *seed != 0 {

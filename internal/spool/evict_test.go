@@ -12,9 +12,9 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// What a failed sync has left in the kernel's cache alone may go while recovery
-// writes it again: it starts over, with what it has written, and nothing that
-// was lost counts or stays.
+// Given records that a failed fsync left in the page cache alone, when the
+// kernel drops them while recovery rewrites them, then recovery starts over and
+// keeps what it rewrote. Lost records are not delivered, and no file is left.
 func TestRecover_UnsyncedRecordChanges(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(300) {
@@ -26,7 +26,7 @@ func TestRecover_UnsyncedRecordChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		disk = killUnsynced(t, disk, j, crashfs.CallCreate, func() {
-			for n := range uint64(6) { // each in a sector of its own
+			for n := range uint64(6) { // each in its own sector
 				f := frame(t, fmt.Sprintf("{\"n\":%d,\"noise\":%q}\n", 2+n, noise(seed*10+n, 1500)), day)
 				f.Partition, f.Block = 2+n, 2+n
 				if err := j.Append(segment("run-1", 2+n), f); err != nil {
@@ -48,14 +48,14 @@ func TestRecover_UnsyncedRecordChanges(t *testing.T) {
 		if err != nil || len(found.DamagedFiles) > 0 || found.Quarantined > 0 {
 			t.Fatalf("seed %d: %+v, %v", seed, found, err)
 		}
-		for _, tail := range found.Unfinished {
+		for _, part := range found.Unfinished {
 			sealed := make(chan struct{})
-			j.Seal(tail.Segment, func() { close(sealed) })
+			j.Seal(part.Segment, func() { close(sealed) })
 			<-sealed
-			if err := spool.Verify(j, tail.Segment); err != nil {
+			if err := spool.Verify(j, part.Segment); err != nil {
 				t.Errorf("seed %d: %v", seed, err)
 			}
-			j.Remove(tail.Segment)
+			j.Remove(part.Segment)
 		}
 		closeJournal(t, j)
 		if left, err := disk.Dir().List(); err != nil || len(left) > 0 {
@@ -64,8 +64,8 @@ func TestRecover_UnsyncedRecordChanges(t *testing.T) {
 	}
 }
 
-// Where a file ends may be said in one alone that is lost while recovery writes
-// its records again: the next try knows it all the same.
+// Given a file with the only watermark of another file, when it is removed
+// between two tries of recovery, then the second try still knows the watermark.
 func TestRecover_KeepsWatermarkAcrossTries(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(100) {
@@ -101,8 +101,10 @@ func TestRecover_KeepsWatermarkAcrossTries(t *testing.T) {
 	}
 }
 
-// A start on nothing makes sure of it: the last file of an earlier run may come back,
-// and what a power cut leaves of the first new one would look like damage beside it.
+// Given a removed file that may reappear after a power cut, when the next run
+// starts on the empty directory, then it fsyncs the directory before it creates
+// a file. Otherwise the torn new file beside the old one would look like
+// damage.
 func TestNewJournal_RemovedFileReappears(t *testing.T) {
 	t.Parallel()
 	back := 0
@@ -115,12 +117,12 @@ func TestNewJournal_RemovedFileReappears(t *testing.T) {
 				return nil
 			}
 			if list, _ := disk.Dir().List(); len(list) == 0 {
-				return crashfs.ErrStopped // it is killed when the last file is removed
+				return crashfs.ErrStopped // killed as the last file is removed
 			}
 			return nil
 		})
 		j.Remove(seg)
-		for range 2 { // each removes one
+		for range 2 { // each commit removes one
 			j.Commit(t.Context())
 		}
 		disk.Stop()
@@ -136,14 +138,14 @@ func TestNewJournal_RemovedFileReappears(t *testing.T) {
 			t.Fatal(err)
 		}
 		disk.Inject(func(op crashfs.Op) error {
-			if op.Call == crashfs.CallSync { // the power fails
+			if op.Call == crashfs.CallSync { // power cut
 				disk.Stop()
 			}
 			return nil
 		})
 		f.add(fmt.Sprintf("{\"n\":1,\"noise\":%q}\n", noise(seed, 5000)))
 		if err := j.Commit(t.Context()); err == nil {
-			t.Fatal("a sync failed, and nobody said so")
+			t.Fatal("a sync failed, and Commit returned nil")
 		}
 		next := disk.Crash(rand.New(rand.NewPCG(seed, 1)))
 		j.Close()
@@ -159,7 +161,7 @@ func TestNewJournal_RemovedFileReappears(t *testing.T) {
 		closeJournal(t, j)
 	}
 	if back == 0 {
-		t.Error("nothing was there after a cut: that shows nothing")
+		t.Error("no file reappeared after a power cut, so the test proves nothing")
 	}
 }
 

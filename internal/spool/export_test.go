@@ -5,26 +5,26 @@ import (
 	"hash/crc32"
 )
 
-// Copied returns how many bytes of live records were copied out of oldest files.
+// Copied returns the number of bytes that cleaning has copied.
 func (j *Journal) Copied() int64 {
 	j.commitMu.Lock()
 	defer j.commitMu.Unlock()
 	return j.cleaner.copiedBytes
 }
 
-// FixHeader makes the checksum of a file's header right.
+// FixHeader recomputes the checksum of a file header.
 func FixHeader(b []byte) {
 	binary.LittleEndian.PutUint32(b[32:], crc32.Checksum(b[:32], castagnoli))
 }
 
-// Parsed is a record of a whole file.
+// Parsed is one record of a file.
 type Parsed struct {
 	From, To int64
 	Kind     string
-	Data     []byte // lines of a stage, or the payload of a frame
+	Data     []byte // lines of a stage, or payload of a frame
 }
 
-// ParseRecords takes a whole file apart.
+// ParseRecords returns the records of a file up to the first invalid one.
 func ParseRecords(b []byte) (all []Parsed) {
 	h, err := decodeFileHeader(b)
 	for off := int64(fileHeaderSize); err == nil && off < int64(len(b)); {

@@ -13,7 +13,8 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// A start on an empty directory writes nothing, and neither does its end.
+// Given an empty directory, when a journal is opened and closed, then it writes
+// nothing.
 func TestNewJournal_EmptyDirWritesNothing(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
@@ -30,8 +31,9 @@ func TestNewJournal_EmptyDirWritesNothing(t *testing.T) {
 	closeJournal(t, j)
 }
 
-// On a disk that takes nothing for long, to try again gets no dearer: neither are
-// there more and more files that may be there, nor more to say of them.
+// Given a disk that fails every write, when 20 minutes pass, then the retries
+// of a minute make no more calls and write no more bytes than at first. Neither
+// discarded files nor watermarks accumulate.
 func TestCommit_LongFailureHasConstantCost(t *testing.T) {
 	t.Parallel()
 	readOnly := func(op crashfs.Op) error {
@@ -48,7 +50,7 @@ func TestCommit_LongFailureHasConstantCost(t *testing.T) {
 	}
 	for name, tt := range map[string]struct {
 		fails func(crashfs.Op) error
-		left  bool // an earlier run has left something
+		left  bool // a previous run left a file
 	}{
 		"read-only":             {readOnly, false},
 		"full":                  {full, false},
@@ -84,18 +86,18 @@ func TestCommit_LongFailureHasConstantCost(t *testing.T) {
 				}
 				f.add("{}\n")
 				if err := j.Commit(t.Context()); err == nil {
-					t.Fatal("a commit failed, and nobody said so")
+					t.Fatal("a write failed, and Commit returned nil")
 				}
-				minute() // each half second it tries again
+				minute() // two retries a second
 				before, length := minute()
 				time.Sleep(20 * time.Minute)
 				after, longer := minute()
 				if before == 0 || after > before+before/10 || longer > 2*length {
-					t.Errorf("%d calls a minute and writes of %d bytes after 20 minutes, %d and %d at first", after, longer, before, length)
+					t.Errorf("after 20 minutes %d calls a minute with %d bytes, at first %d with %d", after, longer, before, length)
 				}
 				disk.Inject(nil)
 				if err := j.Commit(t.Context()); err != nil {
-					t.Errorf("when all is well: %v", err)
+					t.Errorf("after the disk recovered: %v", err)
 				}
 				recovery.Wait()
 				closeJournal(t, j)
@@ -107,7 +109,8 @@ func TestCommit_LongFailureHasConstantCost(t *testing.T) {
 	}
 }
 
-// A file that is removed while somebody reads it is closed when he has read it.
+// Given a reader of a file, when the file is removed, then its handle is closed
+// after the read.
 func TestFiles_RemovedFileClosedAfterRead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -86,16 +86,16 @@ type file struct {
 	superseded map[int64]struct{} // ends of the records that recovery found again in a later file
 
 	// Guarded by files.mu.
-	closed     bool              // removed; close its handle when it is idle
-	movedTo    map[int64]*extent // by offset in this file: where a copied payload is now
-	copiedHere map[int64]*extent // by offset in this file: payloads copied from other files
+	closeWhenIdle bool              // removed; close its handle when it is idle
+	movedTo       map[int64]*extent // by offset in this file: where a copied payload is now
+	copiedHere    map[int64]*extent // by offset in this file: payloads copied from other files
 }
 
 const nameFormat = "%016x-%s.journal"
 
-func newFiles(dir vfs.Dir, full, ahead, kept int64) *files {
+func newFiles(dir vfs.Dir, maxFileBytes, preallocate, reserveBytes int64) *files {
 	return &files{
-		dir: dir, maxFileBytes: full, preallocate: ahead, reserve: reserve{dir: dir, want: kept},
+		dir: dir, maxFileBytes: maxFileBytes, preallocate: preallocate, reserve: reserve{dir: dir, want: reserveBytes},
 		blockPins: map[blockID][]pin{}, segmentPins: map[segmentID][]pin{},
 	}
 }
@@ -203,7 +203,19 @@ func (fs *files) abandon(f *file) {
 	fs.markFailed(f)
 }
 
-// addWatermark puts f's watermark into the header of the next file.
+// addWatermark notes f's watermark, to be written after the header of each
+// following file. Without it records of a failed commit would pass for fsynced
+// ones:
+//
+//  1. The fsync of a commit fails. File 1 now ends in records that are in the
+//     page cache alone. The retry in file 2 fails too, and the process is killed.
+//  2. The next run reads the records from the page cache. File 1 is not the last
+//     file, so all of it counts as fsynced. The run puts an object from it.
+//  3. A power failure drops the pages. A third run finds the segment without its
+//     last frame and seal, and delivers its events again.
+//
+// With the watermark, the next run writes the records to a file of its own before
+// it puts the object.
 func (fs *files) addWatermark(f *file) {
 	fs.watermarks = append(fs.watermarks, watermarkRecord{f.number, f.syncedTo})
 }
@@ -216,8 +228,8 @@ func (fs *files) markFailed(f *file) {
 	_ = fs.removeDiscarded() // createFile returns the error if too many files remain
 }
 
-// maxDiscarded is the number of discarded files that cannot be removed from
-// which on no file is created.
+// maxDiscarded is a limit of discarded files. While so many cannot be removed, no
+// file is created.
 const maxDiscarded = 16
 
 // removeDiscarded removes the discarded files. It returns an error when
@@ -248,18 +260,18 @@ func (fs *files) unlink(f *file) error {
 	return nil
 }
 
-// dropStaleWatermarks drops the watermarks of files that are gone.
+// dropStaleWatermarks drops the watermarks of removed files.
 func (fs *files) dropStaleWatermarks() {
-	there := map[uint64]bool{}
+	exists := map[uint64]bool{}
 	for _, f := range fs.all {
-		there[f.number] = true
+		exists[f.number] = true
 	}
 	if !fs.adopted {
 		for _, f := range fs.oldFiles {
-			there[f.number] = true
+			exists[f.number] = true
 		}
 	}
-	fs.watermarks = slices.DeleteFunc(fs.watermarks, func(d watermarkRecord) bool { return !there[d.file] })
+	fs.watermarks = slices.DeleteFunc(fs.watermarks, func(d watermarkRecord) bool { return !exists[d.file] })
 }
 
 // endIfFull ends the current file at the size limit. While the reserve is not
@@ -268,11 +280,11 @@ func (fs *files) endIfFull() {
 	if fs.current == nil {
 		return
 	}
-	full := fs.maxFileBytes
+	limit := fs.maxFileBytes
 	if fs.reserve.held < fs.reserve.want/2 && fs.reserve.room() < fs.maxFileBytes {
-		full = min(full, fs.reserve.want/16)
+		limit = min(limit, fs.reserve.want/16)
 	}
-	if fs.current.size >= full {
+	if fs.current.size >= limit {
 		fs.endCurrent()
 	}
 }
@@ -377,9 +389,9 @@ func (fs *files) removeUnpinned(most int) (more bool, err error) {
 			return false, err
 		}
 	}
-	swept := fs.unlinksUnsynced
+	unlinked := fs.unlinksUnsynced
 	fs.unlinksUnsynced = false
-	if swept {
+	if unlinked {
 		fs.dropStaleWatermarks() // a failing disk adds two watermarks with each commit
 	}
 	if !fs.adopted {
@@ -411,8 +423,8 @@ func (fs *files) removeUnpinned(most int) (more bool, err error) {
 // saveLastID writes the last id to the directory's note before f is removed, if
 // no other file has it.
 func (fs *files) saveLastID(f *file) error {
-	says := func(g *file) bool { return g != f && !g.discarded && g.syncedTo > 0 && g.lastID >= f.lastID }
-	if f.lastID <= fs.notedID || slices.ContainsFunc(fs.all, says) {
+	hasID := func(g *file) bool { return g != f && !g.discarded && g.syncedTo > 0 && g.lastID >= f.lastID }
+	if f.lastID <= fs.notedID || slices.ContainsFunc(fs.all, hasID) {
 		return nil
 	}
 	id := fs.lastID()
@@ -459,7 +471,7 @@ const maxOpen = 8
 
 // handle is an open file.
 type handle struct {
-	owner *file
+	of    *file
 	file  vfs.File
 	users int
 }
@@ -509,12 +521,12 @@ func (fs *files) redirect(from, to extent) {
 	to.file.copiedHere[to.offset] = now
 }
 
-// canReadElsewhere reports whether any byte outside the given page of a file
-// can be read.
-func (fs *files) canReadElsewhere(but *file, page int64) bool {
+// canReadElsewhere reports whether the disk can read anything: a first, middle
+// or last byte of a file of previous runs, outside the given page of except.
+func (fs *files) canReadElsewhere(except *file, page int64) bool {
 	for _, f := range fs.oldFiles {
 		for _, off := range []int64{0, f.size / 2, f.size - 1} {
-			if f == but && off/pageSize == page/pageSize {
+			if f == except && off/pageSize == page/pageSize {
 				continue
 			}
 			if n, _ := fs.readAt(f, make([]byte, 1), off); n > 0 {
@@ -533,7 +545,7 @@ func (fs *files) acquire(f *file) (*handle, error) {
 
 func (fs *files) acquireLocked(f *file) (*handle, error) {
 	for i, h := range fs.handles {
-		if h.owner == f {
+		if h.of == f {
 			fs.handles = append(slices.Delete(fs.handles, i, i+1), h)
 			h.users++
 			return h, nil
@@ -555,7 +567,7 @@ func (fs *files) addHandle(f *file, opened vfs.File) *handle {
 }
 
 func (fs *files) addHandleLocked(f *file, opened vfs.File) *handle {
-	h := &handle{owner: f, file: opened, users: 1}
+	h := &handle{of: f, file: opened, users: 1}
 	fs.handles = append(fs.handles, h)
 	return h
 }
@@ -572,19 +584,19 @@ func (fs *files) releaseHandle(h *handle) {
 func (fs *files) closeRemoved(f *file) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	f.closed = true
+	f.closeWhenIdle = true
 	fs.closeIdleLocked()
 }
 
 // closeIdleLocked closes idle handles of removed files, and the least recently
 // used idle ones beyond maxOpen.
 func (fs *files) closeIdleLocked() {
-	most := len(fs.handles) - maxOpen
+	excess := len(fs.handles) - maxOpen
 	fs.handles = slices.DeleteFunc(fs.handles, func(h *handle) bool {
-		if h.users > 0 || !h.owner.closed && most <= 0 {
+		if h.users > 0 || !h.of.closeWhenIdle && excess <= 0 {
 			return false
 		}
-		most--
+		excess--
 		h.file.Close()
 		return true
 	})

@@ -8,15 +8,15 @@ import (
 	"github.com/s3sink/s3sink/internal/spool"
 )
 
-// finish completes what is left of a partition.
-func (l *life) finish(t *testing.T, tail spool.UnfinishedPartition) error {
+// finish delivers an unfinished partition.
+func (l *life) finish(t *testing.T, part spool.UnfinishedPartition) error {
 	var seg *spool.Segment
-	for i, b := range tail.Blocks {
-		if i == tail.BlocksBeforeSegment && tail.Segment != nil {
+	for i, b := range part.Blocks {
+		if i == part.BlocksBeforeSegment && part.Segment != nil {
 			if seg != nil {
 				l.seal(seg)
 			}
-			seg, tail.Segment = tail.Segment, nil
+			seg, part.Segment = part.Segment, nil
 		}
 		f, err := l.frameOf(t, &b)
 		if err != nil {
@@ -26,35 +26,35 @@ func (l *life) finish(t *testing.T, tail spool.UnfinishedPartition) error {
 			l.j.ReleaseTorn(&b)
 			continue
 		}
-		if seg != nil && l.w.rng.IntN(3) == 0 { // as if it did not fit
+		if seg != nil && l.w.rng.IntN(3) == 0 { // as if the frame did not fit
 			l.seal(seg)
 			seg = nil
 		}
 		if seg == nil {
-			seg = l.newSegment(tail.Source)
+			seg = l.newSegment(part.Source)
 		}
 		l.w.note("%s finish: frame block %s/%d of %d in %s", l.run, b.Run, b.Block, b.Partition, seg.Key)
 		l.j.Append(seg, f)
-		if len(tail.Damaged) > 0 && l.w.rng.IntN(2) == 0 { // a crash may come between this and its end
+		if len(part.Damaged) > 0 && l.w.rng.IntN(2) == 0 { // a crash may come between this commit and the end
 			if err := l.j.Commit(context.Background()); err != nil {
 				return err
 			}
 		}
 	}
-	for _, seg := range []*spool.Segment{seg, tail.Segment} {
+	for _, seg := range []*spool.Segment{seg, part.Segment} {
 		if seg != nil {
 			l.w.note("%s finish: seal %s", l.run, seg.Key)
 			l.seal(seg)
 		}
 	}
-	for _, b := range tail.Damaged {
-		l.w.note("%s finish: %s is broken", l.run, b.Segment.Key)
+	for _, b := range part.Damaged {
+		l.w.note("%s finish: %s is damaged", l.run, b.Segment.Key)
 		l.j.Remove(b.Segment)
 	}
 	return nil
 }
 
-// frameOf returns the frame of a block that an earlier life has left.
+// frameOf returns the frame of a recovered block.
 func (l *life) frameOf(t *testing.T, b *spool.RecoveredBlock) (spool.Frame, error) {
 	f, framed, err := b.Frame()
 	if framed || err != nil {

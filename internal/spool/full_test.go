@@ -22,7 +22,7 @@ const (
 	reserveBytes = 16 << 10
 )
 
-// openBounded opens a journal that keeps a reserve on a volume of 256 KiB.
+// openBounded opens a journal with a reserve, on a volume of 256 KiB.
 func openBounded(t *testing.T, disk *crashfs.FS, run string, f *feed, early func([]*spool.Segment)) *spool.Journal {
 	t.Helper()
 	j, err := spool.NewJournal(spool.JournalSettings{
@@ -49,8 +49,8 @@ func sizes(t *testing.T, disk *crashfs.FS) map[string]int64 {
 	return all
 }
 
-// fillVolume seals segments of one event each until no commit succeeds, and
-// returns how many are sealed.
+// fillVolume seals segments of one event until a commit fails. It returns the
+// number of sealed segments.
 func fillVolume(t *testing.T, j *spool.Journal, lines int) int {
 	t.Helper()
 	var sealed atomic.Int64
@@ -67,9 +67,9 @@ func fillVolume(t *testing.T, j *spool.Journal, lines int) int {
 	}
 }
 
-// Given a volume that is full to its last byte but for the reserve, when segments
-// are delivered, then their records are written with the room of the reserve, the
-// files go, and the reserve is there again.
+// Given a volume that is full except for the reserve, when segments are
+// delivered, then their records use the room of the reserve, the files are
+// removed, and the reserve is created again.
 func TestReserve_DrainsFullVolume(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -118,7 +118,8 @@ func TestReserve_DrainsFullVolume(t *testing.T) {
 	})
 }
 
-// Stages are new events: they leave the reserve alone.
+// Given a full volume, when new events are staged, then their commit fails and
+// the reserve stays.
 func TestReserve_NotUsedByNewEvents(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
@@ -140,8 +141,8 @@ func TestReserve_NotUsedByNewEvents(t *testing.T) {
 	j.Close()
 }
 
-// A frame whose stages found no room does without them: when its segment is
-// delivered, no file is kept for the block.
+// Given stages that found no room, when their block's frame is written, then it
+// replaces them: after the delivery no file is pinned by the block.
 func TestFullVolume_FrameReplacesItsStages(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
@@ -168,8 +169,9 @@ func TestFullVolume_FrameReplacesItsStages(t *testing.T) {
 	}
 }
 
-// The record that ends a segment whose blocks are in another one stays behind their
-// frames, though others go ahead on a full volume.
+// Given a full volume and a segment whose blocks were appended to another one,
+// then its "delivered" record stays behind their frames, although other entries
+// overtake them.
 func TestFullVolume_RemoveReplacedFollowsFrames(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
@@ -196,14 +198,14 @@ func TestFullVolume_RemoveReplacedFollowsFrames(t *testing.T) {
 	next := openJournal(t, disk.Dir(), "run-2", new(feed))
 	found, err := next.Recover(t.Context())
 	if err != nil || len(found.Sealed) != 1 {
-		t.Errorf("found %+v, %v, want the segment that was to be replaced", found, err)
+		t.Errorf("found %+v, %v, want the replaced segment", found, err)
 	}
 	closeJournal(t, next)
 }
 
-// Sealed segments that are certain to be on disk are given away although nothing
-// can be written, and the others wait. Those are in nothing else that Recover
-// finds, also when it has to be called again.
+// Given a full volume, when Recover runs, then it delivers early the sealed
+// segments that are known to be on disk. The other segments wait. No segment is
+// delivered early and also recovered, even if Recover has to be called again.
 func TestRecover_DeliversEarlyOnFullVolume(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
@@ -223,7 +225,7 @@ func TestRecover_DeliversEarlyOnFullVolume(t *testing.T) {
 	if err := disk.Dir().Remove("reserve"); err != nil && all["reserve"] > 0 {
 		t.Fatal(err)
 	}
-	disk.SetCapacity(used) // nor is there a reserve
+	disk.SetCapacity(used) // without a reserve
 
 	var given []*spool.Segment
 	var called atomic.Int64
@@ -245,7 +247,7 @@ func TestRecover_DeliversEarlyOnFullVolume(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	if len(given) < sealed-1 || len(given) == 0 {
-		t.Errorf("%d segments of %d were given early", len(given), sealed)
+		t.Errorf("%d of %d segments were delivered early", len(given), sealed)
 	}
 	for _, seg := range given {
 		if object, err := io.ReadAll(j.Object(seg)); err != nil || int64(len(object)) != seg.Size() {
@@ -258,12 +260,12 @@ func TestRecover_DeliversEarlyOnFullVolume(t *testing.T) {
 	rest := <-found
 	for _, seg := range rest.Sealed {
 		if slices.ContainsFunc(given, func(g *spool.Segment) bool { return g.Key == seg.Key }) {
-			t.Errorf("%s was given early and found", seg.Key)
+			t.Errorf("%s was delivered early and recovered", seg.Key)
 		}
 		j.Remove(seg)
 	}
-	for _, tail := range rest.Unfinished {
-		finishTail(t, j, tail)
+	for _, part := range rest.Unfinished {
+		finishPartition(t, j, part)
 	}
 	closeJournal(t, j)
 	if left := sizes(t, disk); len(left) > 1 {
@@ -271,8 +273,8 @@ func TestRecover_DeliversEarlyOnFullVolume(t *testing.T) {
 	}
 }
 
-// A reserve that a crash has torn is replaced, and an older one of about the right
-// size is kept.
+// Given a reserve file of a previous run, then a torn one is replaced, and one
+// of about the wanted size is kept.
 func TestReserve_FileOfPreviousRun(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ left, want int64 }{{0, reserveBytes}, {reserveBytes / 4, reserveBytes}, {reserveBytes - 1, reserveBytes - 1}} {
@@ -300,8 +302,8 @@ func TestReserve_FileOfPreviousRun(t *testing.T) {
 	}
 }
 
-// Without room for one, no reserve is made, and a volume that fails otherwise does
-// not cost the reserve.
+// Given a volume without room for a reserve, then none is created. Given one
+// that fails with other errors than a full disk, then the reserve is kept.
 func TestReserve_KeptOnOtherErrors(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)

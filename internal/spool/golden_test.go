@@ -12,9 +12,9 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-var writeGolden = flag.Bool("golden", false, "write testdata/v1 anew: only for a version that was never released")
+var writeGolden = flag.Bool("golden", false, "rewrite testdata/v1: only for an unreleased version")
 
-// Journals of every released version stay readable.
+// Given journals written by every released version, then recovery reads them.
 func TestRecover_GoldenJournals(t *testing.T) {
 	t.Parallel()
 	if *writeGolden {
@@ -55,10 +55,10 @@ func TestRecover_GoldenJournals(t *testing.T) {
 	if object, err := io.ReadAll(j.Object(seg)); err != nil || len(object) == 0 {
 		t.Error(err)
 	}
-	tail := got.Unfinished[0]
-	lines, err := tail.Blocks[0].Lines()
-	if err != nil || strings.Count(string(lines), "\n") != 3 || tail.Segment.Key != "key-2" || tail.Blocks[0].Block != 4 {
-		t.Errorf("tail %+v, lines %q, %v", tail, lines, err)
+	part := got.Unfinished[0]
+	lines, err := part.Blocks[0].Lines()
+	if err != nil || strings.Count(string(lines), "\n") != 3 || part.Segment.Key != "key-2" || part.Blocks[0].Block != 4 {
+		t.Errorf("partition %+v, lines %q, %v", part, lines, err)
 	}
 	closeJournal(t, j)
 }

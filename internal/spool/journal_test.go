@@ -16,7 +16,7 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// feed is what a journal gathers from: the lines of one block.
+// feed is a source of lines for Gather: one block.
 type feed struct {
 	mu     sync.Mutex
 	block  uint64
@@ -76,8 +76,8 @@ func appendFrame(t testing.TB, j *spool.Journal, seg *spool.Segment, block uint6
 	}
 }
 
-// fill leaves a sealed segment, an open one, and a block without a frame, and
-// returns the object that the first is.
+// fill leaves a sealed segment, an open one, and a block without a frame. It
+// returns the object of the first.
 func fill(t testing.TB, dir vfs.Dir) []byte {
 	t.Helper()
 	f := &feed{block: 4}
@@ -104,7 +104,8 @@ func fill(t testing.TB, dir vfs.Dir) []byte {
 	return object
 }
 
-// What is not delivered is there again after a restart, and after another.
+// Given a sealed segment, an open one and a block without a frame, when the
+// process restarts twice, then the last run recovers and delivers all three.
 func TestRecover_UndeliveredDataAfterRestarts(t *testing.T) {
 	t.Parallel()
 	dir, err := vfs.Open(t.TempDir()+"/spool", vfs.Options{})
@@ -126,18 +127,18 @@ func TestRecover_UndeliveredDataAfterRestarts(t *testing.T) {
 		if again, err := io.ReadAll(j.Object(seg)); err != nil || !bytes.Equal(object, again) || seg.Key != "key-1" || seg.Events != 3 || seg.ContentType != "application/gzip" {
 			t.Errorf("the object has changed: %+v, %v", seg.Header, err)
 		}
-		tail := got.Unfinished[0]
-		if tail.Segment == nil || tail.Segment.Key != "key-2" || tail.Segment.Events != 1 || len(tail.Blocks) != 1 {
-			t.Fatalf("tail %+v", tail)
+		part := got.Unfinished[0]
+		if part.Segment == nil || part.Segment.Key != "key-2" || part.Segment.Events != 1 || len(part.Blocks) != 1 {
+			t.Fatalf("partition %+v", part)
 		}
-		if lines, err := tail.Blocks[0].Lines(); err != nil || string(lines) != "{\"n\":4}\n{\"n\":5}\n{\"n\":6}\n" {
+		if lines, err := part.Blocks[0].Lines(); err != nil || string(lines) != "{\"n\":4}\n{\"n\":5}\n{\"n\":6}\n" {
 			t.Errorf("lines %q: %v", lines, err)
 		}
 		closeJournal(t, j)
 	}
 }
 
-// When all is delivered, no file stays.
+// Given delivered segments, when the journal is closed, then no file is left.
 func TestClose_NoFileAfterDelivery(t *testing.T) {
 	t.Parallel()
 	dir := crashfs.New(1).Dir()
@@ -168,7 +169,8 @@ func TestClose_NoFileAfterDelivery(t *testing.T) {
 	}
 }
 
-// Files that are not ours, or of a later version, are neither read nor removed.
+// Given foreign files and files of a later version, then recovery neither reads
+// nor removes them.
 func TestRecover_ForeignFilesUntouched(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
@@ -179,7 +181,7 @@ func TestRecover_ForeignFilesUntouched(t *testing.T) {
 	}
 	bytesOf, _ := disk.ReadFile(entries[0].Name)
 	later := slices.Clone(bytesOf)
-	later[8] = 2 // version, with its checksum made right
+	later[8] = 2 // version; the checksum is recomputed
 	spool.FixHeader(later)
 	disk.Put("0000000000000000-00000000.journal", 0, later)
 	disk.Put("0000000000000009-00000000.journal", 0, later)
@@ -197,7 +199,8 @@ func TestRecover_ForeignFilesUntouched(t *testing.T) {
 	}
 }
 
-// A bit that flips on the disk is noticed, and what is before it delivered.
+// Given a flipped bit in a fsynced file, then recovery reports the damage and
+// delivers no damaged object.
 func TestRecover_FlippedBits(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
@@ -233,17 +236,18 @@ func TestRecover_FlippedBits(t *testing.T) {
 				t.Errorf("flip %d: %v", i, err)
 			}
 			if err := spool.Verify(j, seg); err != nil {
-				t.Errorf("flip %d: a damaged object is to be delivered: %v", i, err)
+				t.Errorf("flip %d: a damaged object was recovered: %v", i, err)
 			}
 		}
 		closeJournal(t, j)
 	}
 	if len(damaged) == 0 {
-		t.Error("no damage was noticed")
+		t.Error("no damage was reported")
 	}
 }
 
-// A commit that fails goes to another file, with the same records.
+// Given any failing operation, when a commit fails, then the same records go to
+// a new file and are recovered.
 func TestCommit_RetriesInNewFile(t *testing.T) {
 	t.Parallel()
 	for _, kind := range crashfs.Kinds() {
@@ -253,7 +257,7 @@ func TestCommit_RetriesInNewFile(t *testing.T) {
 			f := &feed{block: 1}
 			j, err := spool.NewJournal(spool.JournalSettings{Dir: disk.Dir(), RunID: "run-1", Interval: time.Hour, Gather: f.gather})
 			if err != nil {
-				continue // it says so at once
+				continue // NewJournal reports the error
 			}
 			f.add("{}\n")
 			if err := j.Commit(t.Context()); err != nil {
@@ -264,8 +268,8 @@ func TestCommit_RetriesInNewFile(t *testing.T) {
 	}
 }
 
-// While the disk is full nothing is lost, and when it is not any more all is
-// there.
+// Given a full disk, when it has room again, then the failed commit's records
+// are written and nothing is lost.
 func TestCommit_FullDisk(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
@@ -301,8 +305,8 @@ func TestCommit_FullDisk(t *testing.T) {
 	closeJournal(t, j)
 }
 
-// Whatever a file holds, recovery neither panics nor takes what was not
-// written.
+// Given any file content, then recovery neither panics nor returns more lines
+// than the file has bytes.
 func FuzzRecover(f *testing.F) {
 	disk := crashfs.New(1)
 	fill(f, disk.Dir())
@@ -325,11 +329,11 @@ func FuzzRecover(f *testing.F) {
 		}
 		for _, seg := range got.Sealed {
 			if err := spool.Verify(j, seg); err != nil {
-				t.Skip(err) // its checksums were made right by the fuzzer
+				t.Skip(err) // the fuzzer computed valid checksums
 			}
 		}
-		for _, tail := range got.Unfinished {
-			for _, left := range tail.Blocks {
+		for _, part := range got.Unfinished {
+			for _, left := range part.Blocks {
 				if _, _, err := left.Frame(); err != nil && !errors.Is(err, spool.ErrDamaged) {
 					t.Fatal(err)
 				}
@@ -342,7 +346,8 @@ func FuzzRecover(f *testing.F) {
 	})
 }
 
-// Records count in their own file only, and only as what they were written.
+// Given a record of another file, or one with a changed type, then recovery
+// ignores it.
 func TestRecover_RecordsOfAnotherFile(t *testing.T) {
 	t.Parallel()
 	written := func(seed uint64) (string, []byte) {
@@ -361,7 +366,7 @@ func TestRecover_RecordsOfAnotherFile(t *testing.T) {
 	stale := append(bytes.Clone(data[:header]), other[header:]...)
 	kind := bytes.Clone(data)
 	for at := header; at < len(kind); at += 16 + int(binary.LittleEndian.Uint32(kind[at+4:])) {
-		if kind[at] == 4 { // a seal would be a delivery
+		if kind[at] == 4 { // a seal would become a "delivered" record
 			kind[at]++
 		}
 	}
@@ -380,7 +385,8 @@ func TestRecover_RecordsOfAnotherFile(t *testing.T) {
 	}
 }
 
-// A block whose first line a crash has cut holds nothing, and pins nothing.
+// Given a block whose first line was torn by a crash, when ReleaseTorn is
+// called, then its file is removed.
 func TestRecover_TornFirstLine(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
@@ -397,11 +403,11 @@ func TestRecover_TornFirstLine(t *testing.T) {
 		if err != nil || len(got.Unfinished) != 1-run {
 			t.Fatalf("run %d: recovered %+v, %v", run, got, err)
 		}
-		for _, tail := range got.Unfinished {
-			if lines, err := tail.Blocks[0].Lines(); err != nil || len(lines) > 0 {
+		for _, part := range got.Unfinished {
+			if lines, err := part.Blocks[0].Lines(); err != nil || len(lines) > 0 {
 				t.Errorf("lines %q, %v", lines, err)
 			}
-			j.ReleaseTorn(&tail.Blocks[0])
+			j.ReleaseTorn(&part.Blocks[0])
 		}
 		closeJournal(t, j)
 	}
@@ -410,7 +416,8 @@ func TestRecover_TornFirstLine(t *testing.T) {
 	}
 }
 
-// Lines of several chunks are one record, up to a bound.
+// Given lines in several chunks, then they are staged as one record up to
+// maxStage, and recovered in order.
 func TestStage_SeveralChunks(t *testing.T) {
 	t.Parallel()
 	dir := crashfs.New(1).Dir()

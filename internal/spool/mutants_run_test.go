@@ -21,21 +21,21 @@ import (
 )
 
 var (
-	matrix = flag.String("matrix", "", "file whose rows TestMutants renews")
-	only   = flag.String("mutant", "", "regular expression of the mutants that TestMutants tries")
-	asked  = flag.String("ask", "", "the only test that TestMutants asks, if it may, of "+askerNames())
+	matrix = flag.String("matrix", "", "file with the table that TestMutants renews")
+	only   = flag.String("mutant", "", "regular expression of the mutants to try")
+	asked  = flag.String("ask", "", "the only asker to run, one of "+askerNames())
 )
 
-// asker is a test that may notice any mutant.
+// asker is a test that may detect any mutant.
 type asker struct {
 	level  string // see docs/durability.md
-	test   string // empty: all others of the folders
+	test   string // empty: all tests of the folder that are no askers
 	folder string
 	args   []string
-	after  string // how it says when it noticed
+	after  string // matches in its output how much it took
 }
 
-// askers are asked in this order, after the one that a mutant names.
+// askers run in this order, after the test that the mutant names.
 var askers = []asker{
 	{"1", byCrashes, "internal/spool", []string{"-crashes", "20000"}, `\d+ crashes`},
 	{"2", bySinks, ".", nil, `\d+ histories`},
@@ -55,16 +55,14 @@ func askerNames() string {
 	return strings.Join(all, ", ")
 }
 
-// leftOut are the mutants that others break their journals with, and why they
-// would break nothing here.
+// leftOut lists mutants of other journals, and why they do not apply here.
 var leftOut = [][2]string{
 	{"append to an old run's file", "`vfs` refuses `Append` to a file that it opened, as its tests show"},
 	{"a failed batch is written again without `supersedes`", "the journal has no such record and needs none, see rule 10. The mutant *new keys after a failed fsync* would break it"},
 	{"offsets reused after a drop", "no code drops a block with lines in the journal. `Track` is refused before it adds a line or not at all, and `Close` leaves the lines there. The result would be one identity with two contents, as with *a block number is reused*"},
 }
 
-// Every mutant is noticed: what the tests cannot see they do not test. -mutant
-// tries some of them.
+// Given each mutant, then some test fails. The flag -mutant selects mutants.
 //
 //	go test -tags mutants -run TestMutants -timeout 1h ./internal/spool -args -matrix ../../docs/durability-mutants.md
 func TestMutants(t *testing.T) {
@@ -98,8 +96,8 @@ const (
 	tableRule = "|---|---|---|---|---|\n"
 )
 
-// renew returns the page with the rows that are known now, and of the other
-// mutants those that it has.
+// renew returns the page with the new rows. For the other mutants it keeps the
+// old ones.
 func renew(page string, rows []string) string {
 	intro, old, _ := strings.Cut(page, tableHead)
 	text := intro + tableHead + tableRule
@@ -137,7 +135,7 @@ func listItem(name, reason string) string {
 	return text + line + "\n"
 }
 
-// try asks until one notices the mutant, and returns its row.
+// try runs askers until one detects the mutant, and returns the mutant's row.
 func (m *mutant) try(t *testing.T) string {
 	began := time.Now()
 	overlay := m.overlay(t)
@@ -149,14 +147,14 @@ func (m *mutant) try(t *testing.T) string {
 			return fmt.Sprintf("| %s | %s | %s | %s | %s |\n", m.name, cmp.Or(m.rule, "-"), a.level, test, cmp.Or(after, "-"))
 		}
 	}
-	t.Logf("%s: nothing, in %v", m.name, time.Since(began).Round(time.Second))
+	t.Logf("%s: not detected, in %v", m.name, time.Since(began).Round(time.Second))
 	if m.why == "" && *asked == "" {
-		t.Errorf("%s: nothing notices it", m.name)
+		t.Errorf("%s: no test detects it", m.name)
 	}
 	return fmt.Sprintf("| %s | %s | - | **nothing** | - |\n", m.name, cmp.Or(m.rule, "-"))
 }
 
-// askers returns whom to ask: first who is known to notice the mutant.
+// askers returns the askers of a mutant, with the test that it names first.
 func (m *mutant) askers() (all []asker) {
 	folder, test, named := strings.Cut(m.by, " ")
 	if named && *asked == "" {
@@ -174,12 +172,12 @@ func (m *mutant) askers() (all []asker) {
 	return all
 }
 
-// ask reports whether a test fails, which one, and after how much.
+// ask reports whether the test fails, which test failed, and after how much.
 func (a *asker) ask(t *testing.T, overlay string) (test, after string, noticed bool) {
 	t.Helper()
 	args := []string{"test", "-count=1", "-failfast", "-vet=off", "-timeout=3m", "-overlay", overlay}
 	if a.level == "tests" && a.test != "" {
-		args[4] = "-timeout=1m" // of which each takes seconds
+		args[4] = "-timeout=1m" // each of them takes seconds
 	}
 	if a.test != "" {
 		args = append(args, "-run", "^"+a.test+"$")
@@ -219,8 +217,8 @@ func (a *asker) ask(t *testing.T, overlay string) (test, after string, noticed b
 	return cmp.Or(test, a.folder), after, true
 }
 
-// overlay writes the mutant's files, and a file that has go build use them
-// instead of ours.
+// overlay writes the mutant's files, and a file that makes go build use them
+// instead of the originals.
 func (m *mutant) overlay(t *testing.T) string {
 	t.Helper()
 	texts, err := m.texts()

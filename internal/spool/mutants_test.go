@@ -12,21 +12,21 @@ import (
 	"testing"
 )
 
-// mutant is a way to break the library.
+// mutant is a change that breaks the library.
 type mutant struct {
 	name    string
 	rule    string // of the journal, see docs/durability-mutants.md
 	patches []patch
-	by      string // what notices it: one of askers, or a folder and a test there
-	why     string // nothing does
+	by      string // the test that detects it: the name of an asker's test, or a folder and a test
+	why     string // why no test detects it
 }
 
-// patch replaces a sequence of tokens that a file has once. Comments and white
-// space do not count, so rewording a comment breaks no patch.
+// patch replaces a sequence of tokens that occurs once in a file. Comments and
+// white space do not count, so a change of a comment breaks no patch.
 type patch struct{ file, old, new string }
 
-// removeNow is code that removes the oldest files for which nobody asks, at a
-// time when that is too early.
+// removeNow is code that removes the oldest unpinned files at once, in a place
+// where that is too early.
 const removeNow = `
 	for fs := j.files; len(fs.all) > 1 && fs.all[0].pins == 0 && fs.all[0] != fs.current; {
 		fs.unlink(fs.all[0])
@@ -69,9 +69,9 @@ const (
 
 var mutants = []mutant{
 	{"ack before write", "1: ack = written and synced", []patch{
-		{commitGo, "	stages, more := j.set.Gather(due)\n", "	close(c.done)\n	stages, more := j.set.Gather(due)\n"},
+		{commitGo, "	stages, more := j.set.Gather(gatherBefore)\n", "	close(c.done)\n	stages, more := j.set.Gather(gatherBefore)\n"},
 		{commitGo, "	c.err = err\n	close(c.done)", "	c.err = err"},
-		{journalGo, "ctx.Done() == nil && j.commitMu.TryLock()", "false"}, // such a caller returns after the whole commit
+		{journalGo, "ctx.Done() == nil && j.commitMu.TryLock()", "false"}, // its caller would return only after the whole commit
 	}, byCrashes, ""},
 	{"no fsync at all", "1", []patch{{filesGo, "		err = f.appender.file.Sync()", "		err = nil"}}, byCrashes, ""},
 	{"a failed commit is acknowledged", "1", []patch{{commitGo, "	c.err = err\n", ""}}, byCrashes, ""},
@@ -80,7 +80,7 @@ var mutants = []mutant{
 		{filesGo, "	w       writer\n", "	w       writer\n	early   func()\n"},
 		{filesGo, "		err = f.appender.file.Sync()\n", "		if fs.early != nil {\n			fs.early()\n		}\n		fs.early = nil\n		err = f.appender.file.Sync()\n"},
 		{commitGo, "	c.err = err\n	close(c.done)", "	c.err = err\n	if j.files.early != nil {\n		close(c.done)\n	}"},
-		{journalGo, "ctx.Done() == nil && j.commitMu.TryLock()", "false"}, // such a caller returns after the whole commit
+		{journalGo, "ctx.Done() == nil && j.commitMu.TryLock()", "false"}, // its caller would return only after the whole commit
 	}, byCrashes, ""},
 	{"no directory sync after create", "1", []patch{{filesGo, "if err == nil && created {", "if false {"}}, byCrashes, ""},
 	{"directory sync after the first ack", "1", []patch{{filesGo, "if err == nil && created {", "if err == nil && !created {"}}, byCrashes, ""},
@@ -304,21 +304,21 @@ const longOutage`},
 	{"lines are freed when they are staged", "1", []patch{{gatherGo, "blk.stagesInUse == 0 && blk.appended", "blk.stagesInUse == 0"}}, bySinks, ""},
 }
 
-// What notices mutants, as askers have it.
+// Tests that detect mutants, by their names in askers.
 const (
 	byCrashes = "TestCrashes"
 	bySinks   = "TestSinkSurvivesCrashes"
 	byDays    = "TestDayWithRestarts"
 )
 
-// Each mutant can be made of the library as it is, and what is to notice it is
-// there.
+// Given the current sources, then every mutant can be applied and parsed, and
+// the test that detects it exists.
 func TestMutantsApply(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for _, m := range mutants {
 		if seen[m.name] || (m.by == "") != (m.why != "") {
-			t.Errorf("%s: there twice, or nothing notices it and it does not say why", m.name)
+			t.Errorf("%s: duplicate name, or neither or both of by and why", m.name)
 		}
 		seen[m.name] = true
 		texts, err := m.texts()
@@ -367,7 +367,7 @@ func (p *patch) apply(source string) (string, error) {
 		}
 	}
 	if found != 1 || len(want) == 0 {
-		return "", fmt.Errorf("%q is %d times in %s, want once", p.old, found, p.file)
+		return "", fmt.Errorf("%q occurs %d times in %s, want once", p.old, found, p.file)
 	}
 	return source[:have[at].start] + p.new + source[have[at+len(want)-1].end:], nil
 }
@@ -380,8 +380,8 @@ type sourceToken struct {
 
 func sameToken(x, y sourceToken) bool { return x.text == y.text }
 
-// tokensOf returns the tokens of Go source or of a part of it, without comments
-// and without the semicolons that the scanner puts at ends of lines.
+// tokensOf returns the tokens of Go source, or of a part of it. It omits
+// comments and the semicolons that the scanner inserts at ends of lines.
 func tokensOf(source string) (all []sourceToken) {
 	var s scanner.Scanner
 	file := token.NewFileSet().AddFile("", -1, len(source))

@@ -171,8 +171,8 @@ func (s *oldSegment) joinFrames() {
 	}
 }
 
-// matchesSeal completes the segment, and reports whether it is the one that was
-// sealed.
+// matchesSeal completes the segment, and reports whether it matches its
+// seal.
 func (s *oldSegment) matchesSeal() bool {
 	if s.complete {
 		return true

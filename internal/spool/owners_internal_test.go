@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// What is needed of earlier runs, by very many, is taken over and not copied:
-// Track may wait for it.
+// Given a large and a small map of pins, then mergePins keeps the large one and
+// copies only the small one, because Track may wait for it.
 func TestMergePins_KeepsLargerMap(t *testing.T) {
 	t.Parallel()
 	f, g := &file{number: 1}, &file{number: 2}

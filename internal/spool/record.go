@@ -10,7 +10,8 @@ import (
 
 // A journal file is a header followed by records. Numbers are little-endian. Do
 // not change the format: files of earlier versions must stay readable. Every
-// version has this header, so a torn header differs from that of a later version.
+// version has this header, so a reader can tell a torn header from a later
+// version.
 //
 //	0   8  "S3SINKJ\n"
 //	8   4  version, 1

@@ -135,7 +135,7 @@ var errUnstableReads = errors.New("spool: the journal files read differently at 
 //
 //  1. The process is killed after a write and before its fsync.
 //  2. Recovery reads the record from the page cache and acts on it.
-//  3. A power failure discards the page, and the record is gone.
+//  3. A power failure discards the page, and the record is lost.
 //
 // So syncFiles precedes every decision that leaves the process.
 //
@@ -218,7 +218,7 @@ func (r *recovery) run(ctx context.Context) error {
 	if r.j.files.mergeWatermarks(syncedTo) {
 		r.j.files.endCurrent() // the next file's header has the merged watermarks
 	}
-	for _, m := range r.j.files.watermarks { // includes those of files that were read by a previous try and are gone
+	for _, m := range r.j.files.watermarks { // includes watermarks from files that were removed since a previous try
 		r.syncedTo[m.file] = m.syncedTo
 	}
 	r.j.commitMu.Unlock()

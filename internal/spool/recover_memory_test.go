@@ -11,15 +11,16 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// What recovery remembers of a segment of many frames is little, and next to
-// nothing when it is delivered. Not parallel: it measures the process.
+// Given segments of many frames, then recovery keeps little memory for each,
+// and almost none for a delivered one. The test is not parallel, because it
+// measures the process.
 func TestRecover_MemoryPerSegment(t *testing.T) {
 	const segments, frames = 3000, 12
 	for _, tt := range []struct {
 		name      string
 		delivered bool
-		most      uint64 // bytes for each segment
-		after     uint64 // the end of recovery
+		most      uint64 // bytes per segment during recovery
+		after     uint64 // bytes after recovery
 	}{{"sealed", false, 2200, 1100}, {"delivered", true, 1000, 200}} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir, err := vfs.Open(t.TempDir()+"/spool", vfs.Options{})
@@ -33,7 +34,7 @@ func TestRecover_MemoryPerSegment(t *testing.T) {
 			var most atomic.Uint64
 			j, err := spool.NewJournal(spool.JournalSettings{
 				Dir: dir, RunID: "run-2", Interval: time.Hour,
-				Gather: func(time.Time) ([]spool.Stage, bool) { // recovery waits for this commit, and has scanned all
+				Gather: func(time.Time) ([]spool.Stage, bool) { // recovery has scanned all files and waits for this commit
 					most.Store(max(most.Load(), liveHeap()))
 					return nil, false
 				},
@@ -63,8 +64,8 @@ func TestRecover_MemoryPerSegment(t *testing.T) {
 	}
 }
 
-// fillMany leaves sealed segments. All but the first are delivered, if any is:
-// that keeps the files.
+// fillMany leaves sealed segments. With delivered, all but the first are
+// delivered; the first one keeps the files.
 func fillMany(t *testing.T, dir vfs.Dir, segments, frames uint64, delivered bool) {
 	t.Helper()
 	j, err := spool.NewJournal(spool.JournalSettings{
@@ -95,11 +96,11 @@ func fillMany(t *testing.T, dir vfs.Dir, segments, frames uint64, delivered bool
 	closeJournal(t, j)
 }
 
-// liveHeap returns how much of the heap is in use.
+// liveHeap returns the bytes of the heap that are in use.
 func liveHeap() uint64 {
 	var m runtime.MemStats
 	runtime.GC()
-	runtime.GC() // pools keep what they hold for one more
+	runtime.GC() // pools keep their contents for one more collection
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }

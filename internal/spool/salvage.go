@@ -34,7 +34,7 @@ func (r *recovery) addDamagedFile(f *file) {
 //
 //   - A block of it is in another segment too, because a recovery was
 //     interrupted while it salvaged one of them.
-//   - Its frames are not those of its seal.
+//   - Its frames do not match its seal.
 //   - It has no seal, and no first frame or perhaps a lost seal.
 func (r *recovery) isDamaged(s *oldSegment) bool {
 	if slices.ContainsFunc(s.frames, s.isInOtherSegment) {

@@ -15,8 +15,8 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// filled returns a disk with what fill leaves, in a file that is not the last,
-// the name of that, and its bytes.
+// filled returns a disk after fill, with the name and the bytes of its first
+// file, which is not the last.
 func filled(t *testing.T) (disk *crashfs.FS, name string, data []byte) {
 	t.Helper()
 	disk = crashfs.New(1)
@@ -34,7 +34,7 @@ func filled(t *testing.T) (disk *crashfs.FS, name string, data []byte) {
 	return disk, entries[0].Name, data
 }
 
-// recovered opens the disk's journal in another run.
+// recovered opens the disk's journal in another run, and recovers it.
 func recovered(t *testing.T, disk *crashfs.FS) (*spool.Journal, *spool.Recovered) {
 	t.Helper()
 	j := openJournal(t, disk.Dir(), "run-3", new(feed))
@@ -45,7 +45,7 @@ func recovered(t *testing.T, disk *crashfs.FS) (*spool.Journal, *spool.Recovered
 	return j, found
 }
 
-// eventsOf returns how many lines can be delivered.
+// eventsOf returns the number of lines that can be delivered.
 func eventsOf(t *testing.T, found *spool.Recovered) (n int64) {
 	t.Helper()
 	for _, seg := range found.Sealed {
@@ -73,8 +73,9 @@ func eventsOf(t *testing.T, found *spool.Recovered) (n int64) {
 	return n
 }
 
-// A header that is lost costs nothing: the name has the salt. A file that an
-// earlier version has named is kept as it is.
+// Given a file with a damaged header, then recovery takes the salt from the
+// name and loses no event. Given a file of an earlier version whose name has
+// another salt, then it is copied whole.
 func TestRecover_LostHeader(t *testing.T) {
 	t.Parallel()
 	disk, name, data := filled(t)
@@ -108,7 +109,8 @@ func TestRecover_LostHeader(t *testing.T) {
 	}
 }
 
-// Space that is reserved behind the last record is neither torn nor damaged.
+// Given preallocated zeros after the last record, then recovery reports neither
+// torn nor damaged bytes.
 func TestRecover_PreallocatedZeros(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
@@ -119,7 +121,7 @@ func TestRecover_PreallocatedZeros(t *testing.T) {
 		padded := append(bytes.Clone(data), tail...)
 		disk = disk.Kill()
 		disk.Put(entries[0].Name, 0, append(padded, make([]byte, 1<<20)...))
-		for range 2 { // also when it is not the last one any more
+		for range 2 { // also when another file follows
 			disk = disk.Kill()
 			j, found := recovered(t, disk)
 			if n := eventsOf(t, found); n != 7 || found.TornBytes != torn || len(found.DamagedFiles) > 0 {
@@ -130,15 +132,15 @@ func TestRecover_PreallocatedZeros(t *testing.T) {
 	}
 }
 
-// Of a block with a hole, lines before it and behind it are delivered, whole
-// ones: a long stage is cut anywhere.
+// Given a block with a damaged stage, then the whole lines before and after the
+// gap are delivered. A long stage may begin within a line.
 func TestLines_DamagedStage(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	f := &feed{block: 1}
 	j := openJournal(t, disk.Dir(), "run-1", f)
 	var want []string
-	for n := range 3001 { // 3 stages, and one more that says that they are on disk
+	for n := range 3001 { // 3 stages, and one whose group shows that they are on disk
 		want = append(want, fmt.Sprintf("{\"n\":%d,\"in\":{\"pad\":%q}}\n", n, strings.Repeat("}", n%2000)))
 		if f.add(want[n]); n < 2999 {
 			continue
@@ -181,22 +183,22 @@ func TestLines_DamagedStage(t *testing.T) {
 	}
 }
 
-// Frames of which nobody knows where they belong are kept, as a part of an
-// object, and counted.
+// Given frames whose source is lost, then they are copied as a partial object,
+// and counted as quarantined.
 func TestRecover_FramesWithoutSource(t *testing.T) {
 	t.Parallel()
 	disk, name, data := filled(t)
 	for _, r := range spool.ParseRecords(data) {
-		if r.Kind == "frame" { // the first one, which names the source
+		if r.Kind == "frame" { // the first frame, which has the source
 			data[r.To-1] ^= 1
 			break
 		}
 	}
 	cut := bytes.Index(data, []byte("{\"n\":4}"))
-	data[cut] ^= 1 // and the stages, which would
+	data[cut] ^= 1 // the stages, which have it too
 	data[bytes.Index(data, []byte("{\"n\":6}"))] ^= 1
 	open := bytes.Index(data, []byte("key-2"))
-	data[open] ^= 1 // and another segment, which would
+	data[open] ^= 1 // another segment, which has it too
 	disk.Put(name, 0, data)
 	disk = disk.Kill()
 	j, found := recovered(t, disk)
@@ -206,15 +208,16 @@ func TestRecover_FramesWithoutSource(t *testing.T) {
 	closeJournal(t, j)
 	part, ok := disk.ReadFile("corrupt/run-1-1.gz.part")
 	if got := inflate(part[min(10, len(part)):]); !ok || got != "{\"n\":1}\n{\"n\":2}\n" {
-		t.Errorf("the part holds %q", got)
+		t.Errorf("the copy has %q", got)
 	}
 }
 
-// There are only so many copies; damage that is found again gives the same.
+// Given a limit for copies, then recovery stops copying there. Damage that is
+// found again gives the same copies.
 func TestCopies_Limit(t *testing.T) {
 	t.Parallel()
 	disk, name, data := filled(t)
-	var wrong [][2]int64 // each other record
+	var wrong [][2]int64 // every other record
 	for i, r := range spool.ParseRecords(data) {
 		if i%2 == 1 {
 			data[r.To-1] ^= 1
@@ -234,7 +237,7 @@ func TestCopies_Limit(t *testing.T) {
 		if err != nil || found.CopyErr == nil || found.CopiedBytes != room {
 			t.Fatalf("%d bytes kept, want %d; %v, %v", found.CopiedBytes, room, found.CopyErr, err)
 		}
-		disk.Stop() // nothing is removed
+		disk.Stop() // so that nothing is removed
 		j.Close()
 		var copies []string
 		for i, w := range wrong {
@@ -253,8 +256,10 @@ func TestCopies_Limit(t *testing.T) {
 	}
 }
 
-// What the disk cannot read, or what is gone, counts as damaged after some
-// tries, and what it can is delivered. Other errors pass.
+// Given a file that cannot be read or that was removed, when recovery has tried
+// for an hour, then the unreadable part counts as damaged and the rest is
+// delivered. If nothing can be read, and for other errors, recovery keeps
+// trying.
 func TestRecover_UnreadableFiles(t *testing.T) {
 	t.Parallel()
 	disk, name, data := filled(t)
@@ -294,8 +299,8 @@ func TestRecover_UnreadableFiles(t *testing.T) {
 	}
 }
 
-// A segment that could not be read, so that a recovery began to move its blocks,
-// can be read again: each of them counts once, wherever it is.
+// Given a damaged segment whose blocks a recovery began to move, when the
+// damage disappears, then each block is delivered once.
 func TestRecover_DamageDisappears(t *testing.T) {
 	t.Parallel()
 	disk, name, data := filled(t)
@@ -331,7 +336,7 @@ func TestRecover_DamageDisappears(t *testing.T) {
 		disk = disk.Kill()
 		j, found = recovered(t, disk)
 		if n := eventsOf(t, found); n != 8 {
-			t.Errorf("byte %d is back: %d events, want 8", p.To-1, n)
+			t.Errorf("byte %d was restored: %d events, want 8", p.To-1, n)
 		}
 		closeJournal(t, j)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/s3sink/s3sink/internal/spool"
 )
 
-// reads counts how often objects are read, and damages what it reads while
-// damaged is set.
+// reads counts the reads of objects. While damaged is set, it changes the
+// bytes.
 type reads struct {
 	spool.Spool
 	count   int
@@ -37,7 +37,7 @@ func (f *flipped) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// sealed returns a sealed segment in memory whose frame has that many bytes.
+// sealed returns a sealed segment in memory with one frame of size bytes.
 func sealed(tb testing.TB, size int) *spool.Segment {
 	tb.Helper()
 	payload := make([]byte, size)
@@ -50,9 +50,9 @@ func sealed(tb testing.TB, size int) *spool.Segment {
 	return seg
 }
 
-// Given a sealed segment, SHA256 is the hash of its object and reads the object
-// once. Given bytes that have changed before the first call, it returns
-// ErrChanged, and keeps nothing.
+// Given a sealed segment, when SHA256 is called twice, then it reads the object
+// once and returns its hash. Given bytes that changed before the first call,
+// then it returns ErrChanged and keeps no hash.
 func TestSHA256_ReadsObjectOnce(t *testing.T) {
 	t.Parallel()
 	seg := sealed(t, 100_000)
@@ -75,7 +75,7 @@ func TestSHA256_ReadsObjectOnce(t *testing.T) {
 	}
 }
 
-// What SignPayload costs for each byte of an object.
+// The cost of SignPayload per byte of an object.
 func BenchmarkSHA256(b *testing.B) {
 	const size = 8 << 20
 	b.SetBytes(size)

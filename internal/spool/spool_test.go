@@ -78,7 +78,7 @@ func TestMemory_ReadAfterRemove(t *testing.T) {
 	seg := spool.NewSegment(spool.Header{})
 	mem.Append(seg, frame(t, "{}\n", day))
 	mem.Seal(seg, func() {})
-	r := mem.Object(seg) // a transport may go on reading a body after its answer
+	r := mem.Object(seg) // a transport may read a body after its response
 	mem.Remove(seg)
 	if got, err := io.ReadAll(r); err != nil || len(got) == 0 {
 		t.Errorf("%d bytes, %v", len(got), err)

@@ -9,8 +9,8 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// slowFeed is a feed whose Gather takes time, in which during adds lines, and
-// after which after does.
+// slowFeed is a feed whose Gather takes time. It calls during before it
+// gathers, and after afterwards.
 type slowFeed struct {
 	feed
 	during, after func()
@@ -28,7 +28,7 @@ func (f *slowFeed) slowly(before time.Time) ([]spool.Stage, bool) {
 	return stages, more
 }
 
-// openSlow returns a journal of f, whose disk takes time to sync.
+// openSlow opens a journal on a disk whose fsync takes time.
 func openSlow(t *testing.T, f *slowFeed) *spool.Journal {
 	t.Helper()
 	disk := crashfs.New(1)
@@ -46,7 +46,7 @@ func openSlow(t *testing.T, f *slowFeed) *spool.Journal {
 }
 
 // Given a line that is added after a commit has begun and before it gathers,
-// when nothing follows, then Synced passes the time of that line.
+// when nothing follows, then Synced passes the time of the line.
 func TestSynced_LineAddedWhileGathering(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -56,24 +56,24 @@ func TestSynced_LineAddedWhileGathering(t *testing.T) {
 		f.add("{}\n")
 		j.MarkDirty()
 		f.during = func() {
-			if added.IsZero() { // its source is dirty already, so Dirty is not called
+			if added.IsZero() { // its source is dirty already, so MarkDirty is not called
 				f.add("{}\n")
 				added = time.Now()
 			}
 		}
 		time.Sleep(time.Hour)
 		if at := j.Synced(); added.IsZero() || !at.After(added) {
-			t.Errorf("Synced is %v before a line that was committed an hour ago", added.Sub(at))
+			t.Errorf("Synced is %v before a line committed an hour ago", added.Sub(at))
 		}
 		if idle := time.Since(j.Synced()); idle != 0 {
-			t.Errorf("nothing waits for the disk, but Synced is %v ago", idle)
+			t.Errorf("no change waits for the disk, but Synced is %v ago", idle)
 		}
 		closeJournal(t, j)
 	})
 }
 
-// Given a line that is added after a commit has gathered, when that commit ends,
-// then Synced has not passed the line, and does so after the next commit.
+// Given a line that is added after a commit has gathered, when the commit ends,
+// then Synced has not passed the line. It does after the next commit.
 func TestSynced_LineAddedAfterGathering(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

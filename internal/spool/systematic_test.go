@@ -12,13 +12,13 @@ import (
 
 var every = flag.Int("every", 9, "TestEveryOperation_CrashOrError looks at one of so many operations; 1: at all")
 
-// story is one of the same two lives, of which one operation ends or fails. A
-// sync fails in both of them, and the second recovers what the first has left.
+// story is two fixed lives. One operation of them fails or ends the process. An
+// fsync fails in each life, and the second life recovers the first.
 type story struct {
 	w    *world
-	fail int // operation, counted over both lives; negative: none
+	fail int // number of the operation, over both lives; negative: none
 	kind crashfs.Kind
-	kill bool // at the end of a life, else power is cut
+	kill bool // lives end by a kill instead of a power cut
 	ops  int
 }
 
@@ -69,14 +69,14 @@ func (s *story) chapter(t *testing.T, l *life) {
 		}
 		l.commit()
 		l.sealOpen(round % partitions)
-		synctest.Wait() // the seal has asked for a commit
+		synctest.Wait() // the seal has requested a commit
 		l.put(t, round == 2)
 	}
 	l.commit()
 }
 
-// Whichever operation of two lives is the last one, or fails in whatever way:
-// what was acknowledged is delivered, once and in order.
+// Given two fixed lives, when any operation of them fails in any way or is the
+// last one, then every acknowledged event is delivered once and in order.
 func TestEveryOperation_CrashOrError(t *testing.T) {
 	t.Parallel()
 	tell := func(s story, seed uint64) (ops int) {

@@ -14,7 +14,8 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// A journal that cannot begin lets go of what it has opened.
+// Given failing operations, when NewJournal returns an error, then no file is
+// left open.
 func TestNewJournal_FailureClosesFiles(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
@@ -32,16 +33,16 @@ func TestNewJournal_FailureClosesFiles(t *testing.T) {
 		failed++
 		dir.Close()
 		if open := now.Handles(); len(open) > 0 {
-			t.Errorf("%v, and these are open: %v", err, open)
+			t.Errorf("%v, and these files are open: %v", err, open)
 		}
 	}
 	if failed == 0 {
-		t.Errorf("it begins although %d operations fail", failed)
+		t.Errorf("NewJournal succeeds although %d operations fail", failed)
 	}
 }
 
-// However often a recovery has failed, the one that succeeds is as if it were
-// the first: when all is delivered, no file stays.
+// Given recoveries that failed in any operation, when one succeeds, then
+// everything can be delivered and no file is left.
 func TestRecover_AfterFailedTries(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
@@ -69,7 +70,7 @@ func TestRecover_AfterFailedTries(t *testing.T) {
 		}
 		now.Inject(nil)
 		j.Remove(got.Sealed[0])
-		finishTail(t, j, got.Unfinished[0])
+		finishPartition(t, j, got.Unfinished[0])
 		closeJournal(t, j)
 		if left, err := now.Dir().List(); err != nil || len(left) > 0 {
 			t.Errorf("operation %d failed: left %v, %v", failing, left, err)
@@ -83,27 +84,28 @@ func TestRecover_AfterFailedTries(t *testing.T) {
 	}
 }
 
-// finishTail completes and delivers a tail with one block.
-func finishTail(t *testing.T, j *spool.Journal, tail spool.UnfinishedPartition) {
+// finishPartition completes and delivers a partition with one block.
+func finishPartition(t *testing.T, j *spool.Journal, part spool.UnfinishedPartition) {
 	t.Helper()
-	b := tail.Blocks[0]
+	b := part.Blocks[0]
 	lines, err := b.Lines()
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := frame(t, string(lines), day)
 	f.Run, f.Partition, f.Block = b.Run, b.Partition, b.Block
-	if err := j.Append(tail.Segment, f); err != nil {
+	if err := j.Append(part.Segment, f); err != nil {
 		t.Fatal(err)
 	}
 	sealed := make(chan struct{})
-	j.Seal(tail.Segment, func() { close(sealed) })
+	j.Seal(part.Segment, func() { close(sealed) })
 	<-sealed
-	j.Remove(tail.Segment)
+	j.Remove(part.Segment)
 }
 
-// What cannot be removed is removed as soon as it can be, also when nobody has
-// anything to commit any more: those who wait for room have nothing.
+// Given files that cannot be removed, when they can be again, then they are
+// removed although nothing is committed. Callers that wait for room commit
+// nothing.
 func TestRemoval_RetriesWithoutCommits(t *testing.T) {
 	t.Parallel()
 	for _, broken := range []crashfs.Call{crashfs.CallRemove, crashfs.CallSyncDir} {
@@ -127,8 +129,8 @@ func TestRemoval_RetriesWithoutCommits(t *testing.T) {
 	}
 }
 
-// killUnsynced has a journal write what comes of do while no sync works, nor
-// another call, and kills the process: the kernel alone has those records.
+// killUnsynced calls do while every fsync and the calls in also fail, waits for
+// the commits, and kills the process. Only the page cache has the records.
 func killUnsynced(t *testing.T, disk *crashfs.FS, j *spool.Journal, also crashfs.Call, do func()) (next *crashfs.FS) {
 	t.Helper()
 	disk.Inject(func(op crashfs.Op) error {
@@ -139,14 +141,14 @@ func killUnsynced(t *testing.T, disk *crashfs.FS, j *spool.Journal, also crashfs
 	})
 	do()
 	if err := j.Commit(t.Context()); err == nil {
-		t.Fatal("a sync failed, and nobody said so")
+		t.Fatal("a sync failed, and Commit returned nil")
 	}
 	next = disk.Kill()
 	j.Close()
 	return next
 }
 
-// openSmall opens a journal of which each commit fills a file.
+// openSmall opens a journal in which each commit fills a file.
 func openSmall(t *testing.T, disk *crashfs.FS, f *feed) *spool.Journal {
 	t.Helper()
 	j, err := spool.NewJournal(spool.JournalSettings{Dir: disk.Dir(), RunID: "run-1", Interval: time.Second, FileSize: 1, Gather: f.gather})
@@ -156,7 +158,7 @@ func openSmall(t *testing.T, disk *crashfs.FS, f *feed) *spool.Journal {
 	return j
 }
 
-// sealOne brings a segment of one frame to the disk.
+// sealOne seals a segment of one frame.
 func sealOne(t *testing.T, j *spool.Journal) *spool.Segment {
 	t.Helper()
 	seg := segment("run-1", 1)
@@ -168,15 +170,15 @@ func sealOne(t *testing.T, j *spool.Journal) *spool.Segment {
 	return seg
 }
 
-// Files of commits that have failed are removed when they can be, although a
-// file before them is needed; and they are counted while they are there.
+// Given files of failed commits behind a pinned file, when they can be removed,
+// then they are. Until then Bytes counts them.
 func TestRemoval_FilesOfFailedCommits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		disk := crashfs.New(1)
 		f := &feed{block: 1}
 		j := openSmall(t, disk, f)
-		f.add(line(1, 7)) // long: else its file would be cleaned
+		f.add(line(1, 7)) // long, so that the file is not cleaned
 		if err := j.Commit(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +193,7 @@ func TestRemoval_FilesOfFailedCommits(t *testing.T) {
 		if err := j.Commit(t.Context()); !errors.Is(err, syscall.EIO) || j.Bytes() <= before {
 			t.Errorf("commit: %v, %d bytes after %d", err, j.Bytes(), before)
 		}
-		time.Sleep(10 * time.Second) // it goes on trying
+		time.Sleep(10 * time.Second) // the journal retries
 		disk.Inject(nil)
 		time.Sleep(2 * time.Second)
 		if left, err := disk.Dir().List(); err != nil || len(left) != 2 || j.Err() != nil {
@@ -201,8 +203,8 @@ func TestRemoval_FilesOfFailedCommits(t *testing.T) {
 	})
 }
 
-// What recovery writes again comes in small commits, because Track may wait for
-// one.
+// Given many unsynced records, then recovery rewrites them in small commits,
+// because Track may wait for one.
 func TestRecover_BoundedRewriteCommits(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
@@ -210,7 +212,7 @@ func TestRecover_BoundedRewriteCommits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const frames = 30 // of some 100 KB, in one commit
+	const frames = 30 // of about 100 KB, in one commit
 	for n := range uint64(frames) {
 		appendFrame(t, j, segment("run-1", n), n, noise(n, 100<<10)+"\n")
 	}
@@ -237,13 +239,13 @@ func TestRecover_BoundedRewriteCommits(t *testing.T) {
 		t.Fatalf("%+v, %v", found, err)
 	}
 	if all.Load() < 2<<20 || most.Load() > 1<<20+4<<10 {
-		t.Errorf("%d bytes were written again, at most %d at once; want 1 MiB", all.Load(), most.Load())
+		t.Errorf("%d bytes were rewritten, at most %d in one commit; want 1 MiB", all.Load(), most.Load())
 	}
 	closeJournal(t, j)
 }
 
-// When many files come free at once, no commit removes more than one: somebody may
-// wait for it.
+// Given many files that become unpinned at once, then each commit removes at
+// most one, because callers wait for it.
 func TestRemoval_OneFilePerCommit(t *testing.T) {
 	t.Parallel()
 	const files = 10
@@ -289,9 +291,9 @@ func TestRemoval_OneFilePerCommit(t *testing.T) {
 	closeJournal(t, j)
 }
 
-// What says that a segment is delivered outlives its frames, also when recovery
-// has written it again, into a file that is full before recovery ends: else a
-// power cut leaves some of the frames, and nothing that says so.
+// Given a "delivered" record that recovery rewrote, and whose new file is full
+// before recovery ends, then that file is not removed before the segment's
+// frames. Otherwise a power cut could leave frames of a delivered segment.
 func TestRemoval_DeliveredRecordAfterFrames(t *testing.T) {
 	t.Parallel()
 	cut := 0
@@ -324,7 +326,7 @@ func TestRemoval_DeliveredRecordAfterFrames(t *testing.T) {
 		old, _ := disk.Dir().List()
 		gone := false
 		disk.Inject(func(op crashfs.Op) error {
-			if op.Call == crashfs.CallRemove && gone { // the power fails when the first frame is gone
+			if op.Call == crashfs.CallRemove && gone { // power cut after the first frame's file is removed
 				return crashfs.ErrStopped
 			}
 			gone = gone || op.Call == crashfs.CallRemove && op.Name == old[0].Name
@@ -351,12 +353,11 @@ func TestRemoval_DeliveredRecordAfterFrames(t *testing.T) {
 		closeJournal(t, j)
 	}
 	if cut == 0 {
-		t.Error("nothing was removed: that shows nothing")
+		t.Error("nothing was removed, so the test proves nothing")
 	}
 }
 
-// A full disk does not keep the journal from removing what nobody needs: that
-// makes room.
+// Given a full disk and failing commits, then unpinned files are removed.
 func TestRemoval_FullDisk(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
@@ -368,7 +369,7 @@ func TestRemoval_FullDisk(t *testing.T) {
 	}
 	seg := segment("run-1", 1) // in all files
 	for n := range uint64(10) {
-		appendFrame(t, j, seg, 1+n, line(1, 7)) // long: were the files mostly their own headers, they would be cleaned
+		appendFrame(t, j, seg, 1+n, line(1, 7)) // long, so that the file is not cleaned
 		if err := j.Commit(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -377,7 +378,7 @@ func TestRemoval_FullDisk(t *testing.T) {
 	disk.Inject(func(op crashfs.Op) error {
 		switch op.Call {
 		case crashfs.CallRemove:
-			if !full.Swap(true) { // somebody takes the room, and there is something to write
+			if !full.Swap(true) { // the volume becomes full while entries are queued
 				appendFrame(t, j, segment("run-1", 2), 100, "{}\n")
 			}
 		case crashfs.CallAppend, crashfs.CallCreate:
