@@ -102,10 +102,10 @@ const (
 
 	minFile = 64 << 10 // of a full journal file
 
-	// reserveShare is the part of the spool that the volume keeps free for it, a
-	// quarter of a file: what delivers a file of the smallest objects takes half of
-	// that.
-	reserveShare = 4 * filesInSpool
+	// The reserve is the limit divided by reserveShare: half of a journal file. The
+	// frame of a large block fits into it, and the seals and "delivered" records
+	// for a file of the smallest objects take a quarter of it.
+	reserveShare = 2 * filesInSpool
 	minReserve   = 64 << 10
 	maxReserve   = 8 << 20
 )

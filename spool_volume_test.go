@@ -68,7 +68,7 @@ func fillAndDrain(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config, en
 	if st.SpoolBytes < dayVolume/3 || len(acked) == 0 {
 		t.Errorf("full with %d bytes of %d, %d events", st.SpoolBytes, dayVolume, len(acked))
 	}
-	reserve, _ := disk.ReadFile("reserve")
+	reserve, _ := disk.ReadFile("s3sink.reserve")
 	dir := disk.Dir()
 	if free, err := dir.Free(); err != nil || free+int64(len(reserve)) < dayVolume/32/4 {
 		t.Errorf("a full volume has %d bytes free, and a reserve of %d: %v", free, len(reserve), err)

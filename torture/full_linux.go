@@ -32,9 +32,9 @@ var fillings = []filling{
 }
 
 const (
-	drainWithin = time.Minute     // after S3 has returned
-	fillWithin  = 3 * time.Minute // a slow machine's time to fill the largest volume
-	reserveName = "reserve"       // of the spool's file that is given up on a full volume
+	drainWithin = time.Minute      // after S3 has returned
+	fillWithin  = 3 * time.Minute  // a slow machine's time to fill the largest volume
+	reserveName = "s3sink.reserve" // of the spool's file that is given up on a full volume
 )
 
 // fill fills volumes in every way, and returns an error if one does not drain.

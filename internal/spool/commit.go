@@ -240,7 +240,7 @@ func (j *Journal) writeGroup(all group) (done, left group, err error) {
 	tries := 2
 	if len(all.copies) > 0 {
 		tries = 1
-		err := j.tryGroup(all, j.roomToCopy(all.size()), 1)
+		err := j.tryGroup(all, j.roomToCopy(), 1)
 		if j.cleaner.finishBatch(err); err == nil {
 			return all, group{}, nil
 		}
@@ -249,7 +249,7 @@ func (j *Journal) writeGroup(all group) (done, left group, err error) {
 	if all.empty() {
 		return all, group{}, nil
 	}
-	err = j.tryGroup(all, j.files.reserve.room(), tries)
+	err = j.tryGroup(all, j.files.reserve.room()/2, tries)
 	if err == nil {
 		return all, group{}, nil
 	}
@@ -264,7 +264,9 @@ func (j *Journal) writeGroup(all group) (done, left group, err error) {
 }
 
 // tryGroup writes a group at most tries times. It fails at once if the group is
-// larger than room.
+// larger than room. When room is short, an empty group after g records that g was
+// fsynced. Otherwise a recovery after a crash would have to write g again, and
+// might find no room for it.
 func (j *Journal) tryGroup(g group, room int64, tries int) error {
 	if size := g.size(); size > room {
 		return fmt.Errorf("the volume has room for %d more bytes, the commit needs %d: %w", max(0, room), size, vfs.ErrFull)
@@ -272,6 +274,9 @@ func (j *Journal) tryGroup(g group, room int64, tries int) error {
 	err := j.files.appendAndSync(g.encoder(j))
 	if err != nil && tries > 1 {
 		err = j.files.appendAndSync(g.encoder(j))
+	}
+	if err == nil && g.size() > room/4 {
+		j.files.appendAndSync(new(group).encoder(j)) // g is on disk with or without it
 	}
 	return err
 }

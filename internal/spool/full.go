@@ -17,6 +17,9 @@ import "slices"
 //      (entry.drainsSpool), ahead of all others. They are small, and each lets
 //      an upload begin or a file be removed.
 //
+// A group gets at most half of the room of its step, except in step 4, so that
+// recovery can write the group again if a crash leaves it in doubt.
+//
 // New events never use the reserve. Their stages are written in step 1 alone,
 // so their callers get an error.
 
@@ -28,12 +31,12 @@ func (j *Journal) writeToFullVolume(queue []entry) (done, left []entry) {
 	}
 	r := &j.files.reserve
 	for step := range 3 {
-		room := r.room()
+		room := r.room() / 2
 		first, rest := queue, []entry(nil)
 		switch step {
 		case 1:
 			r.giveUp()
-			room = r.freeBytes() - r.want/4
+			room = (r.freeBytes() - r.want/4) / 2
 		case 2:
 			room = max(r.freeBytes(), r.want) // the system may report less than there is
 			first, rest = drainFirst(queue)
@@ -46,15 +49,12 @@ func (j *Journal) writeToFullVolume(queue []entry) (done, left []entry) {
 	return nil, queue
 }
 
-// roomToCopy returns the room for a group with copies. Cleaning frees room, so
-// it may use half of the reserve.
-func (j *Journal) roomToCopy(size int64) int64 {
-	r := &j.files.reserve
-	if room := r.room(); size <= room {
-		return room
-	}
-	r.giveUp()
-	return r.freeBytes() - r.want/2
+// roomToCopy returns the room for a group with copies. Until the oldest file is
+// removed, its copies need room beside it. So a file is cleaned only if half of
+// the room holds all its live bytes. Cleaning never uses the reserve: during a long
+// outage of S3 it would use it up, and the full spool could not be drained.
+func (j *Journal) roomToCopy() int64 {
+	return j.files.reserve.room()/2 - j.files.all[0].liveBytes
 }
 
 // drainFirst moves the entries that drain the spool to the front. Both parts

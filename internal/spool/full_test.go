@@ -82,7 +82,7 @@ func TestReserve_DrainsFullVolume(t *testing.T) {
 			t.Fatal(err)
 		}
 		all := sizes(t, disk)
-		if all["reserve"] != reserveBytes {
+		if all["s3sink.reserve"] != reserveBytes {
 			t.Fatalf("%v, want a reserve of %d bytes", all, reserveBytes)
 		}
 		var used int64
@@ -95,7 +95,7 @@ func TestReserve_DrainsFullVolume(t *testing.T) {
 		if err := j.Commit(t.Context()); err != nil || !sealed {
 			t.Fatalf("on a full volume: sealed %v, %v", sealed, err)
 		}
-		if all := sizes(t, disk); all["reserve"] != 0 {
+		if all := sizes(t, disk); all["s3sink.reserve"] != 0 {
 			t.Errorf("%v, want no reserve", all)
 		}
 		if object, err := io.ReadAll(j.Object(seg)); err != nil || int64(len(object)) != seg.Size() {
@@ -111,7 +111,7 @@ func TestReserve_DrainsFullVolume(t *testing.T) {
 		if err := j.Commit(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if all := sizes(t, disk); all["reserve"] != reserveBytes {
+		if all := sizes(t, disk); all["s3sink.reserve"] != reserveBytes {
 			t.Errorf("with room again: %v, want a reserve of %d bytes", all, reserveBytes)
 		}
 		closeJournal(t, j)
@@ -135,7 +135,7 @@ func TestReserve_NotUsedByNewEvents(t *testing.T) {
 			break
 		}
 	}
-	if all := sizes(t, disk); all["reserve"] != reserveBytes || j.Room() > 4000 {
+	if all := sizes(t, disk); all["s3sink.reserve"] != reserveBytes || j.Room() > 8000 {
 		t.Errorf("%v, room for %d bytes: want a reserve and hardly any room", all, j.Room())
 	}
 	j.Close()
@@ -218,11 +218,11 @@ func TestRecover_DeliversEarlyOnFullVolume(t *testing.T) {
 	all := sizes(t, disk)
 	var used int64
 	for name, size := range all {
-		if name != "reserve" {
+		if name != "s3sink.reserve" {
 			used += size
 		}
 	}
-	if err := disk.Dir().Remove("reserve"); err != nil && all["reserve"] > 0 {
+	if err := disk.Dir().Remove("s3sink.reserve"); err != nil && all["s3sink.reserve"] > 0 {
 		t.Fatal(err)
 	}
 	disk.SetCapacity(used) // without a reserve
@@ -282,14 +282,14 @@ func TestReserve_FileOfPreviousRun(t *testing.T) {
 			t.Parallel()
 			disk := crashfs.New(1)
 			disk.SetCapacity(volumeBytes)
-			disk.Put("reserve", 0, make([]byte, tt.left))
+			disk.Put("s3sink.reserve", 0, make([]byte, tt.left))
 			j := openBounded(t, disk, "run-1", new(feed), nil)
 			seg := segment("run-1", 1)
 			appendFrame(t, j, seg, 1, "{}\n")
 			if err := j.Commit(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if all := sizes(t, disk); all["reserve"] != tt.want {
+			if all := sizes(t, disk); all["s3sink.reserve"] != tt.want {
 				t.Errorf("%v, want a reserve of %d bytes", all, tt.want)
 			}
 			j.Seal(seg, func() {})
@@ -325,7 +325,7 @@ func TestReserve_KeptOnOtherErrors(t *testing.T) {
 		t.Errorf("Commit: %v", err)
 	}
 	disk.Inject(nil)
-	if all := sizes(t, disk); all["reserve"] != reserveBytes {
+	if all := sizes(t, disk); all["s3sink.reserve"] != reserveBytes {
 		t.Errorf("%v, want the reserve", all)
 	}
 	closeJournal(t, j)

@@ -10,7 +10,7 @@ import (
 )
 
 // reserveName is the name of the reserve file.
-const reserveName = "reserve"
+const reserveName = "s3sink.reserve"
 
 // reserve is a file that takes up room on the volume. When the volume is full,
 // the file is removed. Its room goes to the records that the spool needs to

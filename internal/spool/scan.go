@@ -14,8 +14,8 @@ import (
 
 var journalName = regexp.MustCompile(`^([0-9a-f]{16})-([0-9a-f]{8})\.journal$`)
 
-// IsFileName reports whether name is that of a journal file.
-func IsFileName(name string) bool { return journalName.MatchString(name) }
+// IsFileName reports whether name is that of a journal file or of the reserve.
+func IsFileName(name string) bool { return journalName.MatchString(name) || name == reserveName }
 
 // listFiles returns the journal files of a directory, oldest first. It ignores
 // all other files.
