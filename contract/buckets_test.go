@@ -12,7 +12,7 @@ import (
 
 var buckets = []expectation{
 	{
-		name: "put into a bucket that there is not",
+		name: "put into a bucket that does not exist",
 		aws:  "404 NoSuchBucket",
 		see: one(func(*site) request {
 			r := put("a", hello)
@@ -29,7 +29,7 @@ var buckets = []expectation{
 		},
 	},
 	{
-		name:    "HEAD of a bucket that there is not",
+		name:    "HEAD of a bucket that does not exist",
 		aws:     "404",
 		differs: differs{minio: "404, eu-west-1 is right"},
 		see: func(t *testing.T, s *site) string {
@@ -47,7 +47,7 @@ var buckets = []expectation{
 		},
 	},
 	{
-		name:    "HEAD of a bucket by nobody",
+		name:    "HEAD of a bucket without credentials",
 		aws:     "403, eu-west-1 is right",
 		differs: differs{ceph: "404"},
 		see: func(t *testing.T, s *site) string {
@@ -107,7 +107,7 @@ var buckets = []expectation{
 		},
 	},
 	{
-		name: "list a bucket that there is not",
+		name: "list a bucket that does not exist",
 		aws:  "404 NoSuchBucket",
 		see: one(func(*site) request {
 			r := to(http.MethodGet, "", "").with("list-type", "2")

@@ -111,7 +111,7 @@ var checksums = append(everyAlgorithm(),
 		}),
 	},
 	expectation{
-		name:    "an x-amz-content-sha256 that is none",
+		name:    "an invalid x-amz-content-sha256",
 		aws:     "400 InvalidArgument",
 		differs: differs{minio: "400 XAmzContentSHA256Mismatch", ceph: "400 XAmzContentSHA256Mismatch"},
 		see: one(func(*site) request {
@@ -129,7 +129,7 @@ var checksums = append(everyAlgorithm(),
 		}),
 	},
 	expectation{
-		name: "a Content-MD5 that is none",
+		name: "an invalid Content-MD5",
 		aws:  "400 InvalidDigest",
 		see:  one(func(*site) request { return put("md5-none/a", hello, "Content-MD5", "hello") }),
 	},

@@ -73,7 +73,7 @@ var list = []section{
 	{title: "Keys", says: "AWS", expectations: keyNames},
 	{title: "Headers", says: "AWS", expectations: headers},
 	{title: "Create only", says: "AWS", expectations: createOnly},
-	{title: "Who", says: "AWS", expectations: who, intro: aboutWho},
+	{title: "Identities", says: "AWS", expectations: who, intro: aboutWho},
 	{title: "Permissions", says: "AWS", expectations: permissions},
 	{title: "Buckets and lists", says: "AWS", expectations: buckets},
 	{title: "STS", says: "AWS", expectations: stsList, intro: aboutSTS},

@@ -58,7 +58,7 @@ var headers = []expectation{
 		differs: differs{versitygw: "200", ceph: "200"},
 	},
 	{
-		name: "encryption not asked for",
+		name: "no encryption requested",
 		aws:  "200 AES256",
 		see: func(t *testing.T, s *site) string {
 			return sse(s.do(t, put("no-sse/a", hello)))
@@ -75,7 +75,7 @@ var headers = []expectation{
 		differs: differs{versitygw: "200 without it"},
 	},
 	{
-		name: "encryption with a KMS key that is not there",
+		name: "encryption with a KMS key that does not exist",
 		aws:  "400 KMS.NotFoundException",
 		see: func(t *testing.T, s *site) string {
 			return sse(s.do(t, put("kms-absent/a", hello, sseHeader, "aws:kms", sseKeyHeader, "absent-key")))
@@ -124,7 +124,7 @@ var headers = []expectation{
 		see:     one(func(*site) request { return put("infrequent/a", hello, "x-amz-storage-class", "STANDARD_IA") }),
 	},
 	{
-		name:    "a storage class that there is not",
+		name:    "a storage class that does not exist",
 		aws:     "400 InvalidStorageClass",
 		differs: differs{versitygw: "200", ceph: "400 InvalidArgument"},
 		see:     one(func(*site) request { return put("bogus-class/a", hello, "x-amz-storage-class", "BOGUS") }),

@@ -10,8 +10,8 @@ import (
 // asking is a request whose answer depends on nothing but who sends it.
 func asking(name string) request { return put("who/"+name, hello) }
 
-const aboutWho = `With its STS on, a radosgw answers 403 AccessDenied to a wrong secret and to an unknown access key. With
-` + "`rgw_s3_auth_use_sts = false`, its default, it answers as AWS does." + `
+const aboutWho = `With its STS on, a radosgw answers 403 AccessDenied to a wrong secret and to an unknown access key.
+With ` + "`rgw_s3_auth_use_sts = false`" + `, its default, it answers as AWS does.
 
 `
 
@@ -23,13 +23,13 @@ var who = []expectation{
 		see:     one(func(s *site) request { return asking("secret").as(keys{s.owner.id, "wrong", s.owner.token}) }),
 	},
 	{
-		name:    "an access key that there is not",
+		name:    "an access key that does not exist",
 		aws:     "403 InvalidAccessKeyId",
 		differs: differs{ceph: "403 AccessDenied"},
 		see:     one(func(s *site) request { return asking("unknown").as(keys{id: "AKIAUNKNOWN000000000", secret: "s"}) }),
 	},
 	{
-		name:    "nobody",
+		name:    "no credentials",
 		aws:     "403 AccessDenied",
 		differs: differs{ceph: "404 NoSuchBucket"},
 		see: one(func(*site) request {
@@ -53,7 +53,7 @@ var who = []expectation{
 		see:     one(func(*site) request { return withAuthorization(asking("basic"), "Basic aGVsbG86aGVsbG8=") }),
 	},
 	{
-		name:    "Authorization: AWS4-HMAC-SHA256 and no more",
+		name:    "Authorization: AWS4-HMAC-SHA256 without parameters",
 		aws:     "400 AuthorizationHeaderMalformed",
 		note:    noteHeader,
 		differs: differs{minio: "400 MissingFields", ceph: "400 InvalidArgument"},
@@ -147,7 +147,7 @@ var who = []expectation{
 		},
 	},
 	{
-		name:    "a session with a token that is none",
+		name:    "a session with an invalid token",
 		aws:     "400 InvalidToken",
 		differs: differs{minio: "403 InvalidTokenId", ceph: "400 InvalidArgument"},
 		see: func(t *testing.T, s *site) string {
@@ -157,7 +157,7 @@ var who = []expectation{
 		},
 	},
 	{
-		name:    "an access key with a token that is none",
+		name:    "an access key with an invalid token",
 		aws:     "400 InvalidToken",
 		differs: differs{minio: "403 InvalidTokenId", ceph: "400 InvalidArgument"},
 		see: one(func(s *site) request {
@@ -165,7 +165,7 @@ var who = []expectation{
 		}),
 	},
 	{
-		name:    "a session that ends",
+		name:    "a session that expires",
 		aws:     "200, then 400 ExpiredToken",
 		differs: differs{ceph: "200, then 403 AccessDenied"},
 		note:    noteSession,
@@ -179,9 +179,9 @@ var who = []expectation{
 }
 
 // What versitygw says of sessions is its own, but for the end of one.
-const noteSession = "The tests tell versitygw which sessions there are, and it has the answer to one that has ended from them."
+const noteSession = "versitygw gets its sessions, and its answer to an expired session, from the tests."
 
-const noteHeader = "AWS documents the codes, not which header gets which; from published error reports."
+const noteHeader = "AWS documents the codes, but not the code for each header. These are from published error reports."
 
 // withAuthorization replaces the header that the signature is in.
 func withAuthorization(r request, header string) request {
@@ -221,7 +221,7 @@ var permissions = []expectation{
 		name:    "s3:PutObject: put, and the bucket's owner gets it",
 		aws:     "200, then 200",
 		differs: differs{ceph: "200, then 403 AccessDenied"},
-		note:    "On AWS if the writer is of the bucket's account, or the bucket has no ACLs.",
+		note:    "On AWS if the writer belongs to the bucket's account, or the bucket has no ACLs.",
 		see: func(t *testing.T, s *site) string {
 			return fmt.Sprintf("%s, then %s", s.do(t, put("allowed/owner", hello).as(s.writer)), s.object(t, "allowed/owner"))
 		},
@@ -240,7 +240,7 @@ var permissions = []expectation{
 		},
 	},
 	{
-		name: "s3:PutObject: get what is not there",
+		name: "s3:PutObject: get an object that does not exist",
 		aws:  "403 AccessDenied",
 		see:  one(func(s *site) request { return get("allowed/absent").as(s.writer) }),
 	},

@@ -72,12 +72,12 @@ var objects = []expectation{
 		},
 	},
 	{
-		name: "get what is not there",
+		name: "get an object that does not exist",
 		aws:  "404 NoSuchKey",
 		see:  one(func(*site) request { return get("absent/a") }),
 	},
 	{
-		name: "HEAD of what is not there",
+		name: "HEAD of an object that does not exist",
 		aws:  "404",
 		see:  one(func(*site) request { return to(http.MethodHead, "absent/a", "") }),
 	},

@@ -58,28 +58,32 @@ func firstDifference(old, text string) string {
 	return fmt.Sprintf("%d lines, not %d", len(was), len(is))
 }
 
-const head = `# What servers answer
+const head = `# Contract with S3 and STS
 
-s3sink expects this of S3 and STS. Every line was tried, over http and over https, with
+s3sink expects these answers of S3 and STS. Each row was tried, over http and https, with
 
 - **s3sinktest**, the double in this repository,
 - **versitygw** %s,
 - **MinIO** %s,
-- **Ceph** %s: Debian 12's radosgw, with its STS on, over a monitor and a store in memory.
+- **Ceph** %s: Debian 12's radosgw with its STS on, a monitor, and a store in memory.
 
-**Nothing here has been run against AWS itself.** The column "AWS" is what its documentation says or, where a footnote
-says so, what published error reports show. A ✓ is the same answer as that one. Other answers are deviations, which the
-list of tests states: one that goes away fails the tests just as one that appears. The double has none; where it says 501
-or 405, it refuses to do what its documentation says that it does not do.
+**No row was run against AWS itself.** The column "AWS" has the answers in AWS's documentation or,
+where a footnote says so, in published error reports. A ✓ is the same answer as in that column.
+Other answers are deviations, and the list of tests states each of them. A deviation that disappears
+fails the tests, and so does a new one. The double has no deviations. With 501 or 405 it refuses
+functions that its documentation excludes.
 
-To run it again, with nothing but Go (up to nine minutes at first, to build the servers; less than one later):
+The following command repeats the tests. It needs only Go. It takes up to nine minutes at first, to
+build the servers, and less than one minute later:
 
     cd contract && GOWORK=off go test -count=1
 
-Ceph takes part where it is installed: ` + "`apt-get install --no-install-recommends " + cephPackages + "`" + `. Elsewhere the tests say
-` + "`SKIP Ceph`" + `, and its column is what the list states.
+Ceph takes part if it is installed:
+` + "`apt-get install --no-install-recommends " + cephPackages + "`" + `. Otherwise the tests print
+` + "`SKIP Ceph`" + `, and its column shows the list's own statements.
 
-With ` + "`-update`" + ` that command writes this page; without, it fails when this page is not what it sees.
+With ` + "`-update`" + ` the command writes this page. Without it, the command fails if the page differs from
+the answers.
 `
 
 func (x *seen) page() (string, error) {

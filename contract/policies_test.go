@@ -13,11 +13,14 @@ import (
 	"github.com/s3sink/s3sink/policy"
 )
 
-const aboutPolicies = `Every line is about a fresh bucket and a fresh user, who may do nothing until what ` + "`Config.Policies`" + ` returns is applied: on
-s3sinktest, MinIO and Ceph the user's own policy, on versitygw, which has no policies of users, the policy of the bucket. The
-sink writes below ` + "`allowed/segment-logs/`" + `. "Applied, but for" an action is all of it without that one. What a server cannot take or
-does not enforce is in its column: MinIO refuses policies with ` + "`s3:PutObjectAcl` or `kms:ViaService`" + ` and needs neither, nor
-` + "`s3:PutObjectTagging`" + `; Ceph refuses policies with KMS actions, needs none of the three, and lets a writer read its own objects;
+const aboutPolicies = `Each row has a new bucket and a new user without permissions. Then the documents of
+` + "`Config.Policies`" + ` are applied. On s3sinktest, MinIO and Ceph they become the user's policy.
+versitygw has no policies of users, so there they become the bucket's policy. The sink writes below
+` + "`allowed/segment-logs/`" + `. "Applied without" an action means all documents without that action.
+
+The columns show the policies that a server refuses or does not enforce. MinIO refuses policies with
+` + "`s3:PutObjectAcl`" + ` or ` + "`kms:ViaService`" + `. It needs neither of them, nor ` + "`s3:PutObjectTagging`" + `. Ceph
+refuses policies with KMS actions, needs none of the three, and lets a writer read its own objects.
 versitygw has no KMS.
 
 `
@@ -246,7 +249,7 @@ var thePolicies = []expectation{
 		see:     applied(plan{}),
 	},
 	{
-		name: "applied, but for s3:PutObject",
+		name: "applied without s3:PutObject",
 		aws:  andParked,
 		see:  without(plan{}, "s3:PutObject"),
 	},
@@ -262,7 +265,7 @@ var thePolicies = []expectation{
 		differs: differs{minio: refused},
 	},
 	{
-		name:    "an ACL: applied, but for s3:PutObjectAcl",
+		name:    "an ACL: applied without s3:PutObjectAcl",
 		aws:     andParked,
 		see:     without(withACL, "s3:PutObjectAcl"),
 		differs: differs{versitygw: "valid", minio: "valid", ceph: "valid"},
@@ -274,7 +277,7 @@ var thePolicies = []expectation{
 		see:     applied(withTags),
 	},
 	{
-		name:    "tags: applied, but for s3:PutObjectTagging",
+		name:    "tags: applied without s3:PutObjectTagging",
 		aws:     andParked,
 		see:     without(withTags, "s3:PutObjectTagging"),
 		differs: differs{minio: "valid", ceph: "valid"},
@@ -286,7 +289,7 @@ var thePolicies = []expectation{
 		differs: differs{versitygw: andWritten, minio: refused, ceph: refused},
 	},
 	{
-		name:    "a KMS key: applied, but for kms:GenerateDataKey",
+		name:    "a KMS key: applied without kms:GenerateDataKey",
 		aws:     andParked,
 		see:     without(withKey, "kms:GenerateDataKey"),
 		differs: differs{versitygw: "valid", minio: "valid", ceph: "valid"},
@@ -298,20 +301,20 @@ var thePolicies = []expectation{
 		see:   reads("", nil),
 	},
 	{
-		name:    "a warehouse: applied, but for s3:GetObject",
+		name:    "a warehouse: applied without s3:GetObject",
 		needs:   []need{needsPrefix},
 		aws:     "put 200, get 403 AccessDenied, list 200, list all 403 AccessDenied",
 		differs: differs{ceph: "put 200, get 200, list 200, list all 403 AccessDenied"},
 		see:     reads("s3:GetObject", nil),
 	},
 	{
-		name:  "a warehouse: applied, but for s3:ListBucket",
+		name:  "a warehouse: applied without s3:ListBucket",
 		needs: []need{needsPrefix},
 		aws:   "put 200, get 200, list 403 AccessDenied, list all 403 AccessDenied",
 		see:   reads("s3:ListBucket", nil),
 	},
 	{
-		name:    "a warehouse: s3:ListBucket on the objects, as RudderStack's document has it",
+		name:    "a warehouse: s3:ListBucket on the objects, as in RudderStack's document",
 		aws:     "put 200, get 200, list 403 AccessDenied, list all 403 AccessDenied",
 		see:     reads("", listObjects),
 		differs: differs{versitygw: refused, minio: "put 200, get 200, list 200, list all 200"},

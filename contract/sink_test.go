@@ -29,7 +29,11 @@ import (
 // everything is what a run of the sink comes to.
 const everything = "4000 events of 2 sources, each once"
 
-const aboutSink = "On Ceph with `Config.ACL` set to `bucket-owner-full-control`: without it the bucket's owner may not read what another user\nwrote. MinIO and Ceph refuse a session policy with the KMS actions that a sink asks for unless its encryption is `SSES3()`.\n\n"
+const aboutSink = `On Ceph ` + "`Config.ACL`" + ` is ` + "`bucket-owner-full-control`" + `. Without it the bucket's owner may not read the
+objects of another user. MinIO and Ceph refuse a session policy with the KMS actions of a sink,
+unless its encryption is ` + "`SSES3()`" + `.
+
+`
 
 // theSink is the library itself, from New to Close. Whoever writes may
 // s3:PutObject below one folder and nothing else; the owner reads it back.
@@ -76,7 +80,7 @@ var theSink = []expectation{
 		see:   func(t *testing.T, s *site) string { return s.runOverSessions(t) },
 	},
 	{
-		name: "sink: 3 answers get lost",
+		name: "sink: 3 lost answers",
 		aws:  everything + ", some there already",
 		see: func(t *testing.T, s *site) string {
 			cfg := s.sink(s.asWriter())
@@ -124,7 +128,7 @@ var theSink = []expectation{
 	},
 }
 
-const noteRelay = "Next to versitygw stands the STS of s3sinktest."
+const noteRelay = "versitygw has no STS, so the STS of s3sinktest stands beside it."
 
 var sinks atomic.Int64
 

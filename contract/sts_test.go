@@ -23,9 +23,9 @@ func askAs(by func(*site) keys) func(*testing.T, *site) string {
 	}
 }
 
-const aboutSTS = `Ceph's roles are usable where the tenant is called by 12 digits: the tenant is the account in their ARNs. The role
-that was tried has no condition on the external id, because radosgw refuses AssumeRole for a role that has one: the answer
-is 403 AccessDenied, with the right id too.
+const aboutSTS = `Ceph's roles are usable if the tenant's name has 12 digits, because the tenant is the account in
+their ARNs. The tested role has no condition on the external id. radosgw refuses AssumeRole for a
+role with such a condition: it answers 403 AccessDenied, also with the right id.
 
 `
 
@@ -57,14 +57,14 @@ var stsList = needing(needsSTS, []expectation{
 		differs: differs{minio: "200", ceph: "400 InvalidArgument"},
 	},
 	{
-		name:    "AssumeRole: a role that there is not",
+		name:    "AssumeRole: a role that does not exist",
 		aws:     "403 AccessDenied",
-		note:    "AWS documents no answer of its own for it; from published error reports.",
+		note:    "AWS documents no answer for this case. It is from published error reports.",
 		see:     ask("RoleArn", roleARN+"no-such-role"),
 		differs: differs{minio: "200", ceph: "404 NoSuchEntity"},
 	},
 	{
-		name:    "AssumeRole: an ARN that is none",
+		name:    "AssumeRole: an invalid ARN",
 		aws:     "400 ValidationError",
 		see:     ask("RoleArn", "arn:aws:iam::hello:role/contract"),
 		differs: differs{minio: "200", ceph: "404 NoSuchEntity"},
@@ -82,13 +82,13 @@ var stsList = needing(needsSTS, []expectation{
 		differs: differs{minio: "200", ceph: "400 InvalidArgument"},
 	},
 	{
-		name:    "AssumeRole: by somebody whom the role does not trust",
+		name:    "AssumeRole: by a caller that the role does not trust",
 		aws:     "403 AccessDenied",
 		differs: differs{minio: "200"},
 		see:     askAs(func(s *site) keys { return s.stranger }),
 	},
 	{
-		name:    "AssumeRole: by nobody",
+		name:    "AssumeRole: without credentials",
 		aws:     "403 MissingAuthenticationToken",
 		differs: differs{minio: "400 InvalidParameterValue", ceph: "403 AccessDenied"},
 		see:     askAs(func(*site) keys { return anonymous }),
@@ -100,13 +100,13 @@ var stsList = needing(needsSTS, []expectation{
 		see:     askAs(func(s *site) keys { return keys{id: s.caller.id, secret: "wrong"} }),
 	},
 	{
-		name:    "AssumeRole: an access key that there is not",
+		name:    "AssumeRole: an access key that does not exist",
 		aws:     "403 InvalidClientTokenId",
 		differs: differs{minio: "403 AccessDenied", ceph: "403 AccessDenied"},
 		see:     askAs(func(*site) keys { return keys{id: "AKIAUNKNOWN000000000", secret: "s"} }),
 	},
 	{
-		name:    "AssumeRole: an access key with a token that is none",
+		name:    "AssumeRole: an access key with an invalid token",
 		aws:     "403 InvalidClientTokenId",
 		differs: differs{minio: "403 AccessDenied", ceph: "400 InvalidArgument"},
 		see:     askAs(func(s *site) keys { return keys{s.caller.id, s.caller.secret, "hello"} }),
@@ -173,7 +173,7 @@ var stsList = needing(needsSTS, []expectation{
 		},
 	},
 	{
-		name:  "AssumeRole: a session policy allows no more than the role",
+		name:  "AssumeRole: a session policy cannot exceed the role",
 		aws:   "put 403 AccessDenied",
 		needs: []need{needsSessionPolicy},
 		see: func(t *testing.T, s *site) string {
@@ -182,7 +182,7 @@ var stsList = needing(needsSTS, []expectation{
 		},
 	},
 	{
-		name:    "AssumeRole: by a session that has ended",
+		name:    "AssumeRole: by an expired session",
 		aws:     "403 ExpiredToken",
 		differs: differs{ceph: "403 AccessDenied"},
 		needs:   []need{needsShortSession},
@@ -193,7 +193,7 @@ var stsList = needing(needsSTS, []expectation{
 		},
 	},
 	{
-		name:    "an action that there is not",
+		name:    "an action that does not exist",
 		aws:     "400 InvalidAction",
 		differs: differs{minio: "400 InvalidParameterValue", ceph: "405 MethodNotAllowed"},
 		see: func(t *testing.T, s *site) string {

@@ -21,8 +21,10 @@ import (
 const aboutTranscripts = `
 ## From nothing to a sink that can write
 
-What a person sees of it, with ` + "`go build ./cmd/s3sink`" + `, a fresh bucket and a fresh user: the policies, ` + "`Validate`" + ` before they
-are applied, and after. The tests do this on both servers and compare it with this page, but for durations and ids of requests.
+The output of the setup tool, built with ` + "`go build ./cmd/s3sink`" + `, for a new bucket and
+a new user: the policies, and ` + "`Validate`" + ` before and after they are applied. The tests run these
+commands on both servers and compare the output with this page. Durations and ids of requests are
+not compared.
 `
 
 // transcripts are the servers on which a person sets a sink up, and how.
@@ -71,7 +73,7 @@ func transcript(t *testing.T, s *site, flags, applied string) string {
 	policies := " -writer " + n.arn + flags + " -print json"
 	fmt.Fprintf(&b, "\n### %s\n", s.column)
 	setup(0, sink+policies)
-	b.WriteString("\nNothing of that is applied yet:\n")
+	b.WriteString("\nNo document is applied yet:\n")
 	setup(1, sink)
 
 	out, _ := n.command(t, program, sink+policies+" -json")

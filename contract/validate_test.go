@@ -11,11 +11,19 @@ import (
 	"github.com/s3sink/s3sink"
 )
 
-const aboutValidate = `All six rows of the documented table come from a real server here: row 1 (IntermediateRole), 2 (ExternalIDNotRequired), 3 (AssumeRole)
-and 4 (ExternalIDRejected) from MinIO's STS and Ceph's, 5 (PutObjectDenied) and 6 (PutObject) from all three. What none of them has, and
-what s3sinktest alone answers, are the causes that only AWS knows: an external id that is checked (MinIO and Ceph ignore it, so their row 4
-is a caller whom the STS refuses; Ceph's STS answers in the shape of S3, which the SDK reads as UnknownError), a region where STS is not active, keys of KMS that are disabled, asymmetric or not for the caller, buckets without ACLs, 301 to
-another region, and denials that name a policy.
+const aboutValidate = `All six rows of the documented table come from a real server here. Rows 1 (IntermediateRole), 2
+(ExternalIDNotRequired), 3 (AssumeRole) and 4 (ExternalIDRejected) come from MinIO's STS and Ceph's.
+Rows 5 (PutObjectDenied) and 6 (PutObject) come from all three servers.
+
+Some causes exist only on AWS, and only s3sinktest answers them:
+
+- an external id that is checked. MinIO and Ceph ignore it, so their row 4 is a caller that the STS
+  refuses. Ceph's STS answers in the shape of S3, which the SDK reads as UnknownError;
+- a region where STS is not active;
+- KMS keys that are disabled, asymmetric, or not for the caller;
+- buckets without ACLs;
+- 301 to another region;
+- denials that name a policy.
 
 `
 
@@ -68,9 +76,9 @@ var validations = []expectation{
 		differs: differs{minio: "AssumeRole, 400 InvalidParameterValue", ceph: "AssumeRole, 400 UnknownError"},
 	},
 	{
-		name:  "Validate: a role, of an S3 that is no STS",
+		name:  "Validate: a role, of an S3 without STS",
 		aws:   "AssumeRole, 405 UnknownError",
-		note:  "UnknownError is the SDK's word for an answer that is not in the shape of an STS.",
+		note:  "UnknownError is the SDK's code for an answer without the shape of an STS answer.",
 		needs: []need{needsNoSTS},
 		see: func(t *testing.T, s *site) string {
 			cfg := s.sink(s.asRole())
@@ -118,7 +126,7 @@ var validations = []expectation{
 		},
 	},
 	{
-		name:    "Validate: an access key that there is not",
+		name:    "Validate: an access key that does not exist",
 		aws:     "PutObjectDenied, 403 InvalidAccessKeyId",
 		differs: differs{ceph: "PutObjectDenied, 403 AccessDenied"},
 		see: func(t *testing.T, s *site) string {
@@ -136,7 +144,7 @@ var validations = []expectation{
 		differs: differs{minio: "valid", ceph: "valid"},
 	},
 	{
-		name: "Validate: a session with a token that is none",
+		name: "Validate: a session with an invalid token",
 		aws:  "PutObject, 400 InvalidToken",
 		see: func(t *testing.T, s *site) string {
 			k := s.session(t, time.Hour)
@@ -168,7 +176,7 @@ var validations = []expectation{
 		},
 	},
 	{
-		name: "Validate: a KMS key that is not there",
+		name: "Validate: a KMS key that does not exist",
 		aws:  "PutObject, 400 KMS.NotFoundException, and says so",
 		see: func(t *testing.T, s *site) string {
 			cfg := s.sink(s3sink.AccessKeys(s.owner.id, s.owner.secret, s.owner.token))
@@ -182,7 +190,7 @@ var validations = []expectation{
 		differs: differs{versitygw: "valid", minio: "PutObject, 404 kms:KeyNotFound, and says so", ceph: "PutObjectDenied, 403 InvalidAccessKeyId"},
 	},
 	{
-		name: "Validate: a storage class that the store does not have",
+		name: "Validate: a storage class unknown to the store",
 		aws:  "PutObject, 400 InvalidStorageClass",
 		see: func(t *testing.T, s *site) string {
 			cfg := s.sink(s.asWriter())
