@@ -17,10 +17,10 @@ import (
 // are left out.
 var causes = map[s3sink.ValidationCode][][2]string{
 	s3sink.CodeIntermediateRole: {
-		{"no credentials", "nobody to assume the role as"},
-		{"no credentials and no role", "nobody to write as"},
-		{"unknown key", "the access key was deleted, or is of another partition"},
-		{"expired base session", "the session that assumes the role has ended"},
+		{"no credentials", "no credentials to assume the role with"},
+		{"no credentials and no role", "no credentials"},
+		{"unknown key", "the access key was deleted, or belongs to another partition of AWS"},
+		{"expired base session", "the session that assumes the role has expired"},
 		{"intermediate role refused", "an intermediate role does not trust the caller"},
 	},
 	s3sink.CodeExternalIDNotRequired: {
@@ -29,12 +29,12 @@ var causes = map[s3sink.ValidationCode][][2]string{
 	s3sink.CodeAssumeRole: {
 		{"bad request, with", "the ARN, or a session longer than the role allows"},
 		{"session policy too large", "a prefix too long for a session policy, or session tags"},
-		{"STS is down", "STS is busy or down"},
-		{"STS hangs", "no way to STS"},
+		{"STS is down", "STS is busy or unavailable"},
+		{"STS hangs", "no connection to STS"},
 		{"STS is a web page", "a proxy answers, or `Config.STSEndpoint` is not an STS"},
 	},
 	s3sink.CodeExternalIDRejected: {
-		{"wrong external id", "another external id; no such role; another caller than the trust policy's; or the caller may not `sts:AssumeRole`"},
+		{"wrong external id", "a wrong external id; no such role; a caller that is not in the trust policy; or a caller without `sts:AssumeRole`"},
 		{"external id missing", "the role demands an external id, and none is configured"},
 		{"region disabled", "STS is not active in that region for the role's account"},
 	},
@@ -45,23 +45,23 @@ var causes = map[s3sink.ValidationCode][][2]string{
 		{"session policy", "the session policy is too narrow"},
 		{"no right to set ACLs", "`Config.ACL` without `s3:PutObjectAcl`"},
 		{"no right to set tags", "`Config.Tags` without `s3:PutObjectTagging`"},
-		{"another owner", "the bucket is another account's than `Config.ExpectedBucketOwner`"},
-		{"clock", "the clock"},
+		{"another owner", "the bucket belongs to an account other than `Config.ExpectedBucketOwner`"},
+		{"clock", "the clock is wrong"},
 		{"key unknown to S3", "the access key was deleted"},
-		{"secret wrong at S3", "the secret is not the access key's"},
+		{"secret wrong at S3", "the secret does not belong to the access key"},
 		{"closed account", "AWS has closed the account or the bucket"},
 	},
 	s3sink.CodePutObject: {
 		{"no such bucket", "no bucket of that name"},
-		{"wrong region", "`Config.Region` is not the bucket's"},
-		{"no ACLs", "the bucket takes no ACLs"},
+		{"wrong region", "`Config.Region` is not the bucket's region"},
+		{"no ACLs", "the bucket does not accept ACLs"},
 		{"key does not exist", "the KMS key does not exist where the bucket is"},
 		{"key is disabled", "the KMS key is disabled"},
-		{"key is going", "the KMS key waits for its deletion"},
+		{"key is going", "the KMS key is scheduled for deletion"},
 		{"asymmetric key", "the KMS key is asymmetric, or for signing"},
 		{"token of the global STS", "a session of the global STS in an opt-in region"},
-		{"busy", "S3 is busy or down"},
-		{"S3 hangs", "no way to S3"},
+		{"busy", "S3 is busy or unavailable"},
+		{"S3 hangs", "no connection to S3"},
 	},
 }
 
@@ -113,7 +113,7 @@ func writeCode(t *testing.T, b *strings.Builder, code s3sink.ValidationCode) {
 			t.Fatalf("%s: got %s, want %s", cause[0], got.Code, code)
 		}
 		if i == 0 {
-			fmt.Fprintf(b, "### %s\n\n> %s\n\nThat is: %s.\n\n| what is wrong | the answer | what Validate advises |\n|---|---|---|\n", code, got.Message, got.Cause)
+			fmt.Fprintf(b, "### %s\n\n> %s\n\nCause: %s.\n\n| cause in detail | answer | advice |\n|---|---|---|\n", code, got.Message, got.Cause)
 		}
 		answer := strings.TrimSpace(fmt.Sprintf("%d %s", got.Status, got.AWSCode))
 		switch {
