@@ -8,51 +8,89 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// Given notes of several holders, one of which was torn by a crash: the last whole
-// one is read, and the record of the holder beside it.
+// Several holders set notes, and a crash cuts each of a few more writes. Whatever
+// part of such a note is on disk, the one before it is read.
 func TestNote_OutlivesHoldersAndTornWrites(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "spool")
-	want := ""
-	for _, next := range []string{"first", "", "a third one", "fourth"} {
+	lock := filepath.Join(path, vfs.LockName)
+	set := func(notes ...string) {
+		t.Helper()
 		d := open(t, path)
-		if _, err := d.Note(); err == nil {
-			t.Error("Note without the lock")
-		}
 		check(t, d.Lock(t.Context()))
-		for _, note := range []string{want, next} {
+		for _, note := range notes {
 			check(t, d.SetNote([]byte(note)))
-			if got := must(d.Note())(t); string(got) != note {
-				t.Errorf("note %q, want %q", got, note)
+		}
+		check(t, d.Close())
+	}
+	read := func() string {
+		t.Helper()
+		d := open(t, path)
+		check(t, d.Lock(t.Context()))
+		note := must(d.Note())(t)
+		check(t, d.Close())
+		return string(note)
+	}
+	for _, want := range []string{"first", "", "a third one", "fourth"} {
+		set("another", want)
+		if got := read(); got != want {
+			t.Errorf("note %q, want %q", got, want)
+		}
+		before := must(os.ReadFile(lock))(t)
+		set("torn")
+		after := must(os.ReadFile(lock))(t)
+		if got := read(); got != "torn" {
+			t.Errorf("note %q, want the one that was set last", got)
+		}
+		for cut := range changed(before, after) {
+			check(t, os.WriteFile(lock, torn(before, after, cut), 0o600))
+			if got := read(); got != want {
+				t.Errorf("after %d bytes of another note: note %q, want %q", cut, got, want)
 			}
 		}
-		if err := d.SetNote(make([]byte, vfs.MaxNote+1)); err == nil {
-			t.Error("SetNote takes a note that is too long")
-		}
-		want = next
-		check(t, d.Close())
-		tear(t, filepath.Join(path, vfs.LockName))
-		d = open(t, path)
-		check(t, d.Lock(t.Context()))
-		if got := must(d.Note())(t); string(got) != want {
-			t.Errorf("another one was torn: note %q, want %q", got, want)
-		}
-		check(t, d.Close())
 	}
 }
 
-// tear begins the write of another note, which a crash cuts: it goes to the place
-// where the last one is not.
-func tear(t *testing.T, lock string) {
-	t.Helper()
-	b := must(os.ReadFile(lock))(t)
-	f := must(os.OpenFile(lock, os.O_RDWR, 0))(t)
-	defer f.Close()
-	newest, at := byte(0), int64(0)
-	for _, place := range []int64{2048, 2560} {
-		if int(place) < len(b) && b[place] > newest {
-			newest, at = b[place], 2048+2560-place
-		}
+// Without the lock there is no note, and a note has a bounded length.
+func TestNote_Errors(t *testing.T) {
+	t.Parallel()
+	d := open(t, filepath.Join(t.TempDir(), "spool"))
+	if _, err := d.Note(); err == nil {
+		t.Error("Note without the lock")
 	}
-	must(f.WriteAt([]byte{newest + 1, 0, 0, 0, 0, 0, 0, 0, 3, 'b'}, at))(t)
+	if err := d.SetNote(nil); err == nil {
+		t.Error("SetNote without the lock")
+	}
+	check(t, d.Lock(t.Context()))
+	if err := d.SetNote(make([]byte, vfs.MaxNote+1)); err == nil {
+		t.Error("SetNote takes a note that is too long")
+	}
+	check(t, d.SetNote(make([]byte, vfs.MaxNote)))
+	check(t, d.Close())
+}
+
+// changed returns how many bytes a write took, from the first to the last one that
+// it changed.
+func changed(before, after []byte) int {
+	last := len(after)
+	for last > 0 && last <= len(before) && before[last-1] == after[last-1] {
+		last--
+	}
+	return last - firstChange(before, after)
+}
+
+// torn returns a file after a write of which only the first bytes are on disk.
+func torn(before, after []byte, bytes int) []byte {
+	cut := firstChange(before, after) + bytes
+	rest := make([]byte, max(0, len(before)-cut))
+	copy(rest, before[min(cut, len(before)):])
+	return append(after[:cut:cut], rest...)
+}
+
+func firstChange(before, after []byte) int {
+	n := 0
+	for n < min(len(before), len(after)) && before[n] == after[n] {
+		n++
+	}
+	return n
 }
