@@ -423,7 +423,7 @@ func (fs *files) removeUnpinned(most int) (more bool, err error) {
 // saveLastID writes the last id to the directory's note before f is removed, if
 // no other file has it.
 func (fs *files) saveLastID(f *file) error {
-	hasID := func(g *file) bool { return g != f && !g.discarded && g.syncedTo > 0 && g.lastID >= f.lastID }
+	hasID := func(g *file) bool { return g != f && g.lastID >= f.lastID }
 	if f.lastID <= fs.notedID || slices.ContainsFunc(fs.all, hasID) {
 		return nil
 	}
