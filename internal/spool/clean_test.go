@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -391,6 +392,68 @@ func TestCleaning_FailingDisk(t *testing.T) {
 				}
 				c.close()
 			})
+		})
+	}
+}
+
+// The copies of a segment are in a file whose sync has failed, and the process is
+// killed. The next run finds them again, so the oldest file goes. After a power cut,
+// which takes bytes of the failed sync, the object is what it was.
+func TestCleaning_CopiesOfFailedSync(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			disk := crashfs.New(seed)
+			c := &cleaning{t: t, set: spool.JournalSettings{FileSize: 5000}}
+			c.open(disk.Dir())
+			kept := c.sealed(3, 300)
+			want := c.object(kept)
+			list, err := disk.Dir().List()
+			if err != nil || len(list) != 1 {
+				t.Fatalf("%v, %v, want one file", list, err)
+			}
+			oldest := list[0]
+			var copying, failed bool
+			disk.Inject(func(op crashfs.Op) error {
+				switch {
+				case failed:
+					return crashfs.ErrStopped
+				case op.Call == crashfs.CallRead: // of what is to be copied: nothing else is read
+					copying = true
+				case op.Call == crashfs.CallSync && copying:
+					failed = true
+					return syscall.EIO
+				}
+				return nil
+			})
+			for n := 0; !failed; n++ {
+				if n == 100 {
+					t.Fatal("nothing was copied")
+				}
+				seg := c.unsealed(1, 1000)
+				c.j.Seal(seg, func() { c.j.Remove(seg) })
+				c.j.Commit(t.Context())
+				synctest.Wait()
+			}
+			disk = disk.Kill()
+			c.j.Close()
+
+			if found := c.open(disk.Dir()); !slices.ContainsFunc(found.Sealed, func(s *spool.Segment) bool { return s.Key == kept.Key }) {
+				t.Fatalf("seed %d: recovered %+v, want %s", seed, found, kept.Key)
+			}
+			c.traffic(20, 1000)
+			if list, err := disk.Dir().List(); err != nil || slices.ContainsFunc(list, func(e vfs.Entry) bool { return e.Name == oldest.Name }) {
+				t.Fatalf("seed %d: %v, %v, want %s gone", seed, list, err, oldest.Name)
+			}
+			next := disk.Crash(rand.New(rand.NewPCG(seed, 1)))
+			c.j.Close()
+			c.j = nil
+			found := c.open(next.Dir())
+			at := slices.IndexFunc(found.Sealed, func(s *spool.Segment) bool { return s.Key == kept.Key })
+			if at < 0 || !bytes.Equal(c.object(found.Sealed[at]), want) {
+				t.Errorf("seed %d: recovered %+v, want %s as it was", seed, found, kept.Key)
+			}
+			c.close()
 		})
 	}
 }
