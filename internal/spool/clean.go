@@ -109,13 +109,13 @@ func (c *cleaner) isWorthwhile() bool {
 // segments have no pins left:
 //
 //  1. Recovery moves a block from damaged segment 1 to segment 2.
-//  2. Cleaning copies the frame of segment 1 to a file after that of segment
-//     2.
-//  3. After a crash, recovery finds the block in both and takes the later frame.
-//     It salvages segment 2, although its object may be in S3.
-func (c *cleaner) start(tails []UnfinishedPartition) {
-	for _, t := range tails {
-		for _, b := range t.Damaged {
+//  2. Cleaning copies the frame of segment 1 to a file after the file with
+//     segment 2.
+//  3. After a crash, recovery finds the block in both and takes the later
+//     frame. It salvages segment 2, although its object may be in S3.
+func (c *cleaner) start(parts []UnfinishedPartition) {
+	for _, p := range parts {
+		for _, b := range p.Damaged {
 			c.damaged = append(c.damaged, b.Segment.id())
 		}
 	}

@@ -81,17 +81,17 @@ type life struct {
 	blks uint64
 	last atomic.Uint64 // last id
 
-	mu     sync.Mutex
-	open   [partitions][]*lblock // blocks without a frame; only the last may be open
-	told   [partitions][]int     // events tracked and not acknowledged
-	segs   [partitions]*spool.Segment
-	ready  []*spool.Segment
-	sealed int // segments whose seal is not on disk
+	mu      sync.Mutex
+	open    [partitions][]*lifeBlock // blocks without a frame; only the last may be open
+	unacked [partitions][]int        // events tracked and not acknowledged
+	segs    [partitions]*spool.Segment
+	ready   []*spool.Segment
+	sealed  int // segments whose seal is not on disk
 
 	unframed atomic.Int64 // bytes accepted and in no frame on disk
 }
 
-type lblock struct {
+type lifeBlock struct {
 	number uint64
 	lines  []byte
 	staged int
@@ -259,27 +259,27 @@ func (l *life) track(p int) {
 	blocks := l.open[p]
 	if len(blocks) == 0 || blocks[len(blocks)-1].cut {
 		l.blks++
-		blocks = append(blocks, &lblock{number: l.blks})
+		blocks = append(blocks, &lifeBlock{number: l.blks})
 		l.open[p] = blocks
 	}
 	b := blocks[len(blocks)-1]
 	b.lines = append(b.lines[:len(b.lines):len(b.lines)], line(p, n)...)
 	l.unframed.Add(int64(len(line(p, n))))
-	l.told[p] = append(l.told[p], n)
+	l.unacked[p] = append(l.unacked[p], n)
 	l.w.note("%s track %d/%d block %d", l.run, p, n, b.number)
 }
 
 func (l *life) commit() {
 	l.mu.Lock()
-	told := l.told
-	l.told = [partitions][]int{}
+	unacked := l.unacked
+	l.unacked = [partitions][]int{}
 	l.mu.Unlock()
 	err := l.j.Commit(context.Background())
 	l.w.note("%s commit: %v", l.run, err)
 	if err != nil {
 		return // outcome unknown: may be delivered, once
 	}
-	for p, all := range told {
+	for p, all := range unacked {
 		for _, n := range all {
 			l.w.acked[p][n] = true
 		}

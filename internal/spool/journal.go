@@ -107,7 +107,7 @@ type Journal struct {
 	deliveredEarly map[segmentID]bool // segments given to JournalSettings.DeliverEarly
 	rewritten      []extent           // records that Recover wrote to files of this run
 
-	copiesMu sync.Mutex // held while a copy of damaged bytes is written
+	corruptMu sync.Mutex // held while a copy of damaged bytes is written
 
 	// Guarded by commitMu.
 	files          *files // reading payloads needs no lock

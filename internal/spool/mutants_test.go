@@ -36,26 +36,26 @@ const removeNow = `
 `
 
 const (
-	journalGo  = "internal/spool/journal.go"
-	commitGo   = "internal/spool/commit.go"
-	fullGo     = "internal/spool/full.go"
-	reserveGo  = "internal/spool/reserve.go"
-	cleanGo    = "internal/spool/clean.go"
-	noteGo     = "internal/vfs/note.go"
-	filesGo    = "internal/spool/files.go"
-	scanGo     = "internal/spool/scan.go"
-	recoverGo  = "internal/spool/recover.go"
-	recordGo   = "internal/spool/record.go"
-	segmentGo  = "internal/spool/spool.go"
-	windowGo   = "internal/spool/window.go"
-	salvageGo  = "internal/spool/salvage.go"
-	leftoverGo = "internal/spool/leftover.go"
-	copiesGo   = "internal/spool/copies.go"
-	attemptGo  = "internal/upload/attempt.go"
-	settleGo   = "internal/upload/settle.go"
-	clientGo   = "internal/s3put/client.go"
-	outcomeGo  = "internal/s3put/outcome.go"
-	encoderGo  = "internal/deflate/encoder.go"
+	journalGo = "internal/spool/journal.go"
+	commitGo  = "internal/spool/commit.go"
+	fullGo    = "internal/spool/full.go"
+	reserveGo = "internal/spool/reserve.go"
+	cleanGo   = "internal/spool/clean.go"
+	noteGo    = "internal/vfs/note.go"
+	filesGo   = "internal/spool/files.go"
+	scanGo    = "internal/spool/scan.go"
+	recoverGo = "internal/spool/recover.go"
+	recordGo  = "internal/spool/record.go"
+	segmentGo = "internal/spool/spool.go"
+	windowGo  = "internal/spool/window.go"
+	salvageGo = "internal/spool/salvage.go"
+	blockGo   = "internal/spool/recovered_block.go"
+	corruptGo = "internal/spool/corrupt.go"
+	attemptGo = "internal/upload/attempt.go"
+	settleGo  = "internal/upload/settle.go"
+	clientGo  = "internal/s3put/client.go"
+	outcomeGo = "internal/s3put/outcome.go"
+	encoderGo = "internal/deflate/encoder.go"
 
 	batcherGo   = "batcher.go"
 	deliverGo   = "deliver.go"
@@ -185,13 +185,13 @@ var mutants = []mutant{
 	{"a sealed segment grows", "12", []patch{{recoverGo, "			r.result.Sealed = append(r.result.Sealed, s.seg)", "			parts.partition(s.partition.id, s.seg.Source, s.seg.Day).Segment = s.seg"}}, byCrashes, ""},
 	{"an open segment is dropped", "13", []patch{{recoverGo, "			p.Segment = s.seg\n", ""}}, byCrashes, ""},
 	{"event delivered from stage and frame", "1", []patch{{scanGo, "	delete(r.blocks, f.block)\n", ""}}, byCrashes, ""},
-	{"copies of a stage are joined", "1", []patch{{leftoverGo, "if p.offset >= have && p.at.size > 0 {", "if have >= 0 && p.at.size > 0 {"}}, byCrashes, ""},
+	{"copies of a stage are joined", "1", []patch{{blockGo, "if p.offset >= have && p.at.size > 0 {", "if have >= 0 && p.at.size > 0 {"}}, byCrashes, ""},
 	{"an unsynced record is rewritten unchecked", "9", []patch{{recoverGo, "crc32.Update(d.body.file.salt, castagnoli, w.buf[at:]) != d.crc", "crc32.Checksum(nil, castagnoli) != 0"}}, byCrashes, ""},
 	{"rewritten records are not reread", "9", []patch{{recoverGo, "range r.j.rewritten {", "range r.j.rewritten[:0] {"}}, "internal/spool TestRecover_UnsyncedRecordChanges", ""},
 	{"damage ends the scan of a file", "4", []patch{{scanGo, "		if next > s.syncedTo {\n			return s.syncedTo, nil\n		}\n", "		if true {\n			return min(next, s.syncedTo), nil\n		}\n"}}, "internal/spool TestDamage", ""},
 	{"a file without header is not read", "4", []patch{{scanGo, "		f.salt = saltOf(f.name)\n", ""}}, "internal/spool TestDamage", ""},
-	{"damaged bytes are not copied", "", []patch{{salvageGo, "if len(holes)+len(parts) == 0 {", "if true {"}}, "internal/spool TestDamage", ""},
-	{"copies without limit", "", []patch{{copiesGo, "room: cmp.Or(j.set.MaxCopyBytes, maxCopyBytes)}", "room: maxCopyBytes}"}}, "internal/spool TestCopies_Limit", ""},
+	{"damaged bytes are not copied", "", []patch{{salvageGo, "if len(ranges)+len(parts) == 0 {", "if true {"}}, "internal/spool TestDamage", ""},
+	{"copies without limit", "", []patch{{corruptGo, "room: cmp.Or(j.set.MaxCopyBytes, maxCopyBytes)}", "room: maxCopyBytes}"}}, "internal/spool TestCopies_Limit", ""},
 	{"a segment that may have lost its seal grows", "6", []patch{{salvageGo, "return len(r.damagedRanges) == 0 && ", "return "}}, "internal/spool TestDamage", ""},
 	{"frames of a damaged segment are dropped", "13", []patch{{salvageGo, "		last.Blocks = append(last.Blocks, RecoveredBlock{", "		_ = append(last.Blocks, RecoveredBlock{"}}, "internal/spool TestDamage", ""},
 	{"a moved block is salvaged again", "1", []patch{{salvageGo, "		if s.isInOtherSegment(*f) {\n			continue\n		}\n", ""}}, "internal/spool TestDamage", ""},
@@ -236,8 +236,8 @@ var mutants = []mutant{
 	{"a file is removed before the last id is elsewhere", "5", []patch{{filesGo, "g.lastID >= f.lastID }", "true }"}}, "internal/spool TestLastID_FileOfFailedCommit", ""},
 	{"ids start at the clock", "5", []patch{{sinkSpoolGo, "	s.ids.Raise(found.LastID)", "	_ = (found.LastID)"}}, ". TestSpool_ClockGoesBack", ""},
 	{"a torn note overwrites the previous one", "", []patch{{noteGo, "int64(count%2)*noteStride", "0*noteStride"}}, "internal/vfs TestNote_OutlivesHoldersAndTornWrites", ""},
-	{"a partial line after a gap is delivered", "4", []patch{{leftoverGo, "	if !afterGap {\n", "	if true {\n"}}, "internal/spool TestLines_DamagedStage", ""},
-	{"lines after a gap are dropped", "4", []patch{{leftoverGo, "if p.offset >= have && p.at.size > 0 {", "if p.offset == have && p.at.size > 0 {"}}, "internal/spool TestDamage", ""},
+	{"a partial line after a gap is delivered", "4", []patch{{blockGo, "	if !afterGap {\n", "	if true {\n"}}, "internal/spool TestLines_DamagedStage", ""},
+	{"lines after a gap are dropped", "4", []patch{{blockGo, "if p.offset >= have && p.at.size > 0 {", "if p.offset == have && p.at.size > 0 {"}}, "internal/spool TestDamage", ""},
 	{"a read error counts as an outage", "", []patch{{settleGo, "			it.failed() // alone: S3 is not at fault\n			u.delayLocked(it)\n", "			u.failedLocked(a)\n			u.delayLocked(it)\n"}}, "internal/upload TestUnreadable", ""},
 	{"a lost object is retried forever", "", []patch{{settleGo, "	return it.unread >= minUnread && time.Since(it.unreadSince) >= unreadFor\n", "	return false\n"}}, "internal/upload TestUnreadable", ""},
 	{"a read error is reported as the request's error", "", []patch{{clientGo, "case failed != nil:", "case failed != nil && false:"}}, "internal/s3put TestUnreadableBody", ""},

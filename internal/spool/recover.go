@@ -334,13 +334,13 @@ const rewriteOverhead = 1 << 10
 // run, and then adopts the old files. A successful fsync after a failed one
 // proves nothing, so the old copies cannot be relied on.
 func (r *recovery) rewriteUnsynced(ctx context.Context) error {
-	most, queued := cmp.Or(r.j.set.CopyStep, rewriteStep), int64(0)
+	stepBytes, queued := cmp.Or(r.j.set.CopyStep, rewriteStep), int64(0)
 	for _, d := range r.unsynced {
 		if !r.isLive(d) {
 			continue
 		}
 		cost := d.body.size + rewriteOverhead
-		if queued += cost; queued > most {
+		if queued += cost; queued > stepBytes {
 			queued = cost
 			if err := r.commitRewrites(ctx, func() {}); err != nil || r.recordChanged.Load() {
 				return err
@@ -367,17 +367,17 @@ func (r *recovery) enqueueRewrite(d unsyncedRecord) {
 	} else {
 		unpin(r.segmentPins, d.segment, d.body.file, d.body.size+recordHeadSize)
 	}
-	whole := false
+	copied := false
 	r.j.enqueue(entry{
 		payloadBytes: d.body.size, drainsSpool: true,
 		encode: func(w *writer) error {
-			if whole = !r.recordChanged.Load() && r.encodeCopy(w, d); !whole {
+			if copied = !r.recordChanged.Load() && r.encodeCopy(w, d); !copied {
 				r.recordChanged.Store(true)
 			}
 			return nil
 		},
 		onSynced: func(at extent) {
-			if whole {
+			if copied {
 				r.noteRewritten(d, at)
 			}
 		},
@@ -482,10 +482,14 @@ func (r *recovery) isLive(d unsyncedRecord) bool {
 	return last.file == d.body.file && last.end() == d.body.end()
 }
 
-// encodeCopy copies a record. It returns false if the record no longer reads
-// back with its checksum: after a failed write the kernel may drop the dirty
-// page and expose older data. Recovery then starts over, and reads the file as
-// it is now.
+// encodeCopy copies a record. It returns false if the record no longer reads back
+// with its checksum:
+//
+//  1. A write to the file fails. The kernel keeps the page, but not as dirty.
+//  2. The scan reads a valid record from the page.
+//  3. The kernel drops the page. The next read returns the older data on disk.
+//
+// Recovery then starts over, and reads the file as it is now.
 func (r *recovery) encodeCopy(w *writer, d unsyncedRecord) (whole bool) {
 	w.begin(d.kind)
 	at := len(w.buf)

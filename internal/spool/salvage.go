@@ -123,13 +123,13 @@ func (r *recovery) copyDamaged() error {
 			parts[id] = frames
 		}
 	}
-	holes := slices.DeleteFunc(slices.Clone(r.damagedRanges), func(h damagedRange) bool { return h.from == h.to })
-	if len(holes)+len(parts) == 0 {
+	ranges := slices.DeleteFunc(slices.Clone(r.damagedRanges), func(d damagedRange) bool { return d.from == d.to })
+	if len(ranges)+len(parts) == 0 {
 		return nil
 	}
-	err := r.j.withCopies(func(c *copies) error {
-		for _, h := range holes {
-			if err := r.countCopy(c.copyRange(r.j.files.newWindow(h.file, h.to, r.unreadableIsDamaged), h.from)); err != nil {
+	err := r.j.withCorruptDir(func(c *corruptDir) error {
+		for _, d := range ranges {
+			if err := r.countCopy(c.copyRange(r.j.files.newWindow(d.file, d.to, r.unreadableIsDamaged), d.from)); err != nil {
 				return err
 			}
 		}
@@ -150,7 +150,7 @@ func (r *recovery) copyDamaged() error {
 // countCopy adds the size of a copy, or notes that there was no room for one.
 func (r *recovery) countCopy(size int64, err error) error {
 	r.result.CopiedBytes += size
-	if errors.Is(err, errCopiesFull) {
+	if errors.Is(err, errCorruptDirFull) {
 		r.result.CopyErr = err
 		return nil
 	}

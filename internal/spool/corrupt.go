@@ -22,21 +22,21 @@ const (
 	maxCopyBytes = 64 << 20 // bytes; default of JournalSettings.MaxCopyBytes
 )
 
-// errCopiesFull reports that the subdirectory is at its limit.
-var errCopiesFull = errors.New("the subdirectory for copies of damaged bytes is full")
+// errCorruptDirFull reports that the subdirectory is at its limit.
+var errCorruptDirFull = errors.New("the subdirectory for copies of damaged bytes is full")
 
-// copies is the open subdirectory. It is created at the first damage, and its
+// corruptDir is the open subdirectory. It is created at the first damage, and its
 // files are never removed.
-type copies struct {
+type corruptDir struct {
 	dir   vfs.Dir
 	sizes map[string]int64
 	room  int64
 }
 
-// withCopies opens the subdirectory, calls f, and fsyncs the directories.
-func (j *Journal) withCopies(f func(*copies) error) error {
-	j.copiesMu.Lock()
-	defer j.copiesMu.Unlock()
+// withCorruptDir opens the subdirectory, calls f, and fsyncs the directories.
+func (j *Journal) withCorruptDir(f func(*corruptDir) error) error {
+	j.corruptMu.Lock()
+	defer j.corruptMu.Unlock()
 	dir, err := j.set.Dir.Sub(corruptName)
 	if err != nil {
 		return err
@@ -46,7 +46,7 @@ func (j *Journal) withCopies(f func(*copies) error) error {
 	if err != nil {
 		return err
 	}
-	c := &copies{dir: dir, sizes: map[string]int64{}, room: cmp.Or(j.set.MaxCopyBytes, maxCopyBytes)}
+	c := &corruptDir{dir: dir, sizes: map[string]int64{}, room: cmp.Or(j.set.MaxCopyBytes, maxCopyBytes)}
 	for _, e := range entries {
 		c.sizes[e.Name] = e.Size
 		c.room -= e.Size
@@ -58,7 +58,7 @@ func (j *Journal) withCopies(f func(*copies) error) error {
 }
 
 // copyRange copies the window's bytes from an offset on.
-func (c *copies) copyRange(w *window, from int64) (int64, error) {
+func (c *corruptDir) copyRange(w *window, from int64) (int64, error) {
 	if used, err := w.endOfData(from); err != nil || used == from {
 		return 0, err // only zeros
 	}
@@ -70,7 +70,7 @@ func (c *copies) copyRange(w *window, from int64) (int64, error) {
 
 // copyFrames copies the readable frames of a segment, as a gzip file without
 // its trailer.
-func (c *copies) copyFrames(id segmentID, files *files, frames []extent) (int64, error) {
+func (c *corruptDir) copyFrames(id segmentID, files *files, frames []extent) (int64, error) {
 	var failed error
 	frames = slices.DeleteFunc(slices.Clone(frames), func(e extent) bool {
 		_, err := io.CopyN(io.Discard, io.NewSectionReader(payloadReader{files, e}, 0, e.size), e.size)
@@ -97,7 +97,7 @@ func (c *copies) copyFrames(id segmentID, files *files, frames []extent) (int64,
 // name of the copy, relative to the spool directory. The caller then removes
 // the segment.
 func (j *Journal) CopyToCorrupt(seg *Segment) (name string, err error) {
-	err = j.withCopies(func(c *copies) error {
+	err = j.withCorruptDir(func(c *corruptDir) error {
 		_, err := c.copyFrames(seg.id(), j.files, seg.disk)
 		return err
 	})
@@ -115,18 +115,18 @@ func framesName(id segmentID) string {
 }
 
 // write creates a copy, unless an identical one exists, and returns its size.
-// With errCopiesFull the copy is incomplete or missing.
-func (c *copies) write(name string, from func(io.Writer) error) (int64, error) {
+// With errCorruptDirFull the copy is incomplete or missing.
+func (c *corruptDir) write(name string, from func(io.Writer) error) (int64, error) {
 	room := c.room + c.sizes[name]
-	_, there := c.sizes[name]
-	if !there && len(c.sizes) >= maxCopies || room <= 0 {
-		return 0, errCopiesFull
+	_, exists := c.sizes[name]
+	if !exists && len(c.sizes) >= maxCopies || room <= 0 {
+		return 0, errCorruptDirFull
 	}
-	if there {
-		if kept, all := c.isComplete(name, from, room); all {
+	if exists {
+		if found, whole := c.hasCopy(name, from, room); whole {
 			return c.sizes[name], nil
-		} else if kept {
-			return c.sizes[name], errCopiesFull
+		} else if found {
+			return c.sizes[name], errCorruptDirFull
 		}
 		if err := c.dir.Remove(name); err != nil { // a crash interrupted it
 			return 0, err
@@ -154,7 +154,7 @@ type limitedWriter struct {
 
 func (b *limitedWriter) Write(p []byte) (n int, err error) {
 	if b.size+int64(len(p)) > b.room {
-		err = errCopiesFull
+		err = errCorruptDirFull
 		p = p[:b.room-b.size]
 	}
 	n, failed := b.f.Append(p)
@@ -165,9 +165,9 @@ func (b *limitedWriter) Write(p []byte) (n int, err error) {
 	return n, err
 }
 
-// isComplete compares an existing file with the copy. It reports whether the
-// file is the copy, or the part of it that there was room for.
-func (c *copies) isComplete(name string, from func(io.Writer) error, room int64) (kept, all bool) {
+// hasCopy compares an existing file with the copy. It reports whether the file
+// is the copy, or the part of it that there was room for.
+func (c *corruptDir) hasCopy(name string, from func(io.Writer) error, room int64) (found, whole bool) {
 	f, err := c.dir.Open(name)
 	if err != nil {
 		return false, false
@@ -177,8 +177,8 @@ func (c *copies) isComplete(name string, from func(io.Writer) error, room int64)
 	if from(to) != nil {
 		return false, false
 	}
-	all = to.compared == to.size
-	return all || to.compared > to.size && to.size >= room, all
+	whole = to.compared == to.size
+	return whole || to.compared > to.size && to.size >= room, whole
 }
 
 // compareWriter compares the bytes written to it with a file.
