@@ -181,7 +181,7 @@ var who = []expectation{
 // What versitygw says of sessions is its own, but for the end of one.
 const noteSession = "versitygw gets its sessions, and its answer to an expired session, from the tests."
 
-const noteHeader = "AWS documents the codes, but not the code for each header. These are from published error reports."
+const noteHeader = "AWS documents the codes, but not the code of each header; from published error reports."
 
 // withAuthorization replaces the header that the signature is in.
 func withAuthorization(r request, header string) request {

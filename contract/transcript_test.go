@@ -29,8 +29,8 @@ not compared.
 
 // transcripts are the servers on which a person sets a sink up, and how.
 var transcripts = []struct{ column, flags, applied string }{
-	{minio, "", "The document is now the user's policy, as by `mc admin policy create` and `mc admin policy attach`."},
-	{versitygw, " -cross-account", "The second document is now the bucket's policy, as by `aws s3api put-bucket-policy`. versitygw has no policies of users."},
+	{minio, "", "The document is now the user's policy, as by `mc admin policy create` and\n`mc admin policy attach`."},
+	{versitygw, " -cross-account", "The second document is now the bucket's policy, as by `aws s3api put-bucket-policy`. versitygw has\nno policies of users."},
 }
 
 // buildCommand builds cmd/s3sink and returns the path of the program.
