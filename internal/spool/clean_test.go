@@ -396,9 +396,9 @@ func TestCleaning_FailingDisk(t *testing.T) {
 	}
 }
 
-// The copies of a segment are in a file whose sync has failed, and the process is
-// killed. The next run finds them again, so the oldest file goes. After a power cut,
-// which takes bytes of the failed sync, the object is what it was.
+// Given copies of a segment whose fsync failed before the process was killed, when
+// the next run recovers them and removes the oldest file, then the object survives
+// a power cut that takes bytes of the failed fsync.
 func TestCleaning_CopiesOfFailedSync(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(20) {
@@ -418,7 +418,7 @@ func TestCleaning_CopiesOfFailedSync(t *testing.T) {
 				switch {
 				case failed:
 					return crashfs.ErrStopped
-				case op.Call == crashfs.CallRead: // of what is to be copied: nothing else is read
+				case op.Call == crashfs.CallRead: // by the cleaner: nothing else reads
 					copying = true
 				case op.Call == crashfs.CallSync && copying:
 					failed = true

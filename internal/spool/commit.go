@@ -8,8 +8,8 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// maxStage bounds the lines of a stage record, and so what recovery reads at
-// once.
+// maxStage bounds the lines of a stage record, and so the bytes that recovery
+// reads at once.
 const maxStage = 1 << 20
 
 // commit is the result of one commit, for the callers that wait for it.
@@ -44,7 +44,7 @@ type entry struct {
 }
 
 // group is the content of one commit: copies, then stages, then frames and
-// seals in the order in which they were queued. This order puts a seal after
+// seals in the order of the queue. This order puts a seal after
 // its frames, also if a crash cuts the file.
 type group struct {
 	copies []liveRecord

@@ -228,8 +228,8 @@ func (fs *files) markFailed(f *file) {
 	_ = fs.removeDiscarded() // createFile returns the error if too many files remain
 }
 
-// maxDiscarded is a limit of discarded files. While so many cannot be removed, no
-// file is created.
+// maxDiscarded is a limit: while this number of discarded files cannot be removed,
+// no file is created.
 const maxDiscarded = 16
 
 // removeDiscarded removes the discarded files. It returns an error when

@@ -11,9 +11,9 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// A commit fails, and the file that it made cannot be removed. The file before goes
-// because everything in it is delivered. After a power cut the next run still knows
-// the last id, although no file may say it.
+// Given a failed commit whose new file cannot be removed, when the previous file
+// is removed after its deliveries and the power is cut, then the next run knows
+// the last id, although no file may have it.
 func TestLastID_FileOfFailedCommit(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(30) {

@@ -250,7 +250,7 @@ var mutants = []mutant{
 	{"412 as failure", "", []patch{{clientGo, "case conn.createOnly && !r.Replace && e.Status == http.StatusPreconditionFailed && e.named:", "case false:"}}, "internal/s3put TestTakenKeyIsStored", ""},
 	{"409 as terminal", "", []patch{{outcomeGo, "\"OperationAborted\", \"ConditionalRequestConflict\", ", "\"OperationAborted\", "}, {outcomeGo, "	}\n	return Transient\n}", "	}\n	if status == 409 {\n		return Parked\n	}\n	return Transient\n}"}}, "internal/s3put TestClassify", ""},
 	{"no lock", "", []patch{{sinkSpoolGo, "err := dir.Lock(soon)", "err := soon.Err()"}}, ". TestNew_SpoolDirIsLocked", ""},
-	{"discarded files are removed without a directory sync", "9", []patch{{filesGo, "	if fs.unlinksUnsynced {\n		if err := fs.dir.Sync(); err != nil { // one of those below may say what they are\n			return false, err\n		}\n	}\n", ""}}, byCrashes, ""},
+	{"discarded files are removed without a directory sync", "9", []patch{{filesGo, "	if fs.unlinksUnsynced {\n		if err := fs.dir.Sync(); err != nil { \n			return false, err\n		}\n	}\n", ""}}, byCrashes, ""},
 	{"a full disk ends the salvage", "", []patch{{sinkSpoolGo, "	for s.journal.Commit(ctx) != nil {\n", "	for err := s.journal.Commit(ctx); err != nil; {\n		return err\n"}}, ". TestSalvageWaitsForTheDisk", ""},
 	{"a missing journal file is not reported", "", []patch{{sinkSpoolGo, "s.unread.Store(gone)", ""}}, ". TestSpoolGoneIsSaid", ""},
 	{"Synced passes a line added during the commit", "1", []patch{{commitGo, "j.syncedChanges = seen", "j.syncedChanges = j.changes"}}, "internal/spool TestSynced_LineAddedAfterGathering", ""},

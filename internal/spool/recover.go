@@ -125,7 +125,7 @@ var errBlockInTwoSegments = errors.New("spool: a block is in two segments")
 var errUnstableReads = errors.New("spool: the journal files read differently at each try")
 
 // Recover reads the files of previous runs. The caller repeats it until it
-// returns nil, and meanwhile may call every method except Append. When Recover
+// returns nil, and may call every method except Append in between. When Recover
 // returns nil, everything in its result is on disk. An error or a crash may
 // interrupt it at any point, and the next call starts over. Recover
 // decompresses nothing.

@@ -34,37 +34,37 @@ type stagedLines struct {
 // recovered returns the block for delivery, or nil if it has no lines.
 func (b *oldBlock) recovered(id blockID, fs *files) *RecoveredBlock {
 	slices.SortStableFunc(b.stages, func(x, y stagedLines) int { return cmp.Compare(x.offset, y.offset) })
-	l := &RecoveredBlock{
+	block := &RecoveredBlock{
 		Run: id.run, Partition: id.partition, Block: id.block,
 		First: b.stage.first, Last: b.last, files: fs,
 	}
 	var have int64
 	for _, p := range b.stages {
 		if p.offset >= have && p.at.size > 0 { // else it is a copy of an earlier stage
-			l.stages = append(l.stages, p)
+			block.stages = append(block.stages, p)
 			have = p.offset + p.at.size
 		}
 	}
-	if len(l.stages) == 0 {
+	if len(block.stages) == 0 {
 		return nil
 	}
-	return l
+	return block
 }
 
 // Lines reads the block's lines into memory. It omits partial lines: a crash
 // may have cut a line longer than a record, and damage may have taken the
 // beginning of one.
-func (l *RecoveredBlock) Lines() ([]byte, error) {
+func (b *RecoveredBlock) Lines() ([]byte, error) {
 	var lines []byte
 	start, have, afterGap := 0, int64(0), false // start of the range without a gap; whether a gap precedes it
-	for _, p := range l.stages {
+	for _, p := range b.stages {
 		if p.offset > have {
 			lines = keepWhole(lines, start, afterGap)
 			start, have, afterGap = len(lines), p.offset, true
 		}
 		at := len(lines)
 		lines = append(lines, make([]byte, p.at.size)...)
-		if _, err := l.files.readPayload(p.at, lines[at:], 0); err != nil {
+		if _, err := b.files.readPayload(p.at, lines[at:], 0); err != nil {
 			return nil, err
 		}
 		have += p.at.size
@@ -90,13 +90,13 @@ func keepWhole(lines []byte, start int, afterGap bool) []byte {
 
 // Frame returns the block's frame, if it has one. With ErrDamaged, f has the
 // number of its events.
-func (l *RecoveredBlock) Frame() (f Frame, framed bool, err error) {
-	if l.damagedFrame == nil {
+func (b *RecoveredBlock) Frame() (f Frame, framed bool, err error) {
+	if b.damagedFrame == nil {
 		return f, false, nil
 	}
-	f = l.damagedFrame.unpack()
-	f.Payload = make([]byte, l.damagedFrame.at.size)
-	if _, err := l.files.readPayload(l.damagedFrame.at, f.Payload, 0); err != nil {
+	f = b.damagedFrame.unpack()
+	f.Payload = make([]byte, b.damagedFrame.at.size)
+	if _, err := b.files.readPayload(b.damagedFrame.at, f.Payload, 0); err != nil {
 		return f, true, err
 	}
 	if crc32.ChecksumIEEE(f.Payload) != f.CRC {
