@@ -153,7 +153,7 @@ func (c *Client) put(ctx context.Context, conn *connection, creds aws.Credential
 	e := newError(err)
 	failed := body.err.Load()
 	switch {
-	case conn.createOnly && !r.Replace && e.Status == http.StatusPreconditionFailed && e.named:
+	case conn.createOnly && !r.Replace && e.Status == http.StatusPreconditionFailed && e.Named:
 		return Result{Existed: true}, nil
 	case failed != nil:
 		e = &Error{Class: Unreadable, Err: *failed} // whatever came of it

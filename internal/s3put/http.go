@@ -92,11 +92,27 @@ func (t readErrors) RoundTrip(req *http.Request) (*http.Response, error) {
 		return resp, err
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(body), failing{err}), resp.Body}
+	resp.Body = &errorBody{
+		Reader: io.MultiReader(bytes.NewReader(body), failing{err}),
+		Closer: resp.Body,
+		text:   body,
+	}
 	return resp, nil
+}
+
+// errorBody is the body of an error, which can be read after the SDK has read it.
+type errorBody struct {
+	io.Reader
+	io.Closer
+	text []byte
+}
+
+// read returns what the body held, or nil for a body of another type.
+func (b *errorBody) read() []byte {
+	if b == nil {
+		return nil
+	}
+	return b.text
 }
 
 // failing is a reader that returns its error, or io.EOF if it is nil.

@@ -4,8 +4,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"html"
 	"net/http"
+	"regexp"
 	"strings"
+	"time"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -44,17 +47,21 @@ func (c Class) String() string {
 }
 
 // Error is an attempt that did not store the object, or that may have stored
-// it without saying so. Code is the server's, or made up from the status by
-// the SDK where the server named none; Status is 0 when no answer came.
+// it without saying so. Code and Message are the server's if Named; the SDK made
+// them up from the status if not. Status is 0 when no answer came.
 type Error struct {
 	Class     Class
 	Status    int
 	Code      string
-	Message   string // the server's
+	Message   string
 	RequestID string
 	Err       error
 
-	named bool // the server has named the code, and so is no proxy
+	Named        bool          // the server named Code, so no proxy answered in its place
+	ContentType  string        // of the answer
+	Operation    string        // the innermost call of AWS that failed, such as PutObject
+	BucketRegion string        // the region of the bucket, if the answer names it
+	Skew         time.Duration // the server's clock minus this host's, if the answer has a date
 }
 
 func (e *Error) Error() string {
@@ -92,8 +99,12 @@ func newError(err error) *Error {
 	var ae smithy.APIError
 	if errors.As(err, &ae) {
 		e.Code, e.Message = ae.ErrorCode(), ae.ErrorMessage()
-		e.named = e.Message != "" && e.Message != http.StatusText(e.Status) && e.Message != e.Code
+		e.Named = e.Message != "" && e.Message != http.StatusText(e.Status) && e.Message != e.Code
 	}
+	if re != nil && re.Response != nil && re.Response.Response != nil {
+		e.readResponse(re.Response.Response)
+	}
+	e.Operation = operation(err)
 	e.Class = classify(e.Status, e.Code)
 	var certificate *tls.CertificateVerificationError
 	var foreign *barrier.Panic
@@ -104,6 +115,45 @@ func newError(err error) *Error {
 		e.Class = Parked // a fault of code, which the next attempt will meet too
 	}
 	return e
+}
+
+// readResponse reads the facts that the SDK leaves out of its errors.
+//
+// The SDK knows one XML shape of errors for each service. Ceph's STS uses the shape
+// of S3, and moto nests an element more, so the body is searched for the code too.
+func (e *Error) readResponse(r *http.Response) {
+	e.ContentType, e.BucketRegion = r.Header.Get("Content-Type"), r.Header.Get(regionHeader)
+	if !regionName.MatchString(e.BucketRegion) {
+		e.BucketRegion = ""
+	}
+	if date, err := http.ParseTime(r.Header.Get("Date")); err == nil {
+		e.Skew = time.Until(date)
+	}
+	body, ok := r.Body.(*errorBody)
+	switch code := bodyCode.FindSubmatch(body.read()); {
+	case r.Request != nil && r.Request.Method == http.MethodHead: // has no body
+		e.Named = e.RequestID != ""
+	case code != nil && e.Code != string(code[1]):
+		e.Named, e.Code, e.Message = true, string(code[1]), ""
+		if message := bodyMessage.FindSubmatch(body.read()); message != nil {
+			e.Message = html.UnescapeString(string(message[1]))
+		}
+	case ok:
+		e.Named = code != nil
+	}
+}
+
+var (
+	bodyCode    = regexp.MustCompile(`<Code>\s*([0-9A-Za-z.:_-]{1,100})\s*</Code>`)
+	bodyMessage = regexp.MustCompile(`<Message>([^<]*)</Message>`)
+)
+
+// operation returns the name of the innermost call of AWS in err, or "".
+func operation(err error) (name string) {
+	for op := (*smithy.OperationError)(nil); errors.As(err, &op); err = op.Err {
+		name = op.Operation()
+	}
+	return name
 }
 
 // HasEnded reports whether err is an answer of S3 or STS that says that the

@@ -247,7 +247,7 @@ var mutants = []mutant{
 	{"the ack of SyncEach does not wait", "1", []patch{{sinkSpoolGo, "switch err := s.journal.Commit(ctx); {", "switch err := error(nil); {"}}, bySinks, ""},
 	{"delivered before 2xx", "6", []patch{{attemptGo, "	result, err := u.set.Put(ctx, Order{\n", "	u.set.Delivered(Delivery{Segment: a.it.seg})\n	result, err := u.set.Put(ctx, Order{\n"}}, bySinks, ""},
 	{"503 as success", "", []patch{{settleGo, "	if err == nil {\n		return nil\n	}\n	var e", "	if err == nil || strings.Contains(err.Error(), \"503\") {\n		return nil\n	}\n	var e"}, {settleGo, "	\"slices\"\n", "	\"slices\"\n	\"strings\"\n"}}, bySinks, ""},
-	{"412 as failure", "", []patch{{clientGo, "case conn.createOnly && !r.Replace && e.Status == http.StatusPreconditionFailed && e.named:", "case false:"}}, "internal/s3put TestTakenKeyIsStored", ""},
+	{"412 as failure", "", []patch{{clientGo, "case conn.createOnly && !r.Replace && e.Status == http.StatusPreconditionFailed && e.Named:", "case false:"}}, "internal/s3put TestTakenKeyIsStored", ""},
 	{"409 as terminal", "", []patch{{outcomeGo, "\"OperationAborted\", \"ConditionalRequestConflict\", ", "\"OperationAborted\", "}, {outcomeGo, "	}\n	return Transient\n}", "	}\n	if status == 409 {\n		return Parked\n	}\n	return Transient\n}"}}, "internal/s3put TestClassify", ""},
 	{"no lock", "", []patch{{sinkSpoolGo, "err := dir.Lock(soon)", "err := soon.Err()"}}, ". TestNew_SpoolDirIsLocked", ""},
 	{"discarded files are removed without a directory sync", "9", []patch{{filesGo, "	if fs.unlinksUnsynced {\n		if err := fs.dir.Sync(); err != nil { \n			return false, err\n		}\n	}\n", ""}}, byCrashes, ""},
