@@ -39,6 +39,7 @@ var arrows = []struct {
 
 	{"internal/barrier/*.go", nil},
 	{"internal/budget/*.go", nil},
+	{"internal/diagnose/*.go", []string{"policy"}},
 	{"internal/memlimit/*.go", nil},
 	{"internal/uuid7/*.go", nil},
 	{"internal/vfs/*.go", nil},
@@ -49,7 +50,7 @@ var arrows = []struct {
 	{"internal/s3put/*.go", []string{"internal/barrier", "github.com/aws/..."}},
 	{"internal/upload/*.go", []string{"internal/s3put", "internal/spool"}},
 
-	{"*.go", []string{"internal/barrier", "internal/budget", "internal/deflate", "internal/memlimit", "internal/s3put", "internal/spool", "internal/upload", "internal/uuid7", "internal/vfs", "policy"}},
+	{"*.go", []string{"internal/barrier", "internal/budget", "internal/deflate", "internal/diagnose", "internal/memlimit", "internal/s3put", "internal/spool", "internal/upload", "internal/uuid7", "internal/vfs", "policy"}},
 	{"config.go", []string{"github.com/aws/..."}},
 	{"credentials.go", []string{"github.com/aws/..."}},
 	{"session.go", []string{"github.com/aws/..."}},
