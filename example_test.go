@@ -153,7 +153,7 @@ func ExampleNew_customers() {
 	fmt.Println("globex:", sinks["globex"].Close(ctx))
 	// Output:
 	// acme: <nil>
-	// globex: There is no bucket globex-events. Create it, or correct Config.Bucket.
+	// globex: There is no bucket globex-events. Fix: Create it, or correct Config.Bucket.
 	// globex: <nil>
 	// globex: <nil>
 }
@@ -180,7 +180,7 @@ func ExampleSink_Validate() {
 	// Output:
 	// ExternalIDNotRequired
 	// Access Denied. Please configure External ID in the AWS IAM Console. Learn more.
-	// Add to the trust policy of arn:aws:iam::123456789012:role/S3Sink, in its statement for the caller: "Condition": {"StringEquals": {"sts:ExternalId": "s3sinktest-external-id"}}. A change takes some seconds to be known everywhere.
+	// The role arn:aws:iam::123456789012:role/S3Sink can be assumed without its external id, so its trust policy does not demand it. Fix: Replace the statement for the caller in the trust policy of arn:aws:iam::123456789012:role/S3Sink; a condition "StringEquals" on sts:ExternalId is missing there. A change takes some seconds to be known everywhere. In the trust policy of arn:aws:iam::123456789012:role/S3Sink: {"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::210987654321:user/service"},"Action":["sts:AssumeRole"],"Condition":{"StringEquals":{"sts:ExternalId":["s3sinktest-external-id"]}}}
 }
 
 func ExampleSink_Flush() {

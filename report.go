@@ -11,6 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/s3sink/s3sink/internal/diagnose"
 	"github.com/s3sink/s3sink/internal/s3put"
 )
 
@@ -74,20 +75,24 @@ var documented = map[ValidationCode]struct{ message, cause string }{
 		"the role was assumed without the external id, so it does not demand it"},
 	CodeAssumeRole: {
 		"Unknown Error. Please follow instructions to set up the AWS S3 destination. If the problem persists, please contact Segment support.",
-		"the role could not be assumed, and STS did not say error 403"},
+		"the role could not be assumed, for another reason than a refusal"},
 	CodeExternalIDRejected: {
 		"Access Denied. Please configure External ID in the AWS IAM Console. Learn more.",
-		"STS refused to let the role be assumed with error 403"},
+		"STS refused to let the role be assumed"},
 	CodePutObjectDenied: {
 		"Access Denied. Please add PutObject permissions to the IAM role in the AWS IAM Console. Learn more.",
-		"S3 refused the dummy object with error 403"},
+		"S3 refused the dummy object"},
 	CodePutObject: {
 		"Unknown Error. Please follow instructions to set up the AWS S3 destination. If the problem persists, please contact Segment support.",
-		"the dummy object could not be uploaded, and S3 did not say error 403"},
+		"the dummy object could not be uploaded, for another reason than a refusal"},
 }
 
-// ValidationError is why the sink cannot write. Message is the documented text,
-// Hint says what to change.
+// causeOfRegion is the cause of a failure before the dummy object was sent.
+const causeOfRegion = "S3 did not name the region of the bucket, so nothing was uploaded"
+
+// ValidationError is the reason why the sink cannot write. Message is the documented
+// text. Hint says what is wrong and, after "Fix:", what to change; an IAM statement
+// in it is JSON that can be copied.
 type ValidationError struct {
 	Code    ValidationCode `json:"code"`
 	Message string         `json:"message"`
@@ -97,13 +102,39 @@ type ValidationError struct {
 	Status  int            `json:"status,omitempty"` // of HTTP; 0: no answer
 	AWSCode string         `json:"aws_code,omitempty"`
 
-	AWSMessage string `json:"aws_message,omitempty"` // what AWS said
+	AWSMessage string `json:"aws_message,omitempty"` // the words of AWS, or of the store
 	RequestID  string `json:"request_id,omitempty"`
 	Err        error  `json:"-"`
+
+	speaker string // the party that answered, such as "AWS"
 }
 
+// Error ends with the answer itself: its status, code, words and request id.
 func (e *ValidationError) Error() string {
-	return fmt.Sprintf("s3sink: validate: %s: %s (%s) %s", e.Step, e.Message, e.Code, e.Hint)
+	text := fmt.Sprintf("s3sink: validate: %s: %s (%s) %s", e.Step, e.Message, e.Code, e.Hint)
+	if said := e.said(); said != "" {
+		text += " " + said
+	}
+	if e.RequestID != "" {
+		text += " (request id " + e.RequestID + ")"
+	}
+	return text
+}
+
+// said is the answer in one line, or "" if there was none. The request id is apart.
+func (e *ValidationError) said() string {
+	if e.Status == 0 {
+		return ""
+	}
+	parts := nonEmpty(fmt.Sprint(e.Status), e.AWSCode)
+	text := "The answer: " + strings.Join(parts, " ")
+	if e.speaker != "" {
+		text = e.speaker + " said: " + strings.Join(parts, " ")
+	}
+	if e.AWSMessage != "" {
+		text += ": " + e.AWSMessage
+	}
+	return text
 }
 
 func (e *ValidationError) Unwrap() error { return e.Err }
@@ -130,19 +161,28 @@ func (v *validation) fail(step *ValidationStep, code ValidationCode, err error) 
 	step.Duration = time.Since(step.began)
 	text := documented[code]
 	failed := &ValidationError{Code: code, Message: text.message, Cause: text.cause, Step: step.Name, Err: err}
+	if step.Name == StepRegion {
+		failed.Cause = causeOfRegion
+	}
+	facts := v.facts(step.Name, err)
 	if errors.Is(err, errNotRequired) {
 		step.Detail = "it was assumed"
 	} else {
 		e := s3put.Describe(err)
-		failed.Status, failed.AWSCode, failed.AWSMessage, failed.RequestID = e.Status, oneLine(e.Code), oneLine(e.Message), oneLine(e.RequestID)
+		failed.Status, failed.RequestID = e.Status, oneLine(e.RequestID)
+		failed.AWSCode, failed.AWSMessage = facts.Answer.Code, facts.Answer.Message
 		step.Detail = answer(e)
 	}
-	failed.Hint = v.hint(failed)
+	failed.Hint, failed.speaker = diagnose.Diagnose(facts).String(), diagnose.Speaker(facts)
 	return failed
 }
 
-// answer tells an answer in a few words.
+// answer tells an answer in a few words: its code, or for an answer that names none
+// its content type.
 func answer(e *s3put.Error) string {
+	if e.Status != 0 && !e.Named {
+		return strings.TrimSpace(fmt.Sprintf("%d %s", e.Status, oneLine(e.ContentType)))
+	}
 	if e.Status != 0 {
 		return strings.TrimSpace(fmt.Sprintf("%d %s", e.Status, oneLine(e.Code)))
 	}
@@ -226,14 +266,16 @@ func (r *ValidationReport) write(w *strings.Builder, p palette) {
 		return
 	}
 	fmt.Fprintf(w, "\n%s%s%s (%s)\n", p.strong, r.Err.Message, p.reset, r.Err.Code)
-	fmt.Fprintf(w, "Cause: %s.\n%s\n", r.Err.Cause, r.Err.Hint)
-	if r.Err.AWSMessage != "" {
-		fmt.Fprintf(w, "AWS said: %s\n", r.Err.AWSMessage)
-	}
+	fmt.Fprintf(w, "Cause: %s.\n", r.Err.Cause)
+	fmt.Fprint(w, diagnose.Wrap(r.Err.said(), columns))
 	if r.Err.RequestID != "" {
 		fmt.Fprintf(w, "Request id: %s\n", r.Err.RequestID)
 	}
+	fmt.Fprint(w, diagnose.Lines(r.Err.Hint, columns))
 }
+
+// columns is the width of a report's text.
+const columns = 100
 
 func nonEmpty(parts ...string) []string {
 	return slices.DeleteFunc(parts, func(s string) bool { return s == "" })

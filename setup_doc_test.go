@@ -35,11 +35,15 @@ var causes = map[s3sink.ValidationCode][][2]string{
 	},
 	s3sink.CodeExternalIDRejected: {
 		{"wrong external id", "a wrong external id; no such role; a caller that is not in the trust policy; or a caller without `sts:AssumeRole`"},
+		{"trust policy", "the trust policy does not allow the caller, or not with this external id"},
+		{"caller's permissions", "the caller may not `sts:AssumeRole`"},
+		{"session tags", "the caller's session has tags, as with EKS Pod Identity"},
 		{"external id missing", "the role demands an external id, and none is configured"},
 		{"region disabled", "STS is not active in that region for the role's account"},
 	},
 	s3sink.CodePutObjectDenied: {
 		{"prefix outside the policy", "no `s3:PutObject`, or not on this prefix"},
+		{"no bucket policy", "the bucket is another account's, and its policy does not name the writer"},
 		{"no use of the key", "the bucket's KMS key may not be used"},
 		{"explicit deny", "a Deny in some policy"},
 		{"session policy", "the session policy is too narrow"},
@@ -64,6 +68,9 @@ var causes = map[s3sink.ValidationCode][][2]string{
 		{"S3 hangs", "no connection to S3"},
 	},
 }
+
+// statement is a statement of a policy in a hint.
+var statement = regexp.MustCompile(`\{"[^ ]*\}`)
 
 // ofOneRequest is what is another text at every run.
 var ofOneRequest = regexp.MustCompile(`, RequestID: [^,]*, HostID: [^,]*`)
@@ -123,7 +130,7 @@ func writeCode(t *testing.T, b *strings.Builder, code s3sink.ValidationCode) {
 			answer = "a session"
 		}
 		got.Hint = ofOneRequest.ReplaceAllString(got.Hint, "")
-		hint := strings.NewReplacer("|", `\|`, "*", `\*`, "<", "&lt;").Replace(got.Hint)
+		hint := statement.ReplaceAllString(strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(got.Hint), "`$0`")
 		fmt.Fprintf(b, "| %s | %s | %s |\n", cause[1], answer, hint)
 	}
 	b.WriteString("\n")
@@ -143,6 +150,7 @@ func validationError(t *testing.T, name string) *s3sink.ValidationError {
 		if tt.fault.Operation != "" {
 			server.Inject(tt.fault)
 		}
+		atAWS(&cfg)
 		if err := open(t, cfg).Validate(t.Context()); !errors.As(err, &got) {
 			t.Fatalf("%s: got %v", name, err)
 		}

@@ -146,7 +146,8 @@ type validation struct {
 	sink    *Sink
 	report  *ValidationReport
 	waited  bool   // for a change to be known
-	account string // of whoever assumes the role, where that is known
+	caller  string // ARN of the identity that assumes the role, if it is known
+	account string // of the caller
 }
 
 func (v *validation) run(ctx context.Context) *ValidationError {
@@ -235,8 +236,9 @@ func (v *validation) base(ctx context.Context, env awsEnvironment, r role, base 
 	switch {
 	case err == nil:
 		step.As, v.account = oneLine(aws.ToString(me.Arn)), aws.ToString(me.Account)
+		v.caller = step.As
 		step.ok("")
-	case badKeys(s3put.Describe(err).Code):
+	case env.refusesCaller(s3put.Describe(err)):
 		return v.fail(step, CodeIntermediateRole, err)
 	default: // other STSs do not have the call; the next step will tell
 		step.ok("access key " + creds.AccessKeyID + ", whose is not known")
@@ -375,14 +377,17 @@ func sessionARN(r role) string {
 	return fmt.Sprintf("arn:%s:sts::%s:assumed-role/%s/%s", parts[1], parts[4], name, r.session)
 }
 
-// badKeys reports whether STS says that the keys of the request are at fault.
-func badKeys(code string) bool {
-	switch code {
+// refusesCaller reports whether an answer to GetCallerIdentity is about the
+// caller: its keys, its account or this host's clock. The call needs no permission,
+// so AWS's 403 is always about that. Another STS may not have the call.
+func (env awsEnvironment) refusesCaller(e *s3put.Error) bool {
+	switch e.Code {
 	case "InvalidClientTokenId", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException",
-		"InvalidAccessKeyId", "IncompleteSignature", "UnrecognizedClientException":
-		return true
+		"InvalidAccessKeyId", "IncompleteSignature", "UnrecognizedClientException", "InvalidToken", "InvalidTokenId",
+		"RequestTimeTooSkewed", "RequestExpired", "NotSignedUp", "AccountProblem":
+		return e.Named
 	}
-	return false
+	return e.Named && e.Status == http.StatusForbidden && env.stsEndpoint == "" && ambientSTSEndpoint(env.config) == ""
 }
 
 var errNotRequired = errors.New("the role was assumed without the external id")

@@ -63,7 +63,7 @@ var invalids = map[string]invalid{
 		code: s3sink.CodeIntermediateRole, step: s3sink.StepCredentials, hint: "No credentials were found to assume the role with"},
 	"no credentials and no role": {
 		change: func(_ *s3sinktest.Server, c *s3sink.Config) { c.Credentials = s3sink.Ambient() },
-		code:   s3sink.CodeIntermediateRole, step: s3sink.StepCredentials, hint: "No credentials were found. Set Config.Credentials"},
+		code:   s3sink.CodeIntermediateRole, step: s3sink.StepCredentials, hint: "No credentials were found: Config.AWS has none. Fix: Set Config.Credentials"},
 	"unknown key": {
 		change: func(_ *s3sinktest.Server, c *s3sink.Config) {
 			c.Credentials = s3sink.AssumeRole(s3sinktest.RoleARN, s3sinktest.ExternalID, s3sink.Via(s3sink.AccessKeys("AKIANOBODY", "x", "")))
@@ -71,32 +71,60 @@ var invalids = map[string]invalid{
 		code: s3sink.CodeIntermediateRole, step: s3sink.StepCredentials, status: 403, hint: "does not know the access key of the credentials to assume the role with (access key AKIANOBODY)"},
 	"expired base session": {
 		fault: s3sinktest.Fault{Operation: "GetCallerIdentity", Status: 403, Code: "ExpiredToken"},
-		code:  s3sink.CodeIntermediateRole, step: s3sink.StepCredentials, status: 403, hint: "has ended. Get a new one"},
+		code:  s3sink.CodeIntermediateRole, step: s3sink.StepCredentials, status: 403, hint: "has ended. The role and its external id are not the problem. Fix: Get a new session"},
 	"intermediate role refused": {
 		change: func(s *s3sinktest.Server, c *s3sink.Config) {
 			twoHops(s, c)
 			s.AddRole(s3sinktest.Role{ARN: s3sinktest.RoleARN, TrustedPrincipals: []string{"arn:aws:iam::123456789012:user/else"}})
 		},
-		code: s3sink.CodeIntermediateRole, step: s3sink.StepCredentials, status: 403, hint: "look at the intermediate role's trust policy"},
+		code: s3sink.CodeIntermediateRole, step: s3sink.StepCredentials, status: 403, hint: "The intermediate role arn:aws:iam::123456789012:role/S3Sink cannot be assumed."},
 
 	// 2: the role does not demand the external id.
 	"external id not demanded": {
 		change: func(s *s3sinktest.Server, _ *s3sink.Config) {
 			s.AddRole(s3sinktest.Role{ARN: s3sinktest.RoleARN, TrustedPrincipals: []string{"*"}})
 		},
-		code: s3sink.CodeExternalIDNotRequired, step: s3sink.StepWithoutID, hint: `"sts:ExternalId": "s3sinktest-external-id"`},
+		code: s3sink.CodeExternalIDNotRequired, step: s3sink.StepWithoutID, hint: `"Principal":{"AWS":"arn:aws:iam::210987654321:user/service"},"Action":["sts:AssumeRole"],"Condition":{"StringEquals":{"sts:ExternalId":["s3sinktest-external-id"]}}}`},
 
 	// 3: not error 403, with either call.
 	"bad request, without": {fault: stsFault(400, "ValidationError", withID(false)),
-		code: s3sink.CodeAssumeRole, step: s3sink.StepWithoutID, status: 400, hint: "look at the role's ARN"},
-	"bad request, with": {fault: stsFault(400, "ValidationError", withID(true)),
-		code: s3sink.CodeAssumeRole, step: s3sink.StepRole, status: 400, hint: "maximum session duration"},
+		code: s3sink.CodeAssumeRole, step: s3sink.StepWithoutID, status: 400, hint: "Look at the role's ARN"},
+	"bad request, with": {
+		change: func(_ *s3sinktest.Server, c *s3sink.Config) {
+			c.Credentials = s3sink.AssumeRole(s3sinktest.RoleARN, s3sinktest.ExternalID, s3sink.Via(service), s3sink.WithDuration(12*time.Hour))
+		},
+		fault: stsFault(400, "ValidationError", withID(true)),
+		code:  s3sink.CodeAssumeRole, step: s3sink.StepRole, status: 400, hint: "maximum session duration, because WithDuration is used"},
+	"role chaining": {
+		fault: s3sinktest.Fault{Operation: "AssumeRole", Status: 400, Code: "ValidationError", Message: "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining.", Match: withID(true)},
+		code:  s3sink.CodeAssumeRole, step: s3sink.StepRole, status: 400, hint: "WithDuration(time.Hour) at most"},
+	"trust policy": {
+		fault: s3sinktest.Fault{Operation: "AssumeRole", Status: 403, Code: "AccessDenied", Message: "User: arn:aws:iam::210987654321:user/service is not authorized to perform: sts:AssumeRole because no role trust policy allows the sts:AssumeRole action"},
+		code:  s3sink.CodeExternalIDRejected, step: s3sink.StepRole, status: 403, hint: "In the trust policy of arn:aws:iam::123456789012:role/S3Sink: {"},
+	"caller's permissions": {
+		fault: s3sinktest.Fault{Operation: "AssumeRole", Status: 403, Code: "AccessDenied", Message: "User: arn:aws:iam::210987654321:user/service is not authorized to perform: sts:AssumeRole on resource: arn:aws:iam::123456789012:role/S3Sink because no identity-based policy allows the sts:AssumeRole action"},
+		code:  s3sink.CodeExternalIDRejected, step: s3sink.StepRole, status: 403, hint: `In the permissions of arn:aws:iam::210987654321:user/service: {"Effect":"Allow","Action":["sts:AssumeRole"]`},
+	"session tags": {
+		fault: s3sinktest.Fault{Operation: "AssumeRole", Status: 403, Code: "AccessDenied", Message: "User: arn:aws:iam::210987654321:user/service is not authorized to perform: sts:TagSession on resource: arn:aws:iam::123456789012:role/S3Sink"},
+		code:  s3sink.CodeExternalIDRejected, step: s3sink.StepRole, status: 403, hint: `"Action":["sts:AssumeRole","sts:TagSession"]`},
+	"the caller's clock": {
+		fault: s3sinktest.Fault{Operation: "GetCallerIdentity", Status: 403, Code: "SignatureDoesNotMatch", Message: "Signature expired: 19991231T220000Z is now earlier than 19991231T234500Z"},
+		code:  s3sink.CodeIntermediateRole, step: s3sink.StepCredentials, status: 403, hint: "The clock of this host"},
+	"the caller's clock, by the date of the answer": {
+		fault: s3sinktest.Fault{Operation: "GetCallerIdentity", Status: 403, Code: "SignatureDoesNotMatch", Header: http.Header{"Date": {"Sat, 01 Jan 2000 01:00:00 GMT"}}},
+		code:  s3sink.CodeIntermediateRole, step: s3sink.StepCredentials, status: 403, hint: "h0m0s behind the date of the answer"},
+	"the caller is refused": {
+		fault: s3sinktest.Fault{Operation: "GetCallerIdentity", Status: 403, Code: "AccessDenied", Message: "Access Denied"},
+		code:  s3sink.CodeIntermediateRole, step: s3sink.StepCredentials, status: 403, hint: "GetCallerIdentity"},
+	"a refusal that moto nests": {
+		fault: s3sinktest.Fault{Operation: "AssumeRole", Status: 403, ContentType: "text/xml", Body: []byte("<ErrorResponse><Errors><Error><Code>AccessDenied</Code><Message>User: arn:aws:iam::210987654321:user/service is not authorized to perform: sts:AssumeRole on resource: arn:aws:iam::123456789012:role/S3Sink</Message></Error></Errors></ErrorResponse>")},
+		code:  s3sink.CodeExternalIDRejected, step: s3sink.StepRole, status: 403, hint: "STS gives the same answer"},
 	"STS is down": {fault: stsFault(503, "ServiceUnavailable", nil),
 		code: s3sink.CodeAssumeRole, step: s3sink.StepWithoutID, status: 503, hint: "busy"},
 	"STS hangs": {fault: s3sinktest.Fault{Operation: "AssumeRole", Stall: true},
 		code: s3sink.CodeAssumeRole, step: s3sink.StepWithoutID, hint: "STS did not answer"},
 	"STS is a web page": {fault: s3sinktest.Fault{Operation: "AssumeRole", Status: 404, Body: []byte("<html>not here</html>"), ContentType: "text/html"},
-		code: s3sink.CodeAssumeRole, step: s3sink.StepWithoutID, status: 404, hint: "did not say more"},
+		code: s3sink.CodeAssumeRole, step: s3sink.StepWithoutID, status: 404, hint: "The answer is not STS's (404 text/html)"},
 	"session policy too large": {fault: stsFault(400, "PackedPolicyTooLarge", withID(true)),
 		code: s3sink.CodeAssumeRole, step: s3sink.StepRole, status: 400, hint: "WithoutSessionPolicy"},
 
@@ -126,49 +154,57 @@ var invalids = map[string]invalid{
 	"account not opted in": {fault: stsFault(403, "OptInRequired", nil),
 		code: s3sink.CodeExternalIDRejected, step: s3sink.StepRole, status: 403, hint: "has not opted into region eu-west-1"},
 	"another STS refuses in its own words": {fault: s3sinktest.Fault{Operation: "AssumeRole", Status: 403, Body: []byte("<Error><Code>AccessDenied</Code></Error>"), ContentType: "application/xml"},
-		code: s3sink.CodeExternalIDRejected, step: s3sink.StepRole, status: 403, hint: "STS answers alike"},
+		code: s3sink.CodeExternalIDRejected, step: s3sink.StepRole, status: 403, hint: "STS gives the same answer"},
 	"a proxy refuses": {fault: s3sinktest.Fault{Operation: "AssumeRole", Status: 403, Body: []byte("<html>"), ContentType: "text/html"},
-		code: s3sink.CodeExternalIDRejected, step: s3sink.StepRole, status: 403, hint: "STS answers alike"},
+		code: s3sink.CodeExternalIDRejected, step: s3sink.StepRole, status: 403, hint: "The answer is not STS's (403 text/html)"},
 	"an empty refusal": {fault: s3sinktest.Fault{Operation: "AssumeRole", Status: 403, Body: []byte{}},
-		code: s3sink.CodeExternalIDRejected, step: s3sink.StepRole, status: 403, hint: "STS answers alike"},
+		code: s3sink.CodeExternalIDRejected, step: s3sink.StepRole, status: 403, hint: "The answer is not STS's (403 without a content type)"},
 
 	// 5: S3 says error 403.
 	"no permission": {
 		fault: putFault(403, "AccessDenied", "User: x is not authorized to perform: s3:PutObject on resource: y because no identity-based policy allows the s3:PutObject action"),
 		code:  s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: `"Action":["s3:PutObject"],"Resource":["arn:aws:s3:::s3sinktest/segment-logs/*"]`},
 	"denied without a reason": {fault: putFault(403, "AccessDenied", "Access Denied"),
-		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "If the bucket encrypts with a KMS key"},
+		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "or the bucket encrypts with a KMS key that the writer may not use"},
 	"prefix outside the policy": {
 		change: func(_ *s3sinktest.Server, c *s3sink.Config) { c.Bucket += "/path/prefix" },
 		fault:  putFault(403, "AccessDenied", "Access Denied"),
 		code:   s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: `arn:aws:s3:::s3sinktest/path/prefix/segment-logs/*`},
 	"no use of the key": {
-		fault: putFault(403, "AccessDenied", "not authorized to perform: kms:GenerateDataKey on resource: arn:aws:kms:… because no session policy allows the kms:GenerateDataKey action"),
+		fault: putFault(403, "AccessDenied", "not authorized to perform: kms:GenerateDataKey on resource: arn:aws:kms:… because no identity-based policy allows the kms:GenerateDataKey action"),
 		code:  s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: `"kms:GenerateDataKey"`},
+	"no use of the key in the session policy": {
+		fault: putFault(403, "AccessDenied", "not authorized to perform: kms:GenerateDataKey on resource: arn:aws:kms:… because no session policy allows the kms:GenerateDataKey action"),
+		code:  s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "WithoutSessionPolicy"},
+	"no bucket policy": {
+		fault: putFault(403, "AccessDenied", "User: arn:aws:sts::123456789012:assumed-role/S3Sink/s3sink is not authorized to perform: s3:PutObject on resource: \"arn:aws:s3:::s3sinktest/segment-logs/dummy-object.txt\" because no resource-based policy allows the s3:PutObject action"),
+		code:  s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: `In the bucket policy of s3sinktest: {"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::123456789012:role/S3Sink"}`},
+	"no S3 for the account": {fault: putFault(403, "NotSignedUp", ""),
+		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "not signed up for S3"},
 	"explicit deny": {fault: putFault(403, "AccessDenied", "with an explicit deny in a resource-based policy"),
-		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "look for Deny in the bucket policy"},
+		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "Look for Deny in the bucket policy of s3sinktest"},
 	"no use of the key that AWS names": {
 		fault: putFault(403, "AccessDenied", "User: arn:aws:sts::123456789012:assumed-role/S3Sink/s3sink is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab because no identity-based policy allows the kms:Decrypt action"),
 		code:  s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: `{"Sid":"UseKeyThroughS3","Effect":"Allow","Action":["kms:GenerateDataKey","kms:Decrypt"],"Resource":["arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"]`},
 	"explicit deny of the key": {fault: putFault(403, "AccessDenied", "is not authorized to perform: kms:GenerateDataKey on resource: arn:aws:kms:… with an explicit deny in a resource-based policy"),
-		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "denies kms:GenerateDataKey explicitly, and no permission helps against that: look for Deny in the policy of the KMS key."},
+		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "denies kms:GenerateDataKey explicitly, and no permission helps against that. Fix: Look for Deny in the policy of the KMS key"},
 	"explicit deny of the organization": {fault: putFault(403, "AccessDenied", "is not authorized to perform: s3:PutObject on resource: x with an explicit deny in a service control policy"),
-		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "denies s3:PutObject explicitly, and no permission helps against that: look for Deny in the organization's policies (a service control policy)."},
+		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "denies s3:PutObject explicitly, and no permission helps against that: a service control policy of the organization of account 123456789012."},
 	"explicit deny of the boundary": {fault: putFault(403, "AccessDenied", "is not authorized to perform: s3:PutObject on resource: x with an explicit deny in a permissions boundary"),
-		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "look for Deny in the permissions boundary of whoever writes."},
+		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "in the permissions boundary of arn:aws:iam::123456789012:role/S3Sink"},
 	"session policy of others": {
 		change: func(s *s3sinktest.Server, c *s3sink.Config) {
 			s.AddUser(s3sinktest.User{ARN: "arn:aws:iam::123456789012:user/writer", AccessKeyID: "AKIAWRITER", SecretAccessKey: "w"})
 			c.Credentials = writer
 		},
 		fault: putFault(403, "AccessDenied", "because no session policy allows the s3:PutObject action"),
-		code:  s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "cut down to less than its role allows, by whoever asked for it. Allow whoever writes"},
+		code:  s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "cut down to less than its role allows, by a session policy of the party"},
 	"session policy": {fault: putFault(403, "AccessDenied", "because no session policy allows the s3:PutObject action"),
 		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "WithoutSessionPolicy"},
 	"no right to set ACLs": {
 		change: func(_ *s3sinktest.Server, c *s3sink.Config) { c.ACL = "bucket-owner-full-control" },
 		fault:  putFault(403, "AccessDenied", "not authorized to perform: s3:PutObjectAcl on resource"),
-		code:   s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "Config.ACL needs s3:PutObjectAcl"},
+		code:   s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: `Config.ACL ("bucket-owner-full-control") needs s3:PutObjectAcl`},
 	"no right to set tags": {
 		change: func(_ *s3sinktest.Server, c *s3sink.Config) { c.Tags = map[string]string{"a": "b"} },
 		fault:  putFault(403, "AccessDenied", "not authorized to perform: s3:PutObjectTagging on resource"),
@@ -186,7 +222,7 @@ var invalids = map[string]invalid{
 	"closed account": {fault: putFault(403, "AllAccessDisabled", ""),
 		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "has disabled"},
 	"refused by a page": {fault: s3sinktest.Fault{Operation: "PutObject", Status: 403, Body: []byte("<html>"), ContentType: "text/html"},
-		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "Allow whoever writes"},
+		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "The answer is not S3's (403 text/html)"},
 
 	// 6: anything else.
 	"no such bucket": {
@@ -194,7 +230,7 @@ var invalids = map[string]invalid{
 		code:   s3sink.CodePutObject, step: s3sink.StepPutObject, status: 404, hint: "There is no bucket no-such-bucket"},
 	"wrong region": {
 		fault: s3sinktest.Fault{Operation: "PutObject", Status: 301, Code: "PermanentRedirect", Header: http.Header{"X-Amz-Bucket-Region": {"ap-south-1"}}},
-		code:  s3sink.CodePutObject, step: s3sink.StepPutObject, status: 301, hint: "The bucket is in ap-south-1, not in eu-west-1. Correct Config.Region"},
+		code:  s3sink.CodePutObject, step: s3sink.StepPutObject, status: 301, hint: "The bucket is in ap-south-1, not in eu-west-1. Fix: Correct Config.Region to \"ap-south-1\""},
 	"wrong region, which the text names": {
 		fault: putFault(400, "AuthorizationHeaderMalformed", "The authorization header is malformed; the region 'eu-west-1' is wrong; expecting 'ap-south-1'"),
 		code:  s3sink.CodePutObject, step: s3sink.StepPutObject, status: 400, hint: "The bucket is in ap-south-1, not in eu-west-1."},
@@ -211,15 +247,17 @@ var invalids = map[string]invalid{
 	"key is going": {fault: putFault(400, "KMS.KMSInvalidStateException", ""),
 		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 400, hint: "waiting to be deleted"},
 	"asymmetric key": {fault: putFault(400, "KMS.InvalidKeyUsageException", ""),
-		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 400, hint: "symmetric keys alone"},
+		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 400, hint: "Use a symmetric key"},
 	"no ACLs": {
 		change: func(_ *s3sinktest.Server, c *s3sink.Config) { c.ACL = "public-read" },
 		fault:  putFault(400, "AccessControlListNotSupported", ""),
 		code:   s3sink.CodePutObject, step: s3sink.StepPutObject, status: 400, hint: "Leave Config.ACL empty"},
 	"token of the global STS": {fault: putFault(400, "InvalidToken", ""),
 		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 400, hint: "Config.STSRegion"},
-	"not taken": {fault: putFault(501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
-		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 501, hint: "Look at Config.Encryption"},
+	"not taken": {
+		change: func(_ *s3sinktest.Server, c *s3sink.Config) { c.Encryption = s3sink.SSES3() },
+		fault:  putFault(501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
+		code:   s3sink.CodePutObject, step: s3sink.StepPutObject, status: 501, hint: "change one of Config.Encryption (SSES3"},
 	"key in a bad state under 500": {fault: putFault(500, "KMS.KMSInvalidStateException", ""),
 		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 500, hint: "waiting to be deleted"},
 	"busy": {fault: putFault(503, "SlowDown", ""),
@@ -229,7 +267,14 @@ var invalids = map[string]invalid{
 	"S3 hangs": {fault: s3sinktest.Fault{Operation: "PutObject", Stall: true},
 		code: s3sink.CodePutObject, step: s3sink.StepPutObject, hint: "S3 did not answer"},
 	"broken page": {fault: s3sinktest.Fault{Operation: "PutObject", Status: 400, Body: []byte("\x00<Error"), ContentType: "application/xml"},
-		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 400, hint: "did not say more"},
+		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 400, hint: "The answer is not S3's (400 application/xml)"},
+}
+
+// atAWS lets cfg's sink believe that the server in memory is AWS in cfg's region.
+func atAWS(cfg *s3sink.Config) {
+	region := cfg.Region
+	likeAWS(cfg)
+	cfg.Region = region
 }
 
 // service is the user that may assume the kit's role.
@@ -248,6 +293,7 @@ func TestValidationErrors(t *testing.T) {
 				if tt.fault.Operation != "" {
 					server.Inject(tt.fault)
 				}
+				atAWS(&cfg)
 				sink := open(t, cfg)
 				err := sink.Validate(t.Context())
 				var got *s3sink.ValidationError
@@ -262,6 +308,9 @@ func TestValidationErrors(t *testing.T) {
 				}
 				if strings.Contains(err.Error(), "secret/access/key") {
 					t.Errorf("a secret in %v", err)
+				}
+				if end := got.AWSCode + ": " + got.AWSMessage + " (request id " + got.RequestID + ")"; got.AWSMessage != "" && !strings.HasSuffix(err.Error(), end) {
+					t.Errorf("%v does not end with the answer: %q", err, end)
 				}
 			})
 		})
@@ -490,9 +539,10 @@ func TestValidationReport(t *testing.T) {
 ! refused at first (403 AccessDenied), and tried again after 5s: changes of IAM take some seconds to be known everywhere
 
 Access Denied. Please add PutObject permissions to the IAM role in the AWS IAM Console. Learn more. (PutObjectDenied)
-Cause: S3 refused the dummy object with error 403.
-`
-		if got := report.String(); !strings.HasPrefix(got, want) || !strings.Contains(got, "denies it explicitly") {
+Cause: S3 refused the dummy object.
+The store said: 403 AccessDenied: with an explicit deny in a resource-based policy
+Request id: `
+		if got := report.String(); !strings.HasPrefix(got, want) || !strings.Contains(got, "\nFix: Look for Deny in the bucket policy") {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
 		}
 		var colored strings.Builder
