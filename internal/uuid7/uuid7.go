@@ -1,5 +1,5 @@
-// Package uuid7 draws version 7 UUIDs (RFC 9562) that rise within a process,
-// so that keys sort in the order they were drawn.
+// Package uuid7 generates version 7 UUIDs (RFC 9562) that rise within a process, so
+// that keys sort in the order of their generation.
 package uuid7
 
 import (
@@ -15,12 +15,12 @@ const Len = 36
 
 var clock struct {
 	sync.Mutex
-	last uint64 // milliseconds and a 12-bit counter: 48 | 12
+	last uint64 // 48 bits of milliseconds, then a 12-bit counter
 }
 
-// Source draws UUIDs that are also greater than those it is told of: for keys that
-// must rise from one process to the next, although the clock may go back in between.
-// Its zero value is ready. It is safe for concurrent use.
+// Source generates UUIDs that are also greater than all UUIDs of previous runs: Raise
+// sets the lower bound. So keys rise from one process to the next even if the clock
+// goes back in between. Its zero value is ready. It is safe for concurrent use.
 type Source struct {
 	// Now is the clock; nil means the system's.
 	Now func() time.Time
@@ -29,9 +29,9 @@ type Source struct {
 	last uint64
 }
 
-// New returns a UUID greater than every one before it of this source and, unless
-// the source has its own clock, of this process. While the clock is behind, the
-// UUIDs count up from the last one, with its time.
+// New returns a UUID greater than all earlier UUIDs of this source and, unless the
+// source has its own clock, of this process. While the clock is behind the last
+// UUID, New keeps that UUID's time and counts up.
 func (s *Source) New() string {
 	var random [10]byte
 	rand.Read(random[:])
@@ -49,24 +49,25 @@ func (s *Source) New() string {
 	return build(ticks, random)
 }
 
-// Last returns the time and counter of the last UUID, or what Raise was told.
+// Last returns the time and counter of the last UUID, or the argument of a later
+// Raise if that is greater.
 func (s *Source) Last() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.last
 }
 
-// Raise has the next UUIDs be greater than the one of which Last was returned, by
-// this source or another one.
+// Raise makes the next UUIDs greater than a UUID whose Last, of this source or
+// another one, was last.
 func (s *Source) Raise(last uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.last = max(s.last, last)
 }
 
-// New returns a UUID greater than every one before it in this process, also
-// when the clock stands still or goes back. Nothing is drawn ahead: two copies
-// of an idle process, woken from one snapshot, draw different ones.
+// New returns a UUID greater than all earlier UUIDs of this process, even if the
+// clock stands still or goes back. It reads no random bytes in advance: two copies
+// of an idle process that resume from one snapshot generate different UUIDs.
 func New() string {
 	var random [10]byte
 	rand.Read(random[:]) // never fails, see its documentation
@@ -81,9 +82,9 @@ func build(ticks uint64, random [10]byte) string {
 	return text(u)
 }
 
-// tick returns the time as 48 bits of milliseconds and 12 of a counter. The
-// counter starts somewhere in the lower half of its range each millisecond and
-// overflows into the next.
+// tick returns 48 bits of milliseconds and 12 bits of a counter. In each
+// millisecond the counter starts at a random value in the lower half of its range.
+// It overflows into the next millisecond.
 func tick(now time.Time, random uint16) uint64 {
 	clock.Lock()
 	defer clock.Unlock()

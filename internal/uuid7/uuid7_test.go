@@ -8,7 +8,9 @@ import (
 	"time"
 )
 
-func TestNewIsVersion7AndRises(t *testing.T) {
+// Given more UUIDs than one millisecond can count, when they are generated, then each
+// is of version 7 and greater than the previous one.
+func TestNew_Version7AndRising(t *testing.T) {
 	t.Parallel()
 	form := regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
 	last := ""
@@ -24,7 +26,9 @@ func TestNewIsVersion7AndRises(t *testing.T) {
 	}
 }
 
-func TestNewIsUniqueAcrossGoroutines(t *testing.T) {
+// Given eight goroutines, when they generate UUIDs, then all differ, and each
+// goroutine sees them rise.
+func TestNew_ManyGoroutines(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	var all []string
@@ -50,8 +54,8 @@ func TestNewIsUniqueAcrossGoroutines(t *testing.T) {
 	}
 }
 
-// Given a source that knows of a later time than the clock: its ids count up from
-// there, and other ids of the process are by the clock.
+// Given a source with a lower bound ahead of the clock, when it generates UUIDs, then
+// they count up from the bound, and New without the source follows the clock.
 func TestSource_ClockGoesBack(t *testing.T) {
 	t.Parallel()
 	var before Source
@@ -76,7 +80,8 @@ func TestSource_ClockGoesBack(t *testing.T) {
 	}
 }
 
-func TestTickRisesWhenTheClockGoesBack(t *testing.T) {
+// Given a clock that goes back, when ticks are taken, then they rise.
+func TestTick_ClockGoesBack(t *testing.T) {
 	now := time.Now().Add(time.Hour) // ahead of the other tests' clock
 	first := tick(now, 0xffff)
 	second := tick(now.Add(-time.Minute), 0)

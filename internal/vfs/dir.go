@@ -69,7 +69,7 @@ func (d *dir) openRegular(name string, flags int) (*os.File, error) {
 //  3. OpenFile follows the symlink, because a Root allows links inside of it.
 //
 // Comparing with the FileInfo of step 1 would not be enough: a new file can have
-// the inode number of a removed file, but not that of an open one.
+// the inode number of a removed file, but not of an open file.
 func (d *dir) openVerified(name string, flags int) (*os.File, error) {
 	f, err := d.root.OpenFile(name, flags, 0)
 	if err != nil {

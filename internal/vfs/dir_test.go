@@ -16,7 +16,9 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-func TestAppendSyncAndReadBack(t *testing.T) {
+// Given a file with appended and synced bytes, when it is read by the same or another
+// handle, then all bytes are there, and only the first handle can append.
+func TestFile_AppendSyncRead(t *testing.T) {
 	t.Parallel()
 	d, _ := spool(t)
 	f := create(t, d, "a", "one")
@@ -36,7 +38,7 @@ func TestAppendSyncAndReadBack(t *testing.T) {
 	if got := read(t, again); got != want {
 		t.Errorf("another handle reads %d bytes", len(got))
 	}
-	check(t, again.Sync()) // recovery syncs what it has read
+	check(t, again.Sync()) // recovery syncs the files that it read
 	if n, err := again.ReadAt(make([]byte, 10), int64(len(want))-4); n != 4 || err != io.EOF {
 		t.Errorf("ReadAt at the end = %d, %v; want 4 and a bare io.EOF", n, err)
 	}
@@ -45,11 +47,13 @@ func TestAppendSyncAndReadBack(t *testing.T) {
 	}
 }
 
-func TestReserveGoesAheadOfAppend(t *testing.T) {
+// Given reserved zeros, when bytes are appended over and past them, then the zeros
+// after the bytes remain, and the file has no gap.
+func TestReserve_AppendOverZeros(t *testing.T) {
 	t.Parallel()
 	d, _ := spool(t)
 	f := create(t, d, "a", "one")
-	const ahead = 100_000 // more than is written at once
+	const ahead = 100_000 // more than one write of Reserve
 	holds := func(appended string, zeros int) {
 		t.Helper()
 		if got := read(t, f); got != appended+strings.Repeat("\x00", zeros) {
@@ -83,7 +87,9 @@ func TestReserveGoesAheadOfAppend(t *testing.T) {
 	}
 }
 
-func TestReadersNextToTheWriter(t *testing.T) {
+// Given a writer, when four goroutines read at the same time, then each reads the
+// bytes up to the size that it saw.
+func TestReadAt_ConcurrentWithAppend(t *testing.T) {
 	t.Parallel()
 	d, _ := spool(t)
 	f := create(t, d, "a", "0")
@@ -108,7 +114,8 @@ func TestReadersNextToTheWriter(t *testing.T) {
 	wg.Wait()
 }
 
-func TestCreateIsExclusive(t *testing.T) {
+// Given an entry, when Create gets its name, then it fails and the entry is unchanged.
+func TestCreate_NameExists(t *testing.T) {
 	t.Parallel()
 	d, path := spool(t)
 	create(t, d, "a", "mine")
@@ -123,7 +130,9 @@ func TestCreateIsExclusive(t *testing.T) {
 	}
 }
 
-func TestNames(t *testing.T) {
+// Given a name that is not the plain name of an entry, when any method gets it, then
+// the method fails.
+func TestDir_RefusesBadNames(t *testing.T) {
 	t.Parallel()
 	d, path := spool(t)
 	check(t, os.WriteFile(filepath.Join(filepath.Dir(path), "outside"), nil, 0o600))
@@ -156,7 +165,9 @@ func TestNames(t *testing.T) {
 	}
 }
 
-func TestListIsEverythingInOrder(t *testing.T) {
+// Given entries of all kinds, when they are listed, then all are there, in the order
+// of their bytes.
+func TestList_AllEntriesInOrder(t *testing.T) {
 	t.Parallel()
 	d, path := spool(t)
 	names := []string{"B", "a", "a.b", "a0", "b", strings.Repeat("n", 200), "é", "LOCK"}
@@ -187,7 +198,9 @@ func TestListIsEverythingInOrder(t *testing.T) {
 	}
 }
 
-func TestRemove(t *testing.T) {
+// Given an open file and a directory, when both are removed, then the file stays
+// readable and the directory is refused.
+func TestRemove_OpenFileAndDirectory(t *testing.T) {
 	t.Parallel()
 	d, _ := spool(t)
 	f := create(t, d, "a", "still readable")
@@ -205,7 +218,9 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-func TestSub(t *testing.T) {
+// Given a missing subdirectory, when Sub is called again and again, then it is made
+// once and found afterwards; a file of that name is refused.
+func TestSub_MadeThenFound(t *testing.T) {
 	t.Parallel()
 	d, path := spool(t)
 	for range 2 { // made, then found
@@ -225,7 +240,9 @@ func TestSub(t *testing.T) {
 	}
 }
 
-func TestClosedHandles(t *testing.T) {
+// Given a closed file and directory, when any method is called, then it returns
+// fs.ErrClosed.
+func TestClose_LaterCallsFail(t *testing.T) {
 	t.Parallel()
 	d, _ := spool(t)
 	f := create(t, d, "a", "x")
@@ -250,7 +267,9 @@ func TestClosedHandles(t *testing.T) {
 	}
 }
 
-func TestErrorsNameTheFileAndNotThePath(t *testing.T) {
+// Given failing operations, when their errors are printed, then they name the entry
+// and not the directory.
+func TestPathError_NamesEntryWithoutDirectory(t *testing.T) {
 	t.Parallel()
 	d, path := spool(t)
 	create(t, d, "a", "x")
@@ -268,8 +287,9 @@ func TestErrorsNameTheFileAndNotThePath(t *testing.T) {
 	}
 }
 
-// The volume of a directory says how much more it takes.
-func TestFree_OfARealVolume(t *testing.T) {
+// Given a directory on a real volume, when Free is called, then it returns a positive
+// number, or ErrUnsupported.
+func TestFree_RealVolume(t *testing.T) {
 	t.Parallel()
 	d, _ := spool(t)
 	free, err := d.Free()

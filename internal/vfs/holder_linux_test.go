@@ -10,15 +10,15 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// Given a holder in another container of this host, which has the host's name,
-// then its process id is not taken for one of ours.
+// Given a holder in another container with the host's name, when this process
+// cannot get the lock, then the error does not take its pid for one of this host.
 func TestLock_HolderIsInAnotherContainer(t *testing.T) {
 	t.Parallel()
 	d, path := spool(t)
 	holder := newChild(t, "hold "+path)
 	holder.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
 	if err := holder.Start(); err != nil {
-		t.Skip("SKIP: it may not make a pid namespace here (run the tests as root): ", err)
+		t.Skip("SKIP: this process may not make a PID namespace (run the tests as root): ", err)
 	}
 	holder.says(t, "locked")
 	ended, cancel := context.WithCancel(t.Context())

@@ -13,8 +13,8 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// ownMounts gives a child mounts that nobody else sees, as root or, where the
-// kernel lets anyone, as root of a user namespace.
+// ownMounts gives a child process a private mount namespace: as root, or, if the
+// kernel allows it, as root of a user namespace.
 func ownMounts() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	if os.Geteuid() != 0 {
@@ -30,13 +30,15 @@ func mountTmpfs(t *testing.T, options string) string {
 	path := filepath.Join(t.TempDir(), "mount")
 	check(t, os.Mkdir(path, 0o700))
 	if err := syscall.Mount("tmpfs", path, "tmpfs", 0, "mode=0700,"+options); err != nil {
-		t.Skip("it may not mount here: ", err)
+		t.Skip("this process may not mount: ", err)
 	}
 	t.Cleanup(func() { syscall.Unmount(path, syscall.MNT_DETACH) })
 	return path
 }
 
-func TestFullDisk(t *testing.T) {
+// Given a full disk, when bytes are appended, then Append returns the written part and
+// ENOSPC, and works again after a removal.
+func TestAppend_FullDisk(t *testing.T) {
 	t.Parallel()
 	if !inChild(t, ownMounts()) {
 		return
@@ -66,7 +68,9 @@ func TestFullDisk(t *testing.T) {
 	check(t, other.Sync(), d.Sync())
 }
 
-func TestReserveOnAFullDisk(t *testing.T) {
+// Given a nearly full disk, when Reserve fails, then Append over the written zeros
+// works, and a later Reserve leaves no hole.
+func TestReserve_FullDisk(t *testing.T) {
 	t.Parallel()
 	if !inChild(t, ownMounts()) {
 		return
@@ -78,15 +82,17 @@ func TestReserveOnAFullDisk(t *testing.T) {
 	if want := "reserve a: no space left on device"; !errors.Is(err, syscall.ENOSPC) || err.Error() != want {
 		t.Errorf("Reserve on a full disk = %v, want %q", err, want)
 	}
-	must(f.Append([]byte("second")))(t) // over zeros that are there
+	must(f.Append([]byte("second")))(t) // over the zeros that were written
 	check(t, f.Sync(), other.Close(), d.Remove("b"))
-	check(t, f.Reserve(5000)) // leaves no hole behind those
+	check(t, f.Reserve(5000)) // leaves no hole after them
 	if got := read(t, f); strings.TrimRight(got, "\x00") != "firstsecond" || len(got) < 5000 || len(got) > 256<<10 {
 		t.Errorf("the file has %d bytes, first %q", len(got), got[:20])
 	}
 }
 
-func TestNoInodes(t *testing.T) {
+// Given a file system without free inodes, when a file is created, then the error is
+// ENOSPC.
+func TestCreate_NoInodes(t *testing.T) {
 	t.Parallel()
 	if !inChild(t, ownMounts()) {
 		return
@@ -101,7 +107,9 @@ func TestNoInodes(t *testing.T) {
 	}
 }
 
-func TestReadOnlyFileSystem(t *testing.T) {
+// Given a read-only file system, when files are read and written, then reading works
+// and writing returns EROFS.
+func TestDir_ReadOnlyFileSystem(t *testing.T) {
 	t.Parallel()
 	if !inChild(t, ownMounts()) {
 		return
@@ -130,7 +138,9 @@ func TestReadOnlyFileSystem(t *testing.T) {
 	check(t, d.Lock(t.Context()), d.Remove("a"))
 }
 
-func TestFileSizeLimit(t *testing.T) {
+// Given a limit on the size of files, when Append and Reserve pass it, then they
+// return EFBIG and keep the written part.
+func TestFile_SizeLimit(t *testing.T) {
 	t.Parallel()
 	if !inChild(t, nil) {
 		return
@@ -158,7 +168,9 @@ func TestFileSizeLimit(t *testing.T) {
 	}
 }
 
-func TestDescriptorLimit(t *testing.T) {
+// Given a process without free descriptors, when entries are opened, then the error is
+// EMFILE, and open files still work.
+func TestDir_DescriptorLimit(t *testing.T) {
 	t.Parallel()
 	if !inChild(t, nil) {
 		return
@@ -181,7 +193,7 @@ func TestDescriptorLimit(t *testing.T) {
 			t.Errorf("%s = %v, want EMFILE", op, err)
 		}
 	}
-	must(f.Append([]byte("y")))(t) // what is open goes on
+	must(f.Append([]byte("y")))(t) // open files still work
 	check(t, f.Sync(), d.Sync(), d.Remove("0"))
 	check(t, last.Close(), create(t, d, "b", "x").Close())
 }

@@ -13,7 +13,9 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-func TestLockWaitsUntilItsContextEnds(t *testing.T) {
+// Given a held lock, when another Dir locks with a deadline, then it waits until then,
+// fails, and a later call gets the lock after Close.
+func TestLock_ContextEnds(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "spool")
 	synctest.Test(t, func(t *testing.T) {
@@ -42,7 +44,8 @@ func TestLockWaitsUntilItsContextEnds(t *testing.T) {
 	})
 }
 
-func TestLockTriesOnceWhenItsContextHasEnded(t *testing.T) {
+// Given an ended context, when Lock is called, then it still tries once.
+func TestLock_ContextAlreadyEnded(t *testing.T) {
 	t.Parallel()
 	d, path := spool(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -53,7 +56,9 @@ func TestLockTriesOnceWhenItsContextHasEnded(t *testing.T) {
 	}
 }
 
-func TestLockTwice(t *testing.T) {
+// Given a Dir that has the lock, when it locks again, then it gets an error that is
+// not ErrLocked.
+func TestLock_Twice(t *testing.T) {
 	t.Parallel()
 	d, _ := spool(t)
 	check(t, d.Lock(t.Context()))
@@ -62,7 +67,8 @@ func TestLockTwice(t *testing.T) {
 	}
 }
 
-func TestTheLockFileStays(t *testing.T) {
+// Given a lock that was released, when it is locked again, then it is the same file.
+func TestLock_FileStays(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "spool")
 	var first os.FileInfo
@@ -79,7 +85,9 @@ func TestTheLockFileStays(t *testing.T) {
 	}
 }
 
-func TestTheLockEndsWithItsProcess(t *testing.T) {
+// Given a holder in another process, when that process is killed, then Lock gets the
+// lock.
+func TestLock_HolderKilled(t *testing.T) {
 	t.Parallel()
 	d, path := spool(t)
 	holder := startChild(t, "hold "+path)
@@ -95,7 +103,9 @@ func TestTheLockEndsWithItsProcess(t *testing.T) {
 	check(t, <-locked)
 }
 
-func TestAChildDoesNotHoldTheLock(t *testing.T) {
+// Given a holder with a child process, when the holder is killed and the child lives
+// on, then Lock gets the lock.
+func TestLock_ChildOfHolderLivesOn(t *testing.T) {
 	t.Parallel()
 	d, path := spool(t)
 	holder := startChild(t, "hold-with-child "+path)
@@ -106,8 +116,8 @@ func TestAChildDoesNotHoldTheLock(t *testing.T) {
 	holder.says(t, "are you there?")
 }
 
-// A lock says who holds it, as far as that can be known: the process itself,
-// another one, and one whose process id does not count here.
+// Given a holder in this process, in another process or on another host, when Lock
+// fails, then the error describes that holder.
 func TestLock_NamesHolder(t *testing.T) {
 	t.Parallel()
 	ended, cancel := context.WithCancel(t.Context())
@@ -150,8 +160,8 @@ func TestLock_NamesHolder(t *testing.T) {
 	}
 }
 
-// Given a process that was killed while it had the lock, when another one of an
-// unknown kind has it, then the dead one is not reported.
+// Given the record of a killed holder, when another process holds the lock and has
+// not written its record, then Lock does not report the killed one.
 func TestLock_HolderIsDead(t *testing.T) {
 	t.Parallel()
 	d, path := spool(t)
@@ -162,7 +172,7 @@ func TestLock_HolderIsDead(t *testing.T) {
 	name := filepath.Join(path, vfs.LockName)
 	record := must(os.ReadFile(name))(t)
 	if len(record) == 0 {
-		t.Fatal("a process that is killed leaves no record")
+		t.Fatal("the killed process left no record")
 	}
 	check(t, d.Lock(t.Context()))
 	if now := must(os.ReadFile(name))(t); string(now) == string(record) {

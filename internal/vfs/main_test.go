@@ -16,7 +16,8 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// asChild names what this program does when a test has started it again.
+// asChild is the environment variable with the role of a child process: a test has
+// started this program again.
 const asChild = "VFS_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// hold has the lock of a directory until its input ends.
+// hold holds the lock of a directory until its standard input ends.
 func hold(path string) error {
 	d, err := vfs.Open(path, vfs.Options{})
 	if err != nil {
@@ -52,7 +53,8 @@ func hold(path string) error {
 	return err
 }
 
-// holdWithChild has the lock and a child that answers its input, and lives on.
+// holdWithChild holds the lock and starts a child that echoes its input. The child
+// outlives it.
 func holdWithChild(path string) error {
 	d, err := vfs.Open(path, vfs.Options{})
 	if err != nil {
@@ -74,7 +76,7 @@ func holdWithChild(path string) error {
 	return echo.Wait()
 }
 
-// child is this program in one of the roles above.
+// child is a process of this program in one of the roles above.
 type child struct {
 	*exec.Cmd
 	in  io.WriteCloser
@@ -90,7 +92,7 @@ func startChild(t *testing.T, role string) *child {
 	return c
 }
 
-// newChild is a child that the caller starts.
+// newChild returns a child that the caller must start.
 func newChild(t *testing.T, role string) *child {
 	t.Helper()
 	c := &child{Cmd: exec.Command(os.Args[0])}
@@ -106,7 +108,7 @@ func newChild(t *testing.T, role string) *child {
 	}
 	c.in, c.out = in, bufio.NewReader(out)
 	t.Cleanup(func() {
-		c.in.Close() // ends its child too
+		c.in.Close() // ends the child of the child too
 		if c.Process != nil {
 			c.Process.Kill()
 			c.Wait()
@@ -123,8 +125,8 @@ func (c *child) says(t *testing.T, want string) {
 	}
 }
 
-// inChild runs the test once more in a process of its own, whose limits and
-// mounts are not ours, and reports whether this is that process.
+// inChild runs the test again in a separate process, with separate limits and
+// mounts. It reports whether this process is that one.
 func inChild(t *testing.T, attr *syscall.SysProcAttr) bool {
 	t.Helper()
 	if os.Getenv(asChild) == "test" {
@@ -137,13 +139,13 @@ func inChild(t *testing.T, attr *syscall.SysProcAttr) bool {
 	var exit *exec.ExitError
 	switch {
 	case err != nil && !errors.As(err, &exit):
-		t.Skip("it cannot have such a process here: ", err)
+		t.Skip("this machine cannot start such a process: ", err)
 	case err != nil:
 		t.Errorf("%v\n%s", err, out)
 	case strings.Contains(string(out), "--- SKIP"):
 		t.Skipf("%s", out)
 	case !strings.Contains(string(out), "--- PASS: "+t.Name()):
-		t.Errorf("it did not run\n%s", out)
+		t.Errorf("the test did not run in the child\n%s", out)
 	}
 	return false
 }

@@ -56,14 +56,14 @@ func TestNote_Errors(t *testing.T) {
 	t.Parallel()
 	d := open(t, filepath.Join(t.TempDir(), "spool"))
 	if _, err := d.Note(); err == nil {
-		t.Error("Note without the lock")
+		t.Error("Note works without the lock")
 	}
 	if err := d.SetNote(nil); err == nil {
-		t.Error("SetNote without the lock")
+		t.Error("SetNote works without the lock")
 	}
 	check(t, d.Lock(t.Context()))
 	if err := d.SetNote(make([]byte, vfs.MaxNote+1)); err == nil {
-		t.Error("SetNote takes a note that is too long")
+		t.Error("SetNote accepts a note that is too long")
 	}
 	check(t, d.SetNote(make([]byte, vfs.MaxNote)))
 	check(t, d.Close())

@@ -15,7 +15,9 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-func TestOpenMakesADirectoryOfItsOwn(t *testing.T) {
+// Given a missing directory, when it is opened twice, then it is made with mode 0700
+// and its files with 0600.
+func TestOpen_MakesDirectory(t *testing.T) {
 	t.Parallel()
 	parent := t.TempDir()
 	check(t, os.Symlink(parent, filepath.Join(parent, "link")))
@@ -39,14 +41,18 @@ func TestOpenMakesADirectoryOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestOpenRelativePath(t *testing.T) {
+// Given a directory opened by a relative path, when the working directory changes,
+// then it is still the same directory.
+func TestOpen_RelativePath(t *testing.T) {
 	t.Chdir(t.TempDir())
 	d := open(t, "spool")
 	t.Chdir("/")
 	create(t, d, "a", "x") // it is the directory that counts, not its name
 }
 
-func TestOpenRefuses(t *testing.T) {
+// Given a path of a file, FIFO or symlink, when it is opened, then the error names the
+// reason.
+func TestOpen_NotADirectory(t *testing.T) {
 	t.Parallel()
 	t.Run("file", func(t *testing.T) {
 		t.Parallel()
@@ -82,7 +88,9 @@ func refused(t *testing.T, path string, reason error) {
 	}
 }
 
-func TestOpenAcceptsSpecialBitsOfItsOwnDirectory(t *testing.T) {
+// Given a private directory with setgid or sticky bit, when it is opened, then it is
+// accepted.
+func TestOpen_SpecialModeBits(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []fs.FileMode{0o700, 0o700 | fs.ModeSetgid, 0o700 | fs.ModeSticky} {
 		path := t.TempDir()
@@ -133,7 +141,9 @@ func foreign(t *testing.T, path string) (names []string) {
 	return names
 }
 
-func TestOnlyRegularFilesAreOpened(t *testing.T) {
+// Given entries of all types, when they are opened, created and listed, then only the
+// regular file counts as one.
+func TestDir_EntriesNotRegular(t *testing.T) {
 	t.Parallel()
 	d, path := spool(t)
 	for _, name := range foreign(t, path) {
@@ -155,7 +165,9 @@ func TestOnlyRegularFilesAreOpened(t *testing.T) {
 	}
 }
 
-func TestTheLockFileIsAFile(t *testing.T) {
+// Given a LOCK entry that is not a regular file, when Lock is called, then it is
+// refused.
+func TestLock_FileNotRegular(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"dir", "fifo", "link", "link outside", "dangling", "socket"} {
 		t.Run(name, func(t *testing.T) {
@@ -170,7 +182,9 @@ func TestTheLockFileIsAFile(t *testing.T) {
 	}
 }
 
-func TestADirectoryThatIsMovedAway(t *testing.T) {
+// Given an open directory, when it is moved and a symlink takes its name, then the Dir
+// still uses the moved directory.
+func TestDir_MovedAway(t *testing.T) {
 	t.Parallel()
 	d, path := spool(t)
 	other := filepath.Join(filepath.Dir(path), "other")

@@ -30,8 +30,8 @@ func freeBytes(f *os.File) (int64, error) {
 	return int64(min(st.Bavail, math.MaxInt64/uint64(max(1, st.Frsize)))) * int64(st.Frsize), nil
 }
 
-// byMagic maps the numbers of linux/magic.h, and those of some drivers outside of
-// the kernel tree. It treats an unknown file system as a local disk.
+// byMagic knows the numbers of linux/magic.h, and of some drivers outside of the
+// kernel tree. It treats an unknown file system as a local disk.
 func byMagic(magic uint32) FileSystem {
 	if known, ok := magics[magic]; ok {
 		return known

@@ -5,7 +5,9 @@ import (
 	"testing"
 )
 
-func TestNetworkFileSystemsAreRefused(t *testing.T) {
+// Given the magic number of a network file system, when the directory is checked,
+// then it is refused unless AllowNetwork is set.
+func TestCheckFileSystem_Network(t *testing.T) {
 	t.Parallel()
 	for magic, want := range map[uint32]error{
 		0xef53: nil, 0x58465342: nil, 0x01021994: nil, 0x12345678: nil,

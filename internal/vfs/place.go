@@ -189,8 +189,8 @@ func refuseOwner(path string, info fs.FileInfo) error {
 		"or chown -R the directory while no process uses it: a sink in another directory does not find these events"}
 }
 
-// refuseParent returns the error for a directory in which this process must make a
-// subdirectory and may not.
+// refuseParent returns the error for a directory that needs a subdirectory and that
+// this process may not write.
 func refuseParent(path string, info fs.FileInfo) error {
 	return &RefusedError{path, ErrOwner, ownership(info) + "; it may make no subdirectory there: chown the directory, " +
 		"or let the process's group write it (in Kubernetes: fsGroup)"}

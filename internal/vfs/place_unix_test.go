@@ -14,7 +14,7 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// stranger is a user who runs no test.
+// stranger is a user id that no test runs as.
 const stranger = 54321
 
 // place is a directory before Open, with its entries.

@@ -11,7 +11,9 @@ import (
 	"testing"
 )
 
-func TestSystemCallsAreRepeatedAfterASignal(t *testing.T) {
+// Given a system call that returns EINTR twice, when control makes it, then it is
+// made three times.
+func TestControl_RepeatsAfterSignal(t *testing.T) {
 	t.Parallel()
 	f, err := os.Create(filepath.Join(t.TempDir(), "a"))
 	if err != nil {
@@ -30,9 +32,9 @@ func TestSystemCallsAreRepeatedAfterASignal(t *testing.T) {
 	}
 }
 
-// TestALockFileThatWasDeleted is the race of a person who deletes the lock file
-// just before we lock it, so that someone else can lock another one.
-func TestALockFileThatWasDeleted(t *testing.T) {
+// Given an operator who deletes the LOCK file between its opening and locking, when
+// the file is checked, then its lock does not count.
+func TestLock_FileDeletedMeanwhile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "spool")
 	d, err := open(path)
@@ -62,9 +64,9 @@ func TestALockFileThatWasDeleted(t *testing.T) {
 	}
 }
 
-// TestANameThatChangesWhileItIsOpened is the race of someone who puts another
-// thing in a file's place between our look at it and our opening it.
-func TestANameThatChangesWhileItIsOpened(t *testing.T) {
+// Given an entry that another process replaces after the Lstat, when it is opened,
+// then it is refused.
+func TestOpenVerified_EntryReplaced(t *testing.T) {
 	t.Parallel()
 	for what, replace := range map[string]func(path string) error{
 		"removed":        os.Remove,
@@ -91,7 +93,7 @@ func TestANameThatChangesWhileItIsOpened(t *testing.T) {
 			}
 			if f, err := d.openVerified("a", openFlags); err == nil {
 				f.Close()
-				t.Error("it was opened")
+				t.Error("the replaced entry was opened")
 			}
 		})
 	}
@@ -105,8 +107,9 @@ func open(path string) (*dir, error) {
 	return opened.(*dir), nil
 }
 
-// TestADirectoryThatChangesWhileItIsOpened is the same race for the directory.
-func TestADirectoryThatChangesWhileItIsOpened(t *testing.T) {
+// Given a directory that is replaced while it is opened, when newDir checks it, then
+// it is refused.
+func TestNewDir_DirectoryReplaced(t *testing.T) {
 	t.Parallel()
 	parent := t.TempDir()
 	for _, name := range []string{"a", "b"} {
@@ -121,7 +124,7 @@ func TestADirectoryThatChangesWhileItIsOpened(t *testing.T) {
 		}
 		d, err := newDir("a", root, func() (fs.FileInfo, error) { return os.Lstat(filepath.Join(parent, name)) }, Options{})
 		if !errors.Is(err, want) {
-			t.Errorf("its name stands for %s now: %v, want %v", name, err, want)
+			t.Errorf("the name refers to %s now: %v, want %v", name, err, want)
 		}
 		if err == nil {
 			d.Close()

@@ -7,7 +7,7 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// BenchmarkCrash is one disk after a power cut: the unit of a crash suite.
+// BenchmarkCrash makes one disk after a power cut, the unit of a crash test.
 func BenchmarkCrash(b *testing.B) {
 	for _, size := range []int{1 << 10, 64 << 10} {
 		b.Run(fmt.Sprintf("files=4/unsynced=%dKB", size>>10), func(b *testing.B) {

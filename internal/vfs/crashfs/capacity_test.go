@@ -9,8 +9,8 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// A write past the capacity does a part. Zeros that are reserved have their room
-// already, and a removed file gives its room back when that is on disk.
+// Given a capacity, when files grow past it, then writes are partial, reserved zeros
+// keep their room, and a removal frees its room after a Sync.
 func TestCapacity_BoundsAllFiles(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)

@@ -36,7 +36,9 @@ func create(t *testing.T, d vfs.Dir, name string, data []byte) vfs.File {
 
 func seeded(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }
 
-func TestSyncedBytesAndNamesSurvive(t *testing.T) {
+// Given synced bytes and names, when the power is cut or the process is killed, then
+// they are on the disk.
+func TestCrash_SyncedBytesAndNames(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	d := disk.Dir()

@@ -11,14 +11,14 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// maxName is how long a name can be, in bytes.
+// maxName is the maximum length of a name in bytes.
 const maxName = 255
 
 // dir is a handle of a directory.
 type dir struct {
 	fs   *FS
 	node *node
-	path string // of entries: empty, or ends in a slash
+	path string // prefix of the entries' names: empty, or ends in a slash
 }
 
 func (f *FS) newDir(n *node, path string) *dir {
@@ -27,14 +27,14 @@ func (f *FS) newDir(n *node, path string) *dir {
 	return d
 }
 
-// do runs one operation: it asks for its outcome, and calls apply under the
-// lock if it is to be done. An error of apply comes before that of the outcome.
+// do runs one operation. It asks for the outcome, and calls apply under the lock
+// if the outcome has an effect. apply's error has priority over the outcome's.
 func (d *dir) do(call Call, name string, apply func() error) error {
 	f := d.fs
 	o := f.begin(call, d.path+name, 0)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	err := f.settle(d, &o)
+	err := f.admit(d, &o)
 	if err == nil && o.done > 0 {
 		err = apply()
 	}
@@ -42,14 +42,14 @@ func (d *dir) do(call Call, name string, apply func() error) error {
 		err = o.err
 	}
 	if errors.Is(err, vfs.ErrNotDirectory) {
-		return err // a RefusedError says it all
+		return err // a RefusedError needs no PathError around it
 	}
 	return pathError(call, name, err)
 }
 
-// settle ends the process if that is an operation's outcome, and returns why
-// the operation cannot be done at all.
-func (f *FS) settle(h handle, o *outcome) error {
+// admit returns the error of an operation that cannot run, because the process has
+// ended or the handle is closed. It ends the process if that is the outcome o.
+func (f *FS) admit(h handle, o *outcome) error {
 	switch _, open := f.handles[h]; {
 	case f.hasStopped():
 		return ErrStopped
@@ -101,14 +101,14 @@ func (d *dir) Create(name string) (vfs.File, error) {
 	return opened(h, err)
 }
 
-// opened returns a new handle, or, when its operation was done and failed
-// nevertheless, closes it.
+// opened returns a new handle. It closes the handle if the operation had its effect
+// and still returned an error.
 func opened(h *file, err error) (vfs.File, error) {
 	if err == nil {
 		return h, nil
 	}
 	if h != nil {
-		h.forget()
+		h.release()
 	}
 	return nil, err
 }
@@ -166,7 +166,7 @@ func (d *dir) List() ([]vfs.Entry, error) {
 
 func (d *dir) Sync() error {
 	d.fs.mu.Lock()
-	seq := d.fs.seq // later changes are not in it, however long it takes
+	seq := d.fs.seq // this Sync does not cover changes during the call
 	d.fs.mu.Unlock()
 	err := d.do(CallSyncDir, ".", func() error {
 		for _, removed := range d.node.syncNames(seq) {
@@ -180,7 +180,7 @@ func (d *dir) Sync() error {
 	return err
 }
 
-// failedSync forgets what the Sync has not done after all.
+// failedSync marks the names of a failed Sync as lost, if ForgetNames was called.
 func (d *dir) failedSync(seq uint64) {
 	d.fs.mu.Lock()
 	defer d.fs.mu.Unlock()
@@ -198,7 +198,7 @@ func (d *dir) Sub(name string) (vfs.Dir, error) {
 			n = newDirectory()
 			d.set(name, n)
 		case n.names == nil:
-			return &vfs.RefusedError{Path: name, Reason: vfs.ErrNotDirectory, Detail: "it is something else"}
+			return &vfs.RefusedError{Path: name, Reason: vfs.ErrNotDirectory, Detail: "the entry is a file"}
 		}
 		sub = d.fs.newDir(n, d.path+name+"/")
 		return nil
@@ -216,7 +216,7 @@ func (d *dir) Lock(ctx context.Context) error {
 	var held <-chan struct{}
 	try := func() error {
 		if d.node.holder == d {
-			return errors.New("locked before")
+			return errors.New("this Dir has the lock already")
 		}
 		if held = d.node.free; d.node.holder != nil {
 			return nil
@@ -231,7 +231,7 @@ func (d *dir) Lock(ctx context.Context) error {
 	for err == nil && held != nil {
 		select {
 		case <-held:
-			err = d.again(try)
+			err = d.retryLock(try)
 		case <-d.fs.stopped:
 			err = pathError(CallLock, vfs.LockName, ErrStopped)
 		case <-ctx.Done():
@@ -241,18 +241,18 @@ func (d *dir) Lock(ctx context.Context) error {
 	return err
 }
 
-// again goes on with an operation that has waited.
-func (d *dir) again(try func() error) error {
+// retryLock tries to lock again after the holder released the lock.
+func (d *dir) retryLock(try func() error) error {
 	d.fs.mu.Lock()
 	defer d.fs.mu.Unlock()
-	err := d.fs.settle(d, &outcome{})
+	err := d.fs.admit(d, &outcome{})
 	if err == nil {
 		err = try()
 	}
 	return pathError(CallLock, vfs.LockName, err)
 }
 
-// Note can be read without the lock, unlike that of a real directory.
+// Note works without the lock, unlike Note of a real directory.
 func (d *dir) Note() (note []byte, err error) {
 	err = d.do(CallNote, vfs.LockName, func() error {
 		note = d.fs.note
@@ -261,7 +261,7 @@ func (d *dir) Note() (note []byte, err error) {
 	return note, err
 }
 
-// SetNote is on disk at once, or not at all.
+// SetNote stores the note on disk at once, or fails.
 func (d *dir) SetNote(note []byte) error {
 	return d.do(CallSetNote, vfs.LockName, func() error {
 		d.fs.note = slices.Clone(note)
@@ -271,7 +271,7 @@ func (d *dir) SetNote(note []byte) error {
 
 func (d *dir) FileSystem() vfs.FileSystem { return vfs.FileSystem{Name: "crashfs"} }
 
-// Free is not an operation: nothing depends on it but how soon a writer stops.
+// Free does not count as an operation: its result only decides when a writer stops.
 func (d *dir) Free() (int64, error) {
 	d.fs.mu.Lock()
 	defer d.fs.mu.Unlock()

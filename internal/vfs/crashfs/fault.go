@@ -8,13 +8,13 @@ import (
 
 // Op is an operation that is about to begin.
 type Op struct {
-	N    int    // counts all operations, from 0
-	Call Call   // what it does
-	Name string // of the entry, with the subdirectory; "." is the directory
-	Len  int    // of Append, Reserve and Read: how many bytes
+	N    int    // number of the operation, from 0
+	Call Call   // kind of operation
+	Name string // path of the entry; "." is the directory
+	Len  int    // number of bytes of an Append, Reserve or Read
 }
 
-// Call is the word for an operation, as in the errors of package vfs.
+// Call is the name of an operation, as in the errors of package vfs.
 type Call string
 
 // The operations. Sub is CallMkdir whether or not it makes the directory.
@@ -39,15 +39,15 @@ const (
 // Kind is a way for an operation to fail.
 type Kind int
 
-// Ways to fail. Those that leave nothing undone are last.
+// The kinds of failures.
 const (
-	EIO    Kind = 1 + iota // nothing is done; a Sync may have been
-	ENOSPC                 // likewise
-	EINTR                  // likewise
-	EROFS                  // likewise
-	EMFILE                 // likewise
+	EIO    Kind = 1 + iota // the operation has no effect; a Sync may have written bytes
+	ENOSPC                 // same effect as EIO
+	EINTR                  // same effect as EIO
+	EROFS                  // same effect as EIO
+	EMFILE                 // same effect as EIO
 	Short                  // an Append or Reserve writes a part, then ENOSPC; for others as ENOSPC
-	Late                   // everything is done, and EIO returned all the same
+	Late                   // the operation has its whole effect, and returns EIO
 	Stop                   // the process ends here; an Append or Reserve may have written a part
 )
 
@@ -58,32 +58,32 @@ func (k Kind) String() string { return kinds[k] }
 // Kinds returns all kinds but Stop.
 func Kinds() []Kind { return []Kind{EIO, ENOSPC, EINTR, EROFS, EMFILE, Short, Late} }
 
-// FailAt has operation n fail. It may be called for several operations.
+// FailAt makes operation n fail. It may be called for several operations.
 func (f *FS) FailAt(n int, kind Kind) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.planned[n] = kind
 }
 
-// Tripped reports whether one of those operations has come.
+// Tripped reports whether an operation of FailAt has begun.
 func (f *FS) Tripped() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.tripped
 }
 
-// Inject has a function decide about each operation that FailAt does not. It
-// returns nil, an error, or one of [Partly]. It is called without a lock, by
-// the goroutine of the operation and before anything is done: it may wait, to
-// be a slow disk, and use the FS and its files.
+// Inject sets a function that decides about each operation without a FailAt. The
+// function returns nil, an error, or an error of [Partly]. It runs before the
+// operation, on its goroutine and without a lock. So it may wait, to simulate a
+// slow disk, and may use the FS and its files.
 func (f *FS) Inject(fault func(Op) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.hook = fault
 }
 
-// Partly is a failure of an operation that does something nevertheless: an
-// Append or Reserve writes n bytes; any other is done if n > 0.
+// Partly returns an error for an operation that still has an effect: an Append or
+// Reserve writes n bytes; any other operation has its whole effect if n > 0.
 func Partly(n int, err error) error { return &partly{n, err} }
 
 type partly struct {
@@ -94,14 +94,14 @@ type partly struct {
 func (p *partly) Error() string { return fmt.Sprintf("%v (after %d)", p.err, p.n) }
 func (p *partly) Unwrap() error { return p.err }
 
-// outcome is what is to become of an operation.
+// outcome is the decision about an operation.
 type outcome struct {
-	done int // bytes of an Append or Reserve, or > 0
+	done int // bytes that an Append or Reserve writes; for others > 0 means an effect
 	err  error
 }
 
-// begin counts an operation and decides about it. The caller takes the lock
-// then, and asks again whether the process has ended.
+// begin counts an operation and decides about it. The caller then takes the lock
+// and checks again, by admit, whether the process has ended.
 func (f *FS) begin(call Call, name string, length int) outcome {
 	f.mu.Lock()
 	if f.hasStopped() {
@@ -117,7 +117,7 @@ func (f *FS) begin(call Call, name string, length int) outcome {
 	var err error
 	switch {
 	case kind != 0:
-		err = f.plan(kind, op)
+		err = f.planError(kind, op)
 	case hook != nil:
 		err = hook(op)
 	}
@@ -130,8 +130,8 @@ func (f *FS) begin(call Call, name string, length int) outcome {
 	return outcome{err: err}
 }
 
-// plan returns the error of a kind.
-func (f *FS) plan(kind Kind, op Op) error {
+// planError returns the error of a planned failure.
+func (f *FS) planError(kind Kind, op Op) error {
 	part := 0
 	if (op.Call == CallAppend || op.Call == CallReserve) && op.Len > 0 {
 		part = f.rng(op.N).IntN(op.Len)

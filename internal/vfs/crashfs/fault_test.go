@@ -18,7 +18,7 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// workload does everything once, whatever fails.
+// workload runs each operation once, and continues after errors.
 func workload(d vfs.Dir) (errs []error) {
 	failed := func(err error) bool {
 		if err != nil {
@@ -52,7 +52,9 @@ func workload(d vfs.Dir) (errs []error) {
 	return errs
 }
 
-func TestEveryOperationFailsInEveryWay(t *testing.T) {
+// Given one run of all operations, when each fails in each way, then the run sees that
+// error first and leaves no handle open.
+func TestFailAt_EveryOperationAndKind(t *testing.T) {
 	t.Parallel()
 	whole := crashfs.New(1)
 	if errs := workload(whole.Dir()); errs != nil {
@@ -82,11 +84,13 @@ func TestEveryOperationFailsInEveryWay(t *testing.T) {
 	after := crashfs.New(1)
 	after.FailAt(whole.Ops(), crashfs.EIO)
 	if errs := workload(after.Dir()); errs != nil || after.Tripped() {
-		t.Errorf("a fault behind the last operation: %v", errs)
+		t.Errorf("a fault after the last operation: %v", errs)
 	}
 }
 
-func TestFaultsOfWhatCanBeWrittenInPart(t *testing.T) {
+// Given an Append or Reserve that fails, when the file is read, then it has the part
+// that the kind of failure allows.
+func TestFailAt_PartialWrites(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		call, all string
@@ -123,7 +127,9 @@ func TestFaultsOfWhatCanBeWrittenInPart(t *testing.T) {
 	}
 }
 
-func TestInjectSeesOperationsAndDecides(t *testing.T) {
+// Given an injected function, when operations run, then it sees each one and its error
+// is returned.
+func TestInject_SeesAndFailsOperations(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	var calls []crashfs.Call
@@ -147,7 +153,9 @@ func TestInjectSeesOperationsAndDecides(t *testing.T) {
 	}
 }
 
-func TestAStoppedProcessCannotTouchTheDisk(t *testing.T) {
+// Given a killed process, when it calls any method, then the method fails and the next
+// process sees no change.
+func TestKill_LaterCallsFail(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	d := disk.Dir()
@@ -165,7 +173,9 @@ func TestAStoppedProcessCannotTouchTheDisk(t *testing.T) {
 	}
 }
 
-func TestAPowerCutWhileGoroutinesWork(t *testing.T) {
+// Given four goroutines that append and sync, when the power is cut, then all bytes
+// known to be synced are on the disk.
+func TestCrash_ConcurrentWriters(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(20) {
 		disk := crashfs.New(seed)
@@ -206,7 +216,9 @@ func TestAPowerCutWhileGoroutinesWork(t *testing.T) {
 	}
 }
 
-func TestLockWaits(t *testing.T) {
+// Given a held lock, when others wait for it, then they get a deadline error, the lock
+// after Close, or ErrStopped after a kill.
+func TestLock_HeldByAnotherHandle(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		disk := crashfs.New(1)
@@ -236,7 +248,9 @@ func TestLockWaits(t *testing.T) {
 	})
 }
 
-func TestASlowDisk(t *testing.T) {
+// Given an injected function that sleeps, when a file is synced, then Sync takes that
+// long.
+func TestInject_SlowDisk(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		disk := crashfs.New(1)

@@ -26,18 +26,18 @@ func (f *FS) newFile(n *node, path, name string, readOnly bool) *file {
 	return h
 }
 
-func (h *file) forget() {
+func (h *file) release() {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
 	delete(h.fs.handles, h)
 }
 
-// do runs one operation, as [dir.do] does. apply learns how many bytes to do.
+// do runs one operation, as [dir.do] does. apply gets the number of bytes to write.
 func (h *file) do(call Call, length int, apply func(done int) error) error {
 	o := h.fs.begin(call, h.path+h.name, length)
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
-	err := h.fs.settle(h, &o)
+	err := h.fs.admit(h, &o)
 	if err == nil && o.done > 0 {
 		err = apply(o.done)
 	}
@@ -109,10 +109,10 @@ func (h *file) ReadAt(p []byte, off int64) (n int, err error) {
 
 func (h *file) Sync() error {
 	h.fs.mu.Lock()
-	begin := h.node.extent() // what is appended later is not in it, however long it takes
+	begin := h.node.extent() // this Sync does not cover bytes appended during the call
 	h.fs.mu.Unlock()
 	err := h.do(CallSync, 0, func(int) error {
-		h.node.settle(begin, durable)
+		h.node.endSync(begin, durable)
 		return nil
 	})
 	if err != nil {
@@ -121,12 +121,12 @@ func (h *file) Sync() error {
 	return err
 }
 
-// failedSync does what Linux does: bytes that are not written are clean as well.
+// failedSync marks unwritten bytes as clean, as Linux does.
 func (h *file) failedSync(begin extent) {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
 	if _, open := h.fs.handles[h]; open && !h.fs.hasStopped() {
-		h.node.settle(begin, doubtful)
+		h.node.endSync(begin, doubtful)
 	}
 }
 
@@ -141,6 +141,6 @@ func (h *file) Size() (size int64, err error) {
 // Close closes the handle even when it is told to fail.
 func (h *file) Close() error {
 	err := h.do(CallClose, 0, func(int) error { return nil })
-	h.forget()
+	h.release()
 	return err
 }

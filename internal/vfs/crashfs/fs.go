@@ -13,13 +13,13 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// ErrStopped is what every operation returns to a process that is no more: its
-// FS was stopped, or an image of it was made.
+// ErrStopped is the error of every operation of an ended process: its FS was
+// stopped, or Kill or Crash made an image of it.
 var ErrStopped = errors.New("crashfs: the process has ended")
 
-// FS is a disk, the kernel's cache above it, and the process that uses both.
-// It is safe for concurrent use. The same operations on a new FS of the same
-// seed do the same.
+// FS is a disk, the kernel's page cache, and the process that uses them. It is safe
+// for concurrent use. The same operations on a new FS with the same seed have the
+// same results.
 type FS struct {
 	seed uint64
 
@@ -27,14 +27,14 @@ type FS struct {
 	root    *node
 	note    []byte // on disk
 	ops     int
-	seq     uint64 // of the last change of a name
+	seq     uint64 // number of the last change of a name
 	stopped chan struct{}
 	forget  bool
 	hook    func(Op) error
 	planned map[int]Kind
 	tripped bool
 	handles map[handle]string
-	stale   []byte // what is in the disk's free blocks
+	stale   []byte // content of the disk's free blocks
 
 	capacity int64 // bytes of all files; 0: no limit
 }
@@ -53,16 +53,16 @@ func New(seed uint64) *FS {
 	}
 }
 
-// Dir opens the directory. Each call is another handle, with its own part in
-// the lock.
+// Dir opens the directory. Each call returns another handle, and each handle locks
+// separately.
 func (f *FS) Dir() vfs.Dir {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.newDir(f.root, "")
 }
 
-// Stop ends the process: all operations fail from now on, those that wait for
-// the lock at once.
+// Stop ends the process: all later operations fail, and calls that wait for the
+// lock return at once.
 func (f *FS) Stop() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -84,15 +84,15 @@ func (f *FS) hasStopped() bool {
 	}
 }
 
-// Ops returns how many operations have begun.
+// Ops returns the number of operations that have begun.
 func (f *FS) Ops() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.ops
 }
 
-// Handles returns the names of files and directories that are open; the
-// directory itself is ".".
+// Handles returns the names of open files and directories; "." is the directory
+// itself.
 func (f *FS) Handles() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -104,30 +104,30 @@ func (f *FS) Handles() []string {
 	return names
 }
 
-// ForgetNames has a failed Sync of a directory lose names as that of a file
-// loses bytes. Call it before the first operation.
+// ForgetNames makes a failed Sync of a directory lose names, as a failed Sync of a
+// file loses bytes. Call it before the first operation.
 func (f *FS) ForgetNames() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.forget = true
 }
 
-// SetCapacity bounds the bytes of all files: a write past it does a part and
-// fails with ENOSPC, and so does the creation of a file. A removed file takes
-// its bytes until a Sync of the directory, and while somebody has it open.
+// SetCapacity bounds the bytes of all files. A write past it is partial and fails
+// with ENOSPC; creating a file on a full disk fails too. A removed file keeps its
+// bytes until a Sync of the directory, and as long as it is open.
 func (f *FS) SetCapacity(bytes int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.capacity = bytes
 }
 
-// freeLocked returns how many bytes files may grow by.
+// freeLocked returns the number of bytes left for files to grow.
 func (f *FS) freeLocked() int64 {
 	if f.capacity == 0 {
 		return math.MaxInt64
 	}
 	counted := map[*node]bool{}
-	f.root.collect(counted)
+	f.root.collectFiles(counted)
 	for h := range f.handles {
 		if h, ok := h.(*file); ok {
 			counted[h.node] = true
@@ -140,8 +140,8 @@ func (f *FS) freeLocked() int64 {
 	return max(0, free)
 }
 
-// collect notes the files that any version of a name stands for.
-func (n *node) collect(all map[*node]bool) {
+// collectFiles adds the files of all versions of all names.
+func (n *node) collectFiles(all map[*node]bool) {
 	for _, versions := range n.names {
 		for _, v := range *versions {
 			switch {
@@ -149,15 +149,15 @@ func (n *node) collect(all map[*node]bool) {
 			case v.node.names == nil:
 				all[v.node] = true
 			default:
-				v.node.collect(all)
+				v.node.collectFiles(all)
 			}
 		}
 	}
 }
 
-// Put lays something on the disk, as if it had always been there: a file that
-// someone else has written or damaged, or, with type bits, something that is
-// not a regular file. The name may be below a directory that exists.
+// Put makes an entry that is on disk at once: a foreign or damaged file, or, with
+// type bits in mode, an entry that is not a regular file. The name may be a path
+// below an existing directory.
 func (f *FS) Put(name string, mode fs.FileMode, data []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -167,12 +167,12 @@ func (f *FS) Put(name string, mode fs.FileMode, data []byte) {
 		n = newDirectory()
 	}
 	n.append(slices.Clone(data))
-	n.settle(n.extent(), durable)
+	n.endSync(n.extent(), durable)
 	dir.names[base] = &versions{{node: n}}
 }
 
-// ReadFile returns the bytes that a reader would see, and whether there is such
-// a file. It is not an operation.
+// ReadFile returns the bytes that a reader would see, and whether the file exists.
+// It does not count as an operation.
 func (f *FS) ReadFile(name string) ([]byte, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -184,7 +184,8 @@ func (f *FS) ReadFile(name string) ([]byte, bool) {
 	return slices.Clone(n.data), true
 }
 
-// lookupDir returns the directory of a path, which must be there.
+// lookupDir returns the directory of a path and the path's last element. It panics
+// if the directory does not exist.
 func (f *FS) lookupDir(path string) (*node, string) {
 	dir := f.root
 	for {
@@ -199,10 +200,10 @@ func (f *FS) lookupDir(path string) (*node, string) {
 	}
 }
 
-// rng is for what an operation does by chance.
+// rng returns the random source of one operation.
 func (f *FS) rng(op int) *rand.Rand { return rand.New(rand.NewPCG(f.seed, uint64(op))) }
 
-// String draws the state of all files and names.
+// String describes the state of all files and names.
 func (f *FS) String() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -6,12 +6,12 @@ import (
 	"slices"
 )
 
-// maxStale bounds how much of removed files is kept for holes.
+// maxStale bounds the bytes of removed files that are kept for holes.
 const maxStale = 64 << 10
 
-// Kill ends the process and returns what the next one finds when the kernel
-// lives on: everything that was written, as durable or not as it was. It can be
-// called again, and after Crash.
+// Kill ends the process and returns the disk of the next process, with the kernel
+// still running: all written bytes, in the same states. It can be called again,
+// and after Crash.
 func (f *FS) Kill() *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -22,13 +22,13 @@ func (f *FS) Kill() *FS {
 	return next
 }
 
-// clone copies names and states. Bytes are shared: nobody appends to a file but
-// the process that has created it, which is no more.
+// clone copies names and states. It shares bytes: only the process that created a
+// file appends to it, and that process has ended.
 func (n *node) clone() *node {
 	if n == nil {
 		return nil
 	}
-	c := &node{mode: n.mode, data: n.data, spans: slices.Clone(n.spans), reserved: n.reserved, least: n.least}
+	c := &node{mode: n.mode, data: n.data, spans: slices.Clone(n.spans), reserved: n.reserved, minLenBefore: n.minLenBefore}
 	if n.names == nil {
 		return c
 	}
@@ -43,9 +43,8 @@ func (n *node) clone() *node {
 	return c
 }
 
-// Crash ends the process and returns one of the disks that a power cut may
-// leave, drawn with rng. It can be called again for another one, and after
-// Kill.
+// Crash ends the process and returns one of the possible disks after a power cut,
+// drawn with rng. It can be called again for another disk, and after Kill.
 func (f *FS) Crash(rng *rand.Rand) *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -58,8 +57,8 @@ func (f *FS) Crash(rng *rand.Rand) *FS {
 	return next
 }
 
-// Evict has the kernel drop clean pages from its cache: readers see what is on
-// the disk of bytes whose Sync has failed.
+// Evict drops clean pages from the kernel's cache: bytes of a failed Sync then read
+// as they are on disk.
 func (f *FS) Evict(rng *rand.Rand) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -81,8 +80,8 @@ func (n *node) evict(cut *cut) {
 	}
 }
 
-// recycle keeps bytes that are not a file's any more. Zeros at its end would
-// only push out what a reader could take for something.
+// recycle keeps the bytes of a removed file for later holes. It drops zeros at the
+// end, which would displace bytes that a reader could mistake for a record.
 func (f *FS) recycle(data []byte) {
 	f.stale = append(slices.Clip(f.stale), bytes.TrimRight(data, "\x00")...)
 	if over := len(f.stale) - maxStale; over > 0 {
@@ -90,13 +89,13 @@ func (f *FS) recycle(data []byte) {
 	}
 }
 
-// cut is one power cut. Its chances make images where everything or nothing of
-// what is unsynced survives as likely as those between.
+// cut is one power cut. Its chances vary, so that often all unsynced bytes survive,
+// or none.
 type cut struct {
 	rng          *rand.Rand
-	stale        []byte  // what was in free blocks when it happened
+	stale        []byte  // content of free blocks at the time of the cut
 	next         *FS     // the image
-	bytes, names float64 // how likely what is unsynced survives
+	bytes, names float64 // probability that an unsynced sector or name survives
 }
 
 func chance(rng *rand.Rand) float64 {
@@ -126,7 +125,7 @@ func (c *cut) node(n *node) *node {
 	return image
 }
 
-// version picks one of what a name stood for.
+// version picks one of n versions of a name.
 func (c *cut) version(n int) int {
 	switch {
 	case n == 1:
@@ -141,9 +140,9 @@ func (c *cut) version(n int) int {
 
 func (c *cut) file(n *node) *node {
 	image := &node{mode: n.mode, data: n.data}
-	if n.doubted() {
+	if n.mayLose() {
 		image.data = c.damage(n, func(s state) bool { return s != durable })
-		image.data = image.data[:c.length(n.certain(), int64(len(image.data)))]
+		image.data = image.data[:c.length(n.minLen(), int64(len(image.data)))]
 	}
 	if len(image.data) > 0 {
 		image.spans = []span{{int64(len(image.data)), durable}}
@@ -175,8 +174,8 @@ func (c *cut) sector() int64 {
 	return 4096
 }
 
-// damage returns a copy of a file's bytes in which sectors of some states may
-// be lost.
+// damage returns a copy of a file's bytes. It keeps, tears or loses the sectors
+// whose state may accepts.
 func (c *cut) damage(n *node, may func(state) bool) []byte {
 	data := slices.Clone(n.data)
 	sector := c.sector()
@@ -184,7 +183,7 @@ func (c *cut) damage(n *node, may func(state) bool) []byte {
 	for _, s := range n.spans {
 		for off := start; may(s.state) && off < s.end; {
 			end := min((off/sector+1)*sector, s.end)
-			c.piece(data[off:end])
+			c.damageSector(data[off:end])
 			off = end
 		}
 		start = s.end
@@ -192,8 +191,8 @@ func (c *cut) damage(n *node, may func(state) bool) []byte {
 	return data
 }
 
-// piece keeps a sector, or the part of it that is in doubt, tears or loses it.
-func (c *cut) piece(p []byte) {
+// damageSector keeps, tears or loses p: a sector, or the unsynced part of one.
+func (c *cut) damageSector(p []byte) {
 	if c.rng.Float64() < c.bytes {
 		return
 	}
@@ -206,7 +205,7 @@ func (c *cut) piece(p []byte) {
 	c.fill(p)
 }
 
-// fill overwrites bytes with what was on the disk before.
+// fill overwrites bytes with older content of the disk: stale bytes, noise or zeros.
 func (c *cut) fill(p []byte) {
 	kind := c.rng.IntN(4)
 	switch {

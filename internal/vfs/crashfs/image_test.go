@@ -12,7 +12,7 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// images counts what describe says of many disks after one crash.
+// images crashes a disk many times and counts the results of describe.
 func images(disk *crashfs.FS, describe func(*crashfs.FS) string) map[string]int {
 	seen := make(map[string]int)
 	for seed := range uint64(5000) {
@@ -21,7 +21,7 @@ func images(disk *crashfs.FS, describe func(*crashfs.FS) string) map[string]int 
 	return seen
 }
 
-// exactly checks that the descriptions are those wanted, no more and no less.
+// exactly checks that the set of descriptions is want.
 func exactly(t *testing.T, seen map[string]int, want ...string) {
 	t.Helper()
 	got := slices.Sorted(maps.Keys(seen))
@@ -31,7 +31,7 @@ func exactly(t *testing.T, seen map[string]int, want ...string) {
 	}
 }
 
-// have says which of some names are there.
+// have returns a function that lists the existing ones of some names.
 func have(names ...string) func(*crashfs.FS) string {
 	return func(disk *crashfs.FS) string {
 		var there []string
@@ -44,8 +44,8 @@ func have(names ...string) func(*crashfs.FS) string {
 	}
 }
 
-// sectors describes sectors behind the first: kept, zeros, stale, noise, or torn
-// so that the head or the tail is kept.
+// sectors describes the sectors after the first: kept, zeros, stale, noise, or torn
+// with the head or the tail kept.
 func sectors(data, want []byte, size int) string {
 	var b strings.Builder
 	for off := size; off < len(want); off += size {
@@ -71,7 +71,9 @@ func sectors(data, want []byte, size int) string {
 	return b.String()
 }
 
-func TestUnsyncedSectorsSurviveInAnySubset(t *testing.T) {
+// Given unsynced sectors, when the power is cut many times, then every subset, every
+// kind of loss and every length occurs.
+func TestCrash_UnsyncedSectors(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{512, 4096} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
@@ -108,7 +110,9 @@ func TestUnsyncedSectorsSurviveInAnySubset(t *testing.T) {
 	}
 }
 
-func TestHolesHoldWhatAnEarlierPowerCutHasLost(t *testing.T) {
+// Given a file that a power cut has lost, when a later cut makes a hole, then the hole
+// may hold bytes of that file.
+func TestCrash_HolesHoldStaleBytes(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	check(t, create(t, disk.Dir(), "old", bytes.Repeat([]byte("stale"), 200)).Sync())
@@ -133,7 +137,9 @@ func TestHolesHoldWhatAnEarlierPowerCutHasLost(t *testing.T) {
 	}
 }
 
-func TestAFileEndsAnywhereBehindItsSyncedBytes(t *testing.T) {
+// Given unsynced bytes after synced ones, when the power is cut, then the file ends
+// anywhere between them.
+func TestCrash_UnsyncedLength(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	d := disk.Dir()
@@ -147,7 +153,9 @@ func TestAFileEndsAnywhereBehindItsSyncedBytes(t *testing.T) {
 	exactly(t, seen, "6", "7", "8", "9")
 }
 
-func TestUnsyncedNamesSurviveInAnySubset(t *testing.T) {
+// Given unsynced creations and a removal, when the power is cut, then every subset of
+// them is possible.
+func TestCrash_UnsyncedNames(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	d := disk.Dir()
@@ -162,7 +170,9 @@ func TestUnsyncedNamesSurviveInAnySubset(t *testing.T) {
 	}
 }
 
-func TestANameMayBeInAnyOfItsStates(t *testing.T) {
+// Given a name that was created and removed several times, when the power is cut, then
+// each of its files is possible.
+func TestCrash_NameChangedSeveralTimes(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	d := disk.Dir()
@@ -184,7 +194,9 @@ func TestANameMayBeInAnyOfItsStates(t *testing.T) {
 	exactly(t, images(next, content), "3")
 }
 
-func TestSyncingAFileDoesNotSyncItsName(t *testing.T) {
+// Given a synced file with an unsynced name, when the power is cut, then the name may
+// be lost.
+func TestCrash_FileSyncedNameNot(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	d := disk.Dir()
@@ -203,7 +215,9 @@ func TestSyncingAFileDoesNotSyncItsName(t *testing.T) {
 	exactly(t, images(next, content), "x")
 }
 
-func TestAFailedSyncForgetsForGood(t *testing.T) {
+// Given a failed Sync, when a later Sync succeeds, then the bytes of the first may
+// still be lost, for the next process too.
+func TestSync_RepeatedAfterFailure(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	d := disk.Dir()
@@ -217,7 +231,7 @@ func TestAFailedSyncForgetsForGood(t *testing.T) {
 	must(f.Append(bytes.Repeat([]byte("3"), 512)))(t)
 	check(t, f.Sync())
 
-	// It is as true for the next process, which has only seen nil.
+	// The same holds for the next process, which saw only a successful Sync.
 	next := disk.Kill()
 	again := must(next.Dir().Open("a"))(t)
 	check(t, again.Sync())
@@ -237,7 +251,9 @@ func TestAFailedSyncForgetsForGood(t *testing.T) {
 	}
 }
 
-func TestEvictShowsWhatAFailedSyncHasLost(t *testing.T) {
+// Given a failed Sync, when clean pages are evicted, then readers see the loss in this
+// image only.
+func TestEvict_AfterFailedSync(t *testing.T) {
 	t.Parallel()
 	const part = 512
 	lost := 0
@@ -272,7 +288,9 @@ func TestEvictShowsWhatAFailedSyncHasLost(t *testing.T) {
 	}
 }
 
-func TestNamesAfterAFailedSync(t *testing.T) {
+// Given a failed Sync of a directory, when the next one succeeds, then the names are on
+// disk, or may be lost after ForgetNames.
+func TestDirSync_Failed(t *testing.T) {
 	t.Parallel()
 	run := func(forget bool) *crashfs.FS {
 		disk := crashfs.New(1)
@@ -296,7 +314,8 @@ func TestNamesAfterAFailedSync(t *testing.T) {
 	exactly(t, images(run(true), have("a", "b", "r")), "b", "a b", "b r", "a b r")
 }
 
-func TestASyncCoversOnlyWhatWasThere(t *testing.T) {
+// Given a Sync, when bytes and names are added during it, then it does not cover them.
+func TestSync_ChangesMeanwhile(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	d := disk.Dir()
@@ -318,7 +337,8 @@ func TestASyncCoversOnlyWhatWasThere(t *testing.T) {
 	}), "1", "2")
 }
 
-func TestImagesShareNothing(t *testing.T) {
+// Given several images of one disk, when one changes, then the others do not.
+func TestImages_Independent(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	d := disk.Dir()
@@ -337,7 +357,8 @@ func TestImagesShareNothing(t *testing.T) {
 	}
 }
 
-func TestTheSameSeedsMakeTheSameDisks(t *testing.T) {
+// Given the same seeds, when the same operations run, then the disks are equal.
+func TestCrash_SameSeed(t *testing.T) {
 	t.Parallel()
 	run := func() (string, []byte) {
 		disk := crashfs.New(7)
@@ -360,7 +381,8 @@ func TestTheSameSeedsMakeTheSameDisks(t *testing.T) {
 	}
 }
 
-func TestPutIsOnDisk(t *testing.T) {
+// Given entries made by Put, when the power is cut, then they are on the disk.
+func TestPut_SurvivesCrash(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	d := disk.Dir()

@@ -10,8 +10,8 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// The model says the rules of the package once more, as plainly as it can: a
-// byte has a fate of its own, and a name a list of what it may stand for.
+// model implements the rules of the package in a second, simpler way: each byte
+// has a fate, and each name has a list of possible files.
 type model struct {
 	forget bool
 	names  map[string]*modelName
@@ -19,26 +19,26 @@ type model struct {
 }
 
 type modelName struct {
-	may   []*body // after a power cut; nil: no such name
+	may   []*body // possible files after a power cut; nil: the name does not exist
 	now   *body
-	dirty bool // now is to be written by the next Sync
+	dirty bool // the next Sync writes now
 }
 
 // body is one file, whatever its name.
 type body struct {
 	data  []byte
-	fate  []byte // of each byte: one of those below
-	zeros int    // at the end, to append over
-	least int    // there were bytes up to here that were kept
+	fate  []byte // of each byte: kept, pending or lost
+	zeros int    // number of reserved zeros at the end
+	least int    // end of the last byte that was ever kept
 }
 
 const (
 	kept    = 'k' // on disk for certain
 	pending = 'p'
-	lost    = 'l' // a Sync of it has failed
+	lost    = 'l' // its Sync failed
 )
 
-// more returns bytes that tell this place in this file from most others.
+// more returns bytes that differ from most other places and files.
 func more(id, from, n int) []byte {
 	p := make([]byte, n)
 	for i := range p {
@@ -73,7 +73,7 @@ func (b *body) reserve(n int) {
 	b.zeros += n
 }
 
-// allows reports whether bytes may be what a power cut has left of the file.
+// allows returns nil if data is a possible content of the file after a power cut.
 func (b *body) allows(data []byte) error {
 	if len(data) < b.least || len(data) > len(b.fate) {
 		return fmt.Errorf("%d bytes, want %d to %d", len(data), b.least, len(b.fate))
@@ -107,7 +107,7 @@ func (m *model) sync(ok bool) {
 	}
 }
 
-// check compares a disk after a power cut with what may be, and returns the
+// check compares a disk after a power cut with the possible disks, and returns the
 // model of that disk.
 func (m *model) check(disk *crashfs.FS) (*model, error) {
 	next := &model{forget: m.forget, names: make(map[string]*modelName), bodies: m.bodies}
@@ -156,7 +156,7 @@ func listed(disk *crashfs.FS) []vfs.Entry {
 	return list
 }
 
-// run plays a program, two bytes an operation, and crashes after it.
+// run runs a program of two bytes per operation, and then crashes.
 func run(program []byte, seed uint64) error {
 	m := &model{forget: seed%2 == 1, names: make(map[string]*modelName)}
 	disk := crashfs.New(seed)
@@ -182,9 +182,9 @@ type runner struct {
 	m     *model
 	disk  *crashfs.FS
 	dir   vfs.Dir
-	files [3]vfs.File // as created or opened last; of a, b and c
-	own   [3]*body    // what they are of
-	old   [3]bool     // opened, not created
+	files [3]vfs.File // last created or opened handles of a, b and c
+	own   [3]*body    // the bodies of files
+	old   [3]bool     // whether the file was opened, not created
 }
 
 func (r *runner) step(op, arg byte) error {
@@ -307,13 +307,13 @@ func (r *runner) remove(name string) error {
 	return err
 }
 
-// restart goes on with what the next process sees.
+// restart continues as the next process.
 func (r *runner) restart(disk *crashfs.FS) {
 	r.disk, r.dir = disk, disk.Dir()
 	r.files, r.own = [3]vfs.File{}, [3]*body{}
 }
 
-// visible compares what the process sees.
+// visible compares the file that the process sees with the model.
 func (r *runner) visible(name string) error {
 	got, there := r.disk.ReadFile(name)
 	n := r.m.names[name]
@@ -331,7 +331,8 @@ func want(ok bool, format string, args ...any) error {
 	return fmt.Errorf(format, args...)
 }
 
-func TestRandomHistoriesLeaveLegalDisks(t *testing.T) {
+// Given random programs, when they run and crash, then the model allows each disk.
+func TestModel_RandomHistories(t *testing.T) {
 	t.Parallel()
 	histories := 3000
 	if testing.Short() {

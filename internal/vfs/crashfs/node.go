@@ -12,20 +12,20 @@ import (
 type node struct {
 	mode fs.FileMode // type bits
 
-	// Of a file. Bytes in data change only while the process lives that has
-	// created it, because images share them.
-	data     []byte
-	spans    []span // of data, from the first byte to the last
-	reserved int64  // zeros at the end of data, for Append to go over
-	least    int64  // certain, before the last append over durable zeros
+	// Fields of a file. Images share data, so only the process that created the
+	// file changes its bytes.
+	data         []byte
+	spans        []span // states of data, from the first byte to the last
+	reserved     int64  // number of zeros at the end of data that Append overwrites
+	minLenBefore int64  // minLen before the last append over durable zeros
 
-	// Of a directory.
+	// Fields of a directory.
 	names  map[string]*versions
-	holder *dir          // has the lock
+	holder *dir          // the handle that has the lock, or nil
 	free   chan struct{} // closed when holder releases it
 }
 
-// span is a run of bytes in one state, from the end of the span before it.
+// span is a run of bytes in one state. It begins at the end of the previous span.
 type span struct {
 	end   int64
 	state state
@@ -35,27 +35,27 @@ type state uint8
 
 const (
 	durable  state = iota // on disk
-	dirty                 // in the cache, to be written by the next Sync
-	doubtful              // in the cache, on disk or not, and no Sync will write it
+	dirty                 // in the cache; the next Sync writes it
+	doubtful              // in the cache after a failed Sync: on disk or not, and no Sync writes it
 )
 
 func (s state) String() string { return [...]string{"durable", "dirty", "doubtful"}[s] }
 
-// versions is what a name stood for since the last time this is known of the
-// disk, which is the first version. The last one is what the process sees.
+// versions are the successive files of a name. The first version is on disk, and
+// the process sees the last version.
 type versions []version
 
 type version struct {
-	node      *node  // nil: there is no such name
-	seq       uint64 // when it became so
-	forgotten bool   // a Sync of it has failed, and none will try again
+	node      *node  // nil: the name does not exist
+	seq       uint64 // number of the change
+	forgotten bool   // its Sync failed, and no later Sync writes it
 }
 
 func newDirectory() *node {
 	return &node{mode: fs.ModeDir, names: make(map[string]*versions)}
 }
 
-// extent is how far a file was written at some time.
+// extent holds the appended bytes and the length of a file at one time.
 type extent struct{ appended, length int64 }
 
 func (n *node) extent() extent {
@@ -63,13 +63,13 @@ func (n *node) extent() extent {
 	return extent{length - n.reserved, length}
 }
 
-// append writes bytes behind those appended before, over what is reserved.
+// append writes bytes after the last appended byte, over reserved zeros.
 func (n *node) append(p []byte) {
 	at := n.extent().appended
 	if over := int64(copy(n.data[at:], p)); over > 0 {
-		n.least = n.certain()
-		n.turn(at, at+over, durable, dirty)
-		n.turn(at, at+over, doubtful, dirty)
+		n.minLenBefore = n.minLen()
+		n.changeState(at, at+over, durable, dirty)
+		n.changeState(at, at+over, doubtful, dirty)
 		n.reserved -= over
 		p = p[over:]
 	}
@@ -102,15 +102,15 @@ func extend(spans []span, end int64, s state) []span {
 	return append(spans, span{end, s})
 }
 
-// settle changes the state of dirty bytes that were there at some time. Those
-// that were appended since, over zeros that were there, stay as they are.
-func (n *node) settle(at extent, to state) {
-	n.turn(0, at.appended, dirty, to)
-	n.turn(n.extent().appended, at.length, dirty, to)
+// endSync changes the state of bytes that were dirty at the start of a Sync. Bytes
+// that were appended since then, over zeros, stay dirty.
+func (n *node) endSync(at extent, to state) {
+	n.changeState(0, at.appended, dirty, to)
+	n.changeState(n.extent().appended, at.length, dirty, to)
 }
 
-// turn changes the state of bytes between two offsets from one to another.
-func (n *node) turn(low, high int64, from, to state) {
+// changeState changes bytes between two offsets from one state to another.
+func (n *node) changeState(low, high int64, from, to state) {
 	var spans []span
 	for _, s := range n.spans {
 		if s.state == from {
@@ -122,23 +122,23 @@ func (n *node) turn(low, high int64, from, to state) {
 	n.spans = spans
 }
 
-// certain returns the end of the last byte that is durable, or was before
-// something was appended over it: the file on disk is at least so long.
-func (n *node) certain() int64 {
+// minLen returns the minimum length of the file on disk: the end of the last byte
+// that is durable, or was durable before bytes were appended over it.
+func (n *node) minLen() int64 {
 	for i := len(n.spans) - 1; i >= 0; i-- {
 		if n.spans[i].state == durable {
-			return max(n.least, n.spans[i].end)
+			return max(n.minLenBefore, n.spans[i].end)
 		}
 	}
-	return n.least
+	return n.minLenBefore
 }
 
-// doubted reports whether some bytes may be lost.
-func (n *node) doubted() bool {
+// mayLose reports whether a power cut can lose bytes of the file.
+func (n *node) mayLose() bool {
 	return slices.ContainsFunc(n.spans, func(s span) bool { return s.state != durable })
 }
 
-// lookup returns what the process sees under a name, or nil.
+// lookup returns the node that the process sees under a name, or nil.
 func (n *node) lookup(name string) *node {
 	if v := n.names[name]; v != nil {
 		return (*v)[len(*v)-1].node
@@ -146,18 +146,18 @@ func (n *node) lookup(name string) *node {
 	return nil
 }
 
-// set changes what a name stands for.
+// set adds a version of a name; nil removes the name.
 func (n *node) set(name string, to *node, seq uint64) {
 	v := n.names[name]
 	if v == nil {
-		v = &versions{{}} // on disk, there is none
+		v = &versions{{}} // the name does not exist on disk
 		n.names[name] = v
 	}
 	*v = append(*v, version{node: to, seq: seq})
 }
 
-// syncNames makes what the names stood for at seq what they are on disk, and
-// returns what is not on it any more.
+// syncNames writes the versions of all names up to seq to the disk. It returns the
+// nodes that are no longer on disk.
 func (n *node) syncNames(seq uint64) (gone []*node) {
 	for _, name := range n.sorted() {
 		v := n.names[name]

@@ -16,9 +16,9 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// TestARealDirectoryAnswersTheSame runs the same operations on a directory of
-// this system: results, and errors with their texts, are the same.
-func TestARealDirectoryAnswersTheSame(t *testing.T) {
+// Given the same operations on crashfs and on a real directory, when results and error
+// texts are compared, then they are equal.
+func TestDir_SameAnswersAsRealDirectory(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("its error texts are others")
@@ -42,7 +42,7 @@ func TestARealDirectoryAnswersTheSame(t *testing.T) {
 	}
 }
 
-// player does what chance says with a directory and the handles it has.
+// player runs random operations on a directory and its open handles.
 type player struct {
 	dir   vfs.Dir
 	files []vfs.File
@@ -129,7 +129,7 @@ func (p *player) close() {
 	}
 }
 
-// told is an error without the path of the whole directory.
+// told formats an error without the path of the directory.
 func told(err error) string {
 	if refused := (*vfs.RefusedError)(nil); errors.As(err, &refused) {
 		return fmt.Sprint(": refused: ", refused.Reason)

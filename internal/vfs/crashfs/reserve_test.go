@@ -12,8 +12,8 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// reserved makes a file of one synced sector and some synced zeros, or none, on
-// a disk whose free blocks hold stale bytes, and more zeros than crashfs keeps.
+// reserved makes a file of one synced sector and zeros synced zeros. The disk's free
+// blocks hold stale bytes, and more zeros than crashfs keeps.
 func reserved(t *testing.T, zeros int64) (*crashfs.FS, vfs.File) {
 	t.Helper()
 	disk := crashfs.New(1)
@@ -30,7 +30,7 @@ func reserved(t *testing.T, zeros int64) (*crashfs.FS, vfs.File) {
 
 func sector(c byte) []byte { return bytes.Repeat([]byte{c}, 512) }
 
-// content returns the file of a disk, whose first sector must be as it was.
+// content returns the file of a disk, and checks that its first sector is unchanged.
 func content(t *testing.T, disk *crashfs.FS) []byte {
 	t.Helper()
 	got, _ := disk.ReadFile("a")
@@ -40,7 +40,7 @@ func content(t *testing.T, disk *crashfs.FS) []byte {
 	return got
 }
 
-// all checks that each of some outcomes was seen.
+// all checks that each outcome of want was seen.
 func all(t *testing.T, seen map[string]int, want ...string) {
 	t.Helper()
 	for _, outcome := range want {
@@ -50,7 +50,9 @@ func all(t *testing.T, seen map[string]int, want ...string) {
 	}
 }
 
-func TestReservedZerosAreReadAndAppendedOver(t *testing.T) {
+// Given reserved zeros, when they are read and appended over, then size and content
+// match a real file.
+func TestReserve_ReadAndAppendOver(t *testing.T) {
 	t.Parallel()
 	disk, f := reserved(t, 5)
 	must(f.Append([]byte("23")))(t)
@@ -76,7 +78,9 @@ func TestReservedZerosAreReadAndAppendedOver(t *testing.T) {
 	}
 }
 
-func TestSyncedZerosSurvive(t *testing.T) {
+// Given synced zeros and synced bytes over them, when the power is cut, then both are
+// unchanged.
+func TestCrash_SyncedZeros(t *testing.T) {
 	t.Parallel()
 	disk, f := reserved(t, 3*512)
 	must(f.Append(sector('2')))(t)
@@ -89,7 +93,9 @@ func TestSyncedZerosSurvive(t *testing.T) {
 	}
 }
 
-func TestUnsyncedZerosMayBeAnything(t *testing.T) {
+// Given unsynced zeros, when the power is cut, then they may be zeros, noise or stale
+// bytes, or missing.
+func TestCrash_UnsyncedZeros(t *testing.T) {
 	t.Parallel()
 	disk, f := reserved(t, 0)
 	check(t, f.Reserve(2*512))
@@ -107,7 +113,9 @@ func TestUnsyncedZerosMayBeAnything(t *testing.T) {
 	}), "512", "513", "514")
 }
 
-func TestUnsyncedBytesOverSyncedZeros(t *testing.T) {
+// Given unsynced bytes over synced zeros, when the power is cut, then every subset of
+// their sectors is possible, and the length is unchanged.
+func TestCrash_UnsyncedBytesOverSyncedZeros(t *testing.T) {
 	t.Parallel()
 	disk, f := reserved(t, 4*512)
 	more := bytes.Repeat([]byte("new!"), 3*512/4)
@@ -129,9 +137,9 @@ func TestUnsyncedBytesOverSyncedZeros(t *testing.T) {
 	}
 }
 
-// TestNothingButZerosWasSynced has a file of which no byte is on disk as it is
-// read, but whose length is.
-func TestNothingButZerosWasSynced(t *testing.T) {
+// Given a file whose synced zeros were all overwritten, when the power is cut, then its
+// length is unchanged.
+func TestCrash_OnlyZerosSynced(t *testing.T) {
 	t.Parallel()
 	disk := crashfs.New(1)
 	d := disk.Dir()
@@ -147,7 +155,9 @@ func TestNothingButZerosWasSynced(t *testing.T) {
 	}
 }
 
-func TestAppendingPastTheZeros(t *testing.T) {
+// Given bytes appended past synced zeros, when the power is cut, then the file ends
+// anywhere after the zeros.
+func TestCrash_AppendPastZeros(t *testing.T) {
 	t.Parallel()
 	disk, f := reserved(t, 4)
 	must(f.Append([]byte("23")))(t)
@@ -157,7 +167,9 @@ func TestAppendingPastTheZeros(t *testing.T) {
 	}), "516", "517", "518")
 }
 
-func TestAFailedSyncOverZerosForgetsForGood(t *testing.T) {
+// Given a failed Sync of bytes over zeros, when a later Sync succeeds, then those bytes
+// may still be lost, for the next process too.
+func TestSync_RepeatedAfterFailureOverZeros(t *testing.T) {
 	t.Parallel()
 	disk, f := reserved(t, 3*512)
 	must(f.Append(sector('2')))(t)
@@ -192,7 +204,9 @@ func TestAFailedSyncOverZerosForgetsForGood(t *testing.T) {
 	}
 }
 
-func TestZerosOfAFailedSyncCanBeAppendedOver(t *testing.T) {
+// Given zeros whose Sync failed, when bytes are appended over them and synced, then
+// the bytes survive.
+func TestAppend_OverZerosOfFailedSync(t *testing.T) {
 	t.Parallel()
 	disk, f := reserved(t, 0)
 	check(t, f.Reserve(2*512))
@@ -212,7 +226,9 @@ func TestZerosOfAFailedSyncCanBeAppendedOver(t *testing.T) {
 	all(t, seen, "k", "n", "s", "|")
 }
 
-func TestASyncDoesNotCoverWhatIsAppendedOverZerosMeanwhile(t *testing.T) {
+// Given a Sync, when bytes are appended over zeros during it, then the next Sync covers
+// them, even if this one fails.
+func TestSync_AppendOverZerosMeanwhile(t *testing.T) {
 	t.Parallel()
 	for _, fails := range []bool{false, true} {
 		disk, f := reserved(t, 0)
@@ -244,13 +260,15 @@ func TestASyncDoesNotCoverWhatIsAppendedOverZerosMeanwhile(t *testing.T) {
 		}
 		exactly(t, images(disk, third), "kept", "lost")
 
-		next := disk.Kill() // it is for the next Sync, also if this one has failed
+		next := disk.Kill() // the next Sync covers it, even if this one failed
 		check(t, must(next.Dir().Open("a"))(t).Sync())
 		exactly(t, images(next, third), "kept")
 	}
 }
 
-func TestAppendAfterAFailedReserve(t *testing.T) {
+// Given a failed Reserve of any kind, when bytes are appended and synced, then they
+// survive.
+func TestAppend_AfterFailedReserve(t *testing.T) {
 	t.Parallel()
 	for _, kind := range crashfs.Kinds() {
 		disk, f := reserved(t, 3)
@@ -266,7 +284,9 @@ func TestAppendAfterAFailedReserve(t *testing.T) {
 	}
 }
 
-func TestReserveRefuses(t *testing.T) {
+// Given a count below one, or an opened file, when Reserve is called, then it fails
+// and does not count as an operation.
+func TestReserve_BadArguments(t *testing.T) {
 	t.Parallel()
 	disk, f := reserved(t, 0)
 	ops := disk.Ops()
