@@ -53,14 +53,14 @@ func TestSynced_LineAddedWhileGathering(t *testing.T) {
 		f := &slowFeed{feed: feed{block: 1}}
 		j := openSlow(t, f)
 		var added time.Time
-		f.add("{}\n")
-		j.MarkDirty()
 		f.during = func() {
 			if added.IsZero() { // its source is dirty already, so MarkDirty is not called
 				f.add("{}\n")
 				added = time.Now()
 			}
 		}
+		f.add("{}\n")
+		j.MarkDirty()
 		time.Sleep(time.Hour)
 		if at := j.Synced(); added.IsZero() || !at.After(added) {
 			t.Errorf("Synced is %v before a line committed an hour ago", added.Sub(at))
@@ -80,8 +80,6 @@ func TestSynced_LineAddedAfterGathering(t *testing.T) {
 		f := &slowFeed{feed: feed{block: 1}}
 		j := openSlow(t, f)
 		var added time.Time
-		f.add("{}\n")
-		j.MarkDirty()
 		f.after = func() {
 			if added.IsZero() {
 				f.add("{}\n")
@@ -89,6 +87,8 @@ func TestSynced_LineAddedAfterGathering(t *testing.T) {
 				j.MarkDirty()
 			}
 		}
+		f.add("{}\n")
+		j.MarkDirty()
 		if err := j.Commit(t.Context()); err != nil {
 			t.Fatal(err)
 		}
