@@ -5,21 +5,21 @@ import (
 	"strings"
 )
 
-// Shapes of a bucket's name: of AWS's general purpose buckets, and of other
-// stores, whose old buckets may have capitals and underscores.
+// Names of general purpose buckets at AWS, and of buckets in other stores, where
+// old buckets may have capitals and underscores.
 var (
 	awsBucket   = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 	otherBucket = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$`)
 )
 
-// reservedBucket is a kind of name that AWS gives to other things than general
-// purpose buckets.
+// reservedBucket is a form of names that AWS does not use for general purpose
+// buckets.
 type reservedBucket struct {
 	prefix, suffix string
-	want           string // instead
+	want           string // the text of the ConfigError
 
-	// bySDK says that the AWS SDK tells the kind by the name, at endpoints that
-	// are not AWS too: it signs such requests differently, or panics.
+	// bySDK is true if the AWS SDK recognizes the form, at other endpoints than
+	// AWS too: it signs such requests differently, or panics.
 	bySDK bool
 }
 
@@ -74,6 +74,6 @@ func (c *Config) checkBucket(errs *configErrors, name string) {
 	}
 }
 
-// dottedNumbers is the form of an IPv4 address. AWS refuses the form, so
-// 192.168.5.400 too.
+// dottedNumbers matches the form of an IPv4 address. AWS refuses every name of
+// that form, including 192.168.5.400.
 var dottedNumbers = regexp.MustCompile(`^[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+$`)

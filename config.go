@@ -23,7 +23,7 @@ const (
 	DefaultMaxObjectBytes    = 100_000_000
 	DefaultMaxObjectAge      = 5 * time.Minute
 	DefaultMaxEventBytes     = 1 << 20
-	DefaultMaxMemory         = 128 << 20 // at most: see Config.MaxMemory
+	DefaultMaxMemory         = 128 << 20 // the largest default: see Config.MaxMemory
 	DefaultMaxSpoolBytes     = 10 << 30
 	DefaultCommitInterval    = time.Second
 	DefaultMaxOpenPartitions = 10_000
@@ -33,253 +33,283 @@ const (
 	DefaultCompressionLevel  = 5
 )
 
-// Config says where events go and how. Bucket and SourceID are required; the
-// zero value of every other field is its default. New copies it.
+// Config is the configuration of a sink. Bucket and SourceID are required. The
+// zero value of every other field selects its default. New copies the Config.
 type Config struct {
-	// Bucket is the name of the bucket, optionally followed by a key prefix:
-	// "acme-events" or "acme-events/path/prefix". It is a name, not a URI and
-	// not an ARN, of a general purpose bucket: New refuses the names of directory
-	// buckets, table buckets and access points of other kinds.
+	// Bucket is the name of a general purpose bucket, optionally followed by a
+	// key prefix: "acme-events" or "acme-events/path/prefix". URIs and ARNs are
+	// rejected. So are the names of directory buckets, table buckets and access
+	// points. Required.
 	Bucket string
 
-	// Prefix comes before every key, behind the path in Bucket. Slashes at
-	// its ends do not matter.
+	// Prefix is the first part of every key, after the path in Bucket. Slashes
+	// at its ends are ignored. Defaults to none.
 	Prefix string
 
-	// SourceID says whose events they are; it is a folder of the key. Any
-	// text of up to 256 bytes will do: [Sink.Source] says how it is escaped.
+	// SourceID is the source id of events that [Sink.Track] takes. It is a folder
+	// of the key, escaped as [Sink.Source] says. The maximum is 256 bytes.
+	// Required.
 	SourceID string
 
-	// KeyFormat is the layout of keys below the prefix. What a SpoolDir holds
-	// keeps its keys. Defaults to [SegmentKeys].
+	// KeyFormat is the template of keys below the prefix. Objects that are
+	// already in a SpoolDir keep their keys. Defaults to [SegmentKeys].
 	KeyFormat KeyFormat
 
-	// ReceivedAt says when an event was received, for services that pass on
-	// what others have received: it decides the received-day, and an [Event]'s
-	// receivedAt. It gets what Track got, or TrackLine's line as a []byte, which
-	// it must neither keep nor change; it is called from many goroutines. The
-	// zero time means now. Events of a source are then in order within each
-	// day, and not across days. Defaults to now, for every event.
+	// ReceivedAt returns the time at which an event was received. It is for
+	// services that forward events which other services have received. The time
+	// decides the received-day, and the receivedAt of an [Event].
+	//
+	// Its argument is the argument of Track, or the line of TrackLine as a
+	// []byte, which it must neither keep nor change. It is called from many
+	// goroutines. The zero time stands for now. A year outside 1970 to 9999 is
+	// an [*EventError]. With ReceivedAt, events of a source are in order within
+	// each day, but not across days. Defaults to the time of the call, for every
+	// event.
 	ReceivedAt func(event any) time.Time
 
-	// Disabled makes a sink that sends nothing: events are checked, counted as
-	// Accepted and Dropped, and gone; nothing is held and no hook is called.
-	// Flush and Close return nil. [Sink.Validate] works as ever, and so does the
-	// check of this Config: both are for before it is enabled. It is Segment's
-	// "enabled": false.
+	// Disabled makes a sink that uploads nothing. Events are checked, counted as
+	// Accepted and Dropped, and discarded. No hook is called, and Flush and Close
+	// return nil. New still checks this Config, and [Sink.Validate] still checks
+	// the bucket, so both can be tested before the sink is enabled. It
+	// corresponds to Segment's "enabled": false. Defaults to false.
 	Disabled bool
 
-	// Region is the bucket's. If it is empty, S3 is asked for it by the first
-	// upload, unless Endpoint is set. AWS_REGION is not read: it is where the
-	// program runs.
+	// Region is the region of the bucket. If it is empty and Endpoint is not set,
+	// the first upload asks S3 for it. The environment variable AWS_REGION is
+	// ignored, because it names the region where the program runs.
 	Region string
 
-	// Endpoint is the URL of a store that is not AWS. Defaults to AWS, or to
-	// what the AWS configuration names.
+	// Endpoint is the URL of an S3-compatible store. Defaults to the endpoint of
+	// the AWS configuration, if it has one, and otherwise to AWS.
 	Endpoint string
 
-	// UsePathStyle puts the bucket into the path instead of the host name,
-	// as many stores that are not AWS need it.
+	// UsePathStyle puts the bucket into the path of the URL instead of the host
+	// name. Many S3-compatible stores need it. Defaults to false.
 	UsePathStyle bool
 
-	// STSRegion is where roles are assumed. Defaults to the bucket's region.
+	// STSRegion is the region in which roles are assumed. Defaults to the
+	// bucket's region.
 	STSRegion string
 
-	// STSEndpoint is the URL of an STS that is not AWS's.
+	// STSEndpoint is the URL of an STS-compatible service. Defaults to the
+	// endpoint of the AWS configuration, if it has one, and otherwise to AWS.
 	STSEndpoint string
 
-	// AllowPlaintext allows endpoints with http:// that are not on this host.
-	// Events, and the token of a session, then travel in the clear.
+	// AllowPlaintext allows http:// endpoints on other hosts than this one.
+	// Events and session tokens are then sent unencrypted. Defaults to false:
+	// only loopback addresses may use http.
 	AllowPlaintext bool
 
-	// Credentials say as whom the sink writes. Defaults to [Ambient].
+	// Credentials are the identity with which the sink writes. Defaults to
+	// [Ambient].
 	Credentials Credentials
 
-	// Encryption is how objects are encrypted at rest. Defaults to
+	// Encryption is the encryption of objects at rest. Defaults to
 	// [BucketDefault].
 	Encryption Encryption
 
-	// ACL is a canned ACL, such as "bucket-owner-full-control". It needs
-	// s3:PutObjectAcl, and most buckets take no other one. Defaults to none.
+	// ACL is a canned ACL, such as "bucket-owner-full-control". It needs the
+	// permission s3:PutObjectAcl. Most buckets accept no other ACL than that one.
+	// Defaults to none.
 	ACL string
 
-	// StorageClass is where S3 keeps objects, such as "STANDARD_IA". Defaults
-	// to the bucket's, which is STANDARD.
+	// StorageClass is the storage class of objects, such as "STANDARD_IA".
+	// Defaults to the default of S3, which is STANDARD.
 	StorageClass string
 
-	// Metadata is added to the metadata by which objects describe themselves.
-	// Its names are lower case, without x-amz-meta-.
+	// Metadata is added to the metadata that the sink sets on every object. Names
+	// are lower case, without x-amz-meta-, and do not begin with s3sink-. The
+	// maximum is 1,664 bytes of names and values. Defaults to none.
 	Metadata map[string]string
 
-	// Tags are set on every object, at most 10. They need
-	// s3:PutObjectTagging.
+	// Tags are set on every object. They need the permission
+	// s3:PutObjectTagging. The maximum is 10. Defaults to none.
 	Tags map[string]string
 
-	// ContentType defaults to [DefaultContentType]. For the headers of
-	// Segment's older destination set [SegmentContentType] and
-	// [SegmentContentEncoding].
+	// ContentType is the Content-Type of every object. For the headers of
+	// Segment's older destination, set [SegmentContentType] and
+	// [SegmentContentEncoding]. Defaults to [DefaultContentType].
 	ContentType string
 
-	// ContentEncoding defaults to none.
+	// ContentEncoding is the Content-Encoding of every object. Defaults to none.
 	ContentEncoding string
 
-	// ExpectedBucketOwner is the account id that must own the bucket: S3
-	// refuses uploads to a bucket that somebody else made under its name.
+	// ExpectedBucketOwner is the id of the account that must own the bucket. If
+	// another account has created a bucket with that name, S3 refuses the
+	// uploads. Defaults to none: the owner is not checked.
 	ExpectedBucketOwner string
 
-	// CreateOnly sends If-None-Match, so that no upload can replace an
-	// object, its own included. Defaults to [CreateOnlyAuto].
+	// CreateOnly makes uploads send If-None-Match, so that no upload replaces an
+	// existing object. Defaults to [CreateOnlyAuto].
 	CreateOnly CreateOnly
 
-	// SignPayload signs the SHA-256 of each object, so that the store refuses
-	// one that was damaged on its way. Each object has a CRC-32 besides; but
-	// stores that do not know that header keep damaged objects. Over http every
+	// SignPayload signs the SHA-256 of each object, so that the store refuses an
+	// object that was damaged in transit. Each upload also has a CRC-32, but some
+	// stores ignore that header and would keep a damaged object. Over http every
 	// object is signed. Defaults to [SignPayloadAuto].
 	SignPayload SignPayload
 
-	// MaxObjectBytes closes an object before it gets longer than this many
-	// compressed bytes. It must hold one event of MaxEventBytes. Defaults to
-	// [DefaultMaxObjectBytes], which is also the most: Segment's files
-	// "won't exceed 100 MB".
+	// MaxObjectBytes closes an object before it exceeds this many compressed
+	// bytes. The minimum holds one event of MaxEventBytes. The maximum is
+	// [DefaultMaxObjectBytes], because Segment's files "won't exceed 100 MB".
+	// Defaults to [DefaultMaxObjectBytes].
 	MaxObjectBytes int64
 
-	// MaxObjectEvents closes an object at this many events. 0 is no limit.
+	// MaxObjectEvents closes an object at this many events. Defaults to 0, which
+	// means no limit.
 	MaxObjectEvents int64
 
 	// MaxObjectAge closes an object this long after its first event, however
-	// small it is. It bounds how stale the newest object in the bucket can
-	// be. Defaults to [DefaultMaxObjectAge]; the minimum is 100ms.
+	// small it is. It bounds how stale the newest object in the bucket can be.
+	// The minimum is 100ms and the maximum is 24h. Defaults to
+	// [DefaultMaxObjectAge].
 	MaxObjectAge time.Duration
 
-	// MaxEventBytes is the length of the longest line, without its newline.
-	// Defaults to [DefaultMaxEventBytes].
+	// MaxEventBytes is the maximum length of a line in bytes, without its
+	// newline. Longer events are an [*EventError]. Defaults to
+	// [DefaultMaxEventBytes].
 	MaxEventBytes int
 
-	// SpoolDir is a directory of this sink's own, made with mode 0700 if it is
-	// missing. With it events wait on disk, compressed, and the next process
-	// delivers the events that this process leaves there; see [Durability]. They
-	// are not encrypted, so put it on an encrypted volume where that matters. It
-	// may not be a symlink. Defaults to none: events wait in memory.
+	// SpoolDir is a directory that belongs to this sink. New creates it with mode
+	// 0700 if it does not exist. Pending events are kept there on disk,
+	// compressed, and the next process delivers the events that this process
+	// leaves there; see [Durability]. Events on disk are not encrypted: use an
+	// encrypted volume if that matters. SpoolDir must not be a symlink. Defaults
+	// to none: pending events are kept in memory.
 	//
-	// Where the system has owners and modes, the spool is
+	// On systems with owners and modes, the location of the spool is
 	//
-	//   - in SpoolDir itself, if it belongs to the user of this process and no other
-	//     user may write it; others may read it, because the files have mode 0600;
-	//   - in SpoolDir itself, if a spool of this user is there already: where
-	//     others have got access to it, as by kubelet for fsGroup, New sets the
-	//     modes to 0700 and 0600 again and logs a warning;
-	//   - otherwise in its subdirectory "s3sink-spool", which New makes with mode
-	//     0700 and uses from then on, whatever becomes of SpoolDir's mode. That is
-	//     so in an emptyDir, in a volume with fsGroup, and in /tmp.
+	//   - SpoolDir itself, if this process's user owns it and no other user may
+	//     write to it; others may read it, because the files have mode 0600;
+	//   - SpoolDir itself, if it already holds a spool of this user: if others
+	//     have been given access, as kubelet does for fsGroup, New sets the modes
+	//     back to 0700 and 0600 and logs a warning;
+	//   - otherwise the subdirectory "s3sink-spool", which New creates with mode
+	//     0700 and uses from then on, even if the mode of SpoolDir changes. This
+	//     applies to an emptyDir, to a volume with fsGroup, and to /tmp.
 	//
-	// A spool of another user is a [*SpoolError] that says how to have it delivered.
-	// docs/kubernetes.md has an example of each.
+	// A spool of another user is a [*SpoolError] that says how to deliver its
+	// events. docs/kubernetes.md has an example of each case.
 	//
-	// One sink at a time has the spool. New waits for another one until ctx ends,
-	// and then returns [ErrSpoolLocked]; it logs a warning when it has waited for a
-	// second.
+	// One sink at a time can use the spool. New waits for another sink until ctx
+	// ends, and then returns [ErrSpoolLocked]. After one second it logs a
+	// warning.
 	SpoolDir string
 
-	// Durability is what an event survives when Track has returned nil, with a
-	// SpoolDir. Defaults to [SyncInterval].
+	// Durability is the promise about an event after Track has returned nil, with
+	// a SpoolDir. Defaults to [SyncInterval].
 	Durability Durability
 
-	// CommitInterval is how old an event becomes, at most, before it is on its
-	// way to the disk, if nobody waits for that. Defaults to
-	// [DefaultCommitInterval]; the minimum is 10ms.
+	// CommitInterval is the maximum time between accepting an event and starting
+	// the fsync that includes it, with [SyncInterval]. The minimum is 10ms and the
+	// maximum is 1h. Defaults to [DefaultCommitInterval].
 	CommitInterval time.Duration
 
-	// MaxSpoolBytes bounds the spool's files. Beyond it Track returns
-	// [ErrBufferFull], and also when the volume of SpoolDir is nearly full: New
-	// logs a warning if the volume has less room than MaxSpoolBytes. Copies of what is damaged come on top, at most a tenth of
-	// it. Defaults to [DefaultMaxSpoolBytes].
+	// MaxSpoolBytes bounds the size of the spool's files in bytes. Track returns
+	// [ErrBufferFull] when the spool is larger, or when the volume of SpoolDir is
+	// nearly full. New logs a warning if the volume has less room than
+	// MaxSpoolBytes. Copies of damaged files are not counted; they take at most a
+	// tenth of MaxSpoolBytes. The minimum is 1 MiB. Defaults to
+	// [DefaultMaxSpoolBytes].
 	MaxSpoolBytes int64
 
 	// AllowNetworkSpool allows a SpoolDir on a network file system, whose locks
-	// and syncs cannot be relied on as those of a disk.
+	// and fsyncs are less reliable than those of a local disk. Defaults to false.
 	AllowNetworkSpool bool
 
-	// MaxMemory bounds the bytes of events that are not in S3 yet, raw and
-	// compressed, and what remembers them, over all sources. Each compressor,
-	// one for each core, needs about 3 MiB more while it runs, or three times
-	// the largest event. When memory runs short without a
-	// SpoolDir, the largest objects are closed early, and none can be larger than
-	// MaxMemory. With a SpoolDir their events go to the disk and the objects stay
-	// open. Beside MaxMemory, an object that an earlier run has left in SpoolDir
-	// takes up to 3 KB until it is delivered, 253 MB for a hundred thousand.
+	// MaxMemory bounds the bytes of pending events in memory, over all sources:
+	// raw lines, compressed frames, and the records of blocks and objects.
 	//
-	// Defaults to [DefaultMaxMemory], or 64 MiB with a SpoolDir, and to a quarter
-	// of the process's memory limit if that is less: the smallest of GOMEMLIMIT
-	// and, on Linux, the limits of its cgroup and that cgroup's parents. New logs
-	// the default at Info if a limit lowered it, else at Debug. The minimum, also
-	// of the default, is 1 MiB and 4 events of MaxEventBytes.
+	// MaxMemory does not include the compressors. There is one for each core, and
+	// each needs about 3 MiB while it runs, or three times the largest event. It
+	// does not include the records of objects that previous runs have left in
+	// SpoolDir either: up to 3 KB for each object until it is delivered, 253 MB
+	// for a hundred thousand objects.
+	//
+	// When memory runs short without a SpoolDir, the sink closes the largest
+	// objects early, and no object can be larger than MaxMemory. With a SpoolDir
+	// it writes their events to disk, and the objects stay open.
+	//
+	// The minimum is 1 MiB, and 4 events of MaxEventBytes. Defaults to
+	// [DefaultMaxMemory], or to 64 MiB with a SpoolDir. A memory limit of the
+	// process lowers the default to a quarter of that limit, but not below the
+	// minimum. The memory limit is the smallest of GOMEMLIMIT and, on Linux, the
+	// limits of the process's cgroup and of the parents of that cgroup. New logs
+	// the default at Info if a limit lowered it, and otherwise at Debug.
 	MaxMemory int64
 
-	// MaxOpenPartitions bounds how many partitions (a source and a
-	// received-day) gather events at once. One more closes the one opened
-	// first. Defaults to [DefaultMaxOpenPartitions]; an open one takes at
-	// least 5.5 KiB of MaxMemory.
+	// MaxOpenPartitions bounds the number of open partitions. A partition is a
+	// source and a received-day, and uses at least 5.5 KiB of MaxMemory while it
+	// is open. Beyond the bound, the partition that was opened first is closed.
+	// Defaults to [DefaultMaxOpenPartitions].
 	MaxOpenPartitions int
 
-	// CompressionLevel is gzip's, 1 (fast) to 9 (small). Defaults to
+	// CompressionLevel is the gzip level, from 1 (fast) to 9 (small). Defaults to
 	// [DefaultCompressionLevel].
 	CompressionLevel int
 
-	// UploadConcurrency is how many objects are sent at once; fewer after
-	// failures. While a caller waits for delivery or for room, attempts that make
-	// no progress do not count, and at most as many others run beside them. Defaults to [DefaultUploadConcurrency].
+	// UploadConcurrency is the maximum number of parallel uploads. It is lowered
+	// temporarily after failures. While a caller waits for delivery or for room,
+	// attempts without progress are not counted, and at most UploadConcurrency
+	// attempts run in addition to them. The maximum is 1,000. Defaults to
+	// [DefaultUploadConcurrency].
 	UploadConcurrency int
 
-	// MinUploadRate is the bytes a second below which an attempt is given up
-	// and made anew: its deadline is 30 s and its size at this rate. Defaults
-	// to [DefaultMinUploadRate].
+	// MinUploadRate is the slowest acceptable upload, in bytes per second. It sets
+	// the deadline of an attempt: 30 seconds plus the time for the object's bytes
+	// at this rate. After the deadline the attempt is cancelled and retried.
+	// Defaults to [DefaultMinUploadRate].
 	MinUploadRate int64
 
-	// RetryParked is how often one or two uploads are tried while the bucket
-	// refuses them for a reason that a person must mend, such as a missing
-	// permission. Defaults to [DefaultRetryParked].
+	// RetryParked is the interval at which one or two parked uploads are tried.
+	// Uploads are parked while the bucket refuses them for a reason that an
+	// operator must fix, such as a missing permission. The minimum is 1s and the
+	// maximum is 24h. Defaults to [DefaultRetryParked].
 	RetryParked time.Duration
 
-	// Logger gets what a person should know, never an event's content nor a
-	// secret. Defaults to slog.Default() from Warn up; slog.DiscardHandler
-	// silences it. It gets the AWS SDK's own log at Debug, unless Config.AWS has
-	// a Logger.
+	// Logger gets the messages of the sink for operators. They hold no event
+	// content and no secrets. The Logger also gets the log of the AWS SDK at
+	// Debug, unless Config.AWS has a Logger. Defaults to slog.Default(), from Warn
+	// up; slog.DiscardHandler silences it.
 	Logger *slog.Logger
 
-	// Hooks are told what happens to objects.
+	// Hooks are functions that the sink calls when the state of an object changes.
+	// Defaults to none.
 	Hooks Hooks
 
-	// HTTPClient is used for S3 and STS; its redirect policy is not. Defaults
-	// to one made like the AWS SDK's. If its Transport panics the request has
-	// failed; a panic on a goroutine that it started ends the process.
+	// HTTPClient is the client for requests to S3 and STS. Its redirect policy is
+	// not used: redirects are not followed. A panic of its Transport fails the
+	// request; a panic on a goroutine that the Transport has started ends the
+	// process. Defaults to a new client with the settings of the AWS SDK.
 	HTTPClient *http.Client
 
-	// AWS replaces the configuration that the SDK loads from the environment
-	// and the shared files. Its Region is not used.
+	// AWS replaces the configuration that the AWS SDK loads from the environment
+	// and the shared files. Its Region is not used. Defaults to nil.
 	AWS *aws.Config
 }
 
-// CreateOnly says whether uploads send If-None-Match: *.
+// CreateOnly selects whether uploads send If-None-Match: *.
 type CreateOnly int
 
 // Settings of [Config].CreateOnly.
 const (
-	CreateOnlyAuto CreateOnly = iota // on when the endpoint is AWS's, off elsewhere
+	CreateOnlyAuto CreateOnly = iota // on at AWS endpoints, off elsewhere
 	CreateOnlyOn
 	CreateOnlyOff
 )
 
-// SignPayload says whether uploads over https sign the SHA-256 of the object.
+// SignPayload selects whether uploads over https sign the SHA-256 of the object.
 type SignPayload int
 
 // Settings of [Config].SignPayload.
 const (
-	SignPayloadAuto SignPayload = iota // off when the endpoint is AWS's, on elsewhere
+	SignPayloadAuto SignPayload = iota // off at AWS endpoints, on elsewhere
 	SignPayloadOn
 	SignPayloadOff
 )
 
-// maxSourceID is far more than ids have, and leaves room in a key.
+// maxSourceID is the maximum length of a source id in bytes. It is longer than
+// the ids in use, and leaves room in a key.
 const maxSourceID = 256
 
 const (
@@ -320,7 +350,7 @@ func (c Config) Check() error {
 	return c.validate()
 }
 
-// validate reports everything that is wrong, joined.
+// validate returns every problem of the Config, joined.
 func (c *Config) validate() error {
 	var errs configErrors
 	c.checkPlace(&errs)
@@ -365,7 +395,7 @@ func (c *Config) checkPlace(errs *configErrors) {
 	}
 }
 
-// maxSessionPolicy is STS's limit, in characters.
+// maxSessionPolicy is the limit of STS, in characters.
 const maxSessionPolicy = 2048
 
 func (c *Config) checkSessionPolicy(errs *configErrors) {
@@ -379,8 +409,8 @@ func (c *Config) checkSessionPolicy(errs *configErrors) {
 	}
 }
 
-// place returns the name of the bucket and what every key begins with: the
-// prefixes with a slash at their end, or "".
+// place returns the name of the bucket and the prefix of every key, which ends
+// with a slash or is empty.
 func (c *Config) place() (bucket, prefix string) {
 	bucket, path := splitBucket(c.Bucket, c.Prefix)
 	if path == "" {
@@ -389,8 +419,7 @@ func (c *Config) place() (bucket, prefix string) {
 	return bucket, path + "/"
 }
 
-// partition is the part of AWS that the bucket is in, as far as the Config
-// tells.
+// partition returns the AWS partition of the bucket, as far as the Config shows it.
 func (c *Config) partition() string {
 	arn := c.Encryption.key
 	if r, ok := c.Credentials.(role); ok {
@@ -408,7 +437,8 @@ func (c *Config) partition() string {
 	return "aws"
 }
 
-// hintRegions are where a bucket of each partition is asked for first.
+// hintRegions are the regions that are first asked for the region of a bucket, by
+// partition.
 var hintRegions = map[string]string{"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}
 
 func (c *Config) longestKey(t keyTemplate, source string) int {
@@ -438,7 +468,7 @@ func (c *Config) checkEndpoint(errs *configErrors, field, text string) {
 	u, err := url.Parse(text)
 	switch {
 	case strings.ContainsAny(text, "@?#"):
-		errs.add(field, redacted, "a URL without user, password or query; keys belong into Credentials")
+		errs.add(field, redacted, "a URL without user, password or query; access keys belong in Config.Credentials")
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
 		errs.add(field, text, "a URL such as https://s3.example.com:9000")
 	case u.Scheme == "http" && !c.AllowPlaintext && !loopback(u.Hostname()):
@@ -476,7 +506,7 @@ func (c *Config) checkLimits(errs *configErrors) {
 		errs.add("Durability", fmt.Sprint(int(c.Durability)), "SyncInterval or SyncEach")
 	}
 	if c.Durability != SyncInterval && c.SpoolDir == "" {
-		errs.add("SpoolDir", "", "a directory: without one nothing outlives the process")
+		errs.add("SpoolDir", "", "a directory: without one no event survives the process")
 	}
 	number("MaxOpenPartitions", int64(c.MaxOpenPartitions), 1, 10_000_000)
 	number("CompressionLevel", int64(c.CompressionLevel), 1, 9)

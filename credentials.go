@@ -21,33 +21,34 @@ import (
 	"github.com/s3sink/s3sink/policy"
 )
 
-// Credentials say as whom the sink writes. The constructors are [AssumeRole],
-// [AccessKeys], [Ambient] and [Provider]; there is no silent fall-back from one
-// to another. Values are immutable and may be shared by sinks.
+// Credentials are the identity with which the sink writes. The constructors are
+// [AssumeRole], [AccessKeys], [Ambient] and [Provider]. The sink never falls back
+// from one identity to another. Values are immutable, and sinks may share them.
 type Credentials interface {
 	check(*configErrors)
 	provider(awsEnvironment) aws.CredentialsProvider
 	fmt.Stringer // never a secret
 }
 
-// awsEnvironment is what providers are made from.
+// awsEnvironment is the input for making credentials providers.
 type awsEnvironment struct {
-	config      aws.Config // what the process has: ambient credentials, HTTP client
+	config      aws.Config // of the process: ambient credentials, HTTP client
 	stsRegion   string
 	stsEndpoint string
-	policy      func() policy.Document // what sessions are cut down to, when one is made
+	policy      func() policy.Document // returns the session policy; called for each new session
 	refreshed   func(CredentialRefresh)
 	copyUser    aws.CredentialsProvider // or nil
 	guard       guard
 }
 
-// Ambient uses what the AWS SDK finds where the process runs: environment
-// variables, shared config files, web identity, container or instance roles.
-// It is the default.
+// Ambient uses the credentials that the AWS SDK finds in the environment of the
+// process: environment variables, shared config files, web identity, container
+// roles or instance roles. It is the default.
 //
-// As in RudderStack, unless Config.AWS is set: where both RUDDER_AWS_S3_COPY_USER_ACCESS_KEY_ID and
-// RUDDER_AWS_S3_COPY_USER_ACCESS_KEY are set, objects are written with those
-// instead; but no role is assumed with them.
+// If RUDDER_AWS_S3_COPY_USER_ACCESS_KEY_ID and RUDDER_AWS_S3_COPY_USER_ACCESS_KEY
+// are both set, objects are written with those keys instead, as in RudderStack.
+// These keys are not used to assume a role, and they are ignored if Config.AWS is
+// set.
 func Ambient() Credentials { return ambient{} }
 
 type ambient struct{}
@@ -64,7 +65,7 @@ func (ambient) provider(env awsEnvironment) aws.CredentialsProvider {
 	return env.cached(env.config.Credentials)
 }
 
-// cached keeps what p returns until it expires.
+// cached returns a provider that keeps the credentials of p until they expire.
 func (env awsEnvironment) cached(p aws.CredentialsProvider) aws.CredentialsProvider {
 	if cache, ok := p.(*aws.CredentialsCache); ok {
 		return cache
@@ -74,8 +75,9 @@ func (env awsEnvironment) cached(p aws.CredentialsProvider) aws.CredentialsProvi
 
 const providerCode = "the credentials provider"
 
-// guardedProvider is a provider whose panic is an error. It is below the cache,
-// which calls it on a goroutine of the AWS SDK, where nobody could recover.
+// guardedProvider turns a panic of a provider into an error. It is below the
+// cache, which calls providers on a goroutine of the AWS SDK: a panic there could
+// not be recovered further up.
 type guardedProvider struct {
 	provider aws.CredentialsProvider
 	guard    guard
@@ -91,7 +93,7 @@ func (p guardedProvider) Retrieve(ctx context.Context) (creds aws.Credentials, e
 }
 
 // HandleFailToRefresh implements [aws.HandleFailRefreshCredentialsCacheStrategy]
-// for providers that do.
+// if the provider implements it.
 func (p guardedProvider) HandleFailToRefresh(ctx context.Context, last aws.Credentials, failed error) (creds aws.Credentials, err error) {
 	strategy, ok := p.provider.(aws.HandleFailRefreshCredentialsCacheStrategy)
 	if !ok {
@@ -104,8 +106,8 @@ func (p guardedProvider) HandleFailToRefresh(ctx context.Context, last aws.Crede
 	return creds, err
 }
 
-// copyUser returns the access keys of RudderStack's variables, or nil without
-// both of them.
+// copyUser returns the access keys of RudderStack's environment variables, or nil
+// unless both are set.
 func copyUser() aws.CredentialsProvider {
 	id, secret := os.Getenv("RUDDER_AWS_S3_COPY_USER_ACCESS_KEY_ID"), os.Getenv("RUDDER_AWS_S3_COPY_USER_ACCESS_KEY")
 	if id == "" || secret == "" {
@@ -114,15 +116,15 @@ func copyUser() aws.CredentialsProvider {
 	return credentials.NewStaticCredentialsProvider(id, secret, "")
 }
 
-// noCredentials stands for an escape-hatch aws.Config without credentials.
+// noCredentials is the provider of a Config.AWS without credentials.
 type noCredentials struct{}
 
 func (noCredentials) Retrieve(context.Context) (aws.Credentials, error) {
 	return aws.Credentials{}, errors.New("Config.AWS has no credentials; set them there or in Config.Credentials")
 }
 
-// AccessKeys uses fixed keys; token is "" for keys of an IAM user. Segment and
-// RudderStack deprecate this method in favour of roles, and so do we.
+// AccessKeys uses fixed access keys. token is "" for the keys of an IAM user.
+// Segment and RudderStack recommend roles instead, and so does s3sink.
 func AccessKeys(id, secretKey, token string) Credentials {
 	return accessKeys{id: id, secretKey: newSecret(secretKey), token: newSecret(token)}
 }
@@ -147,13 +149,13 @@ func (k accessKeys) provider(awsEnvironment) aws.CredentialsProvider {
 	return credentials.NewStaticCredentialsProvider(k.id, k.secretKey.reveal(), k.token.reveal())
 }
 
-// Provider uses p. The sink caches what it returns until it expires. A panic of
-// p is an error, and uploads are parked; but an aws.CredentialsCache calls the
-// provider below it on a goroutine of its own, and a panic there ends the
-// process.
+// Provider uses the credentials of p, which the sink caches until they expire. A
+// panic of p parks uploads with an error. One case is not caught: an
+// aws.CredentialsCache calls its inner provider on another goroutine, where a
+// panic ends the process.
 func Provider(p aws.CredentialsProvider) Credentials { return custom{&p} }
 
-// custom holds a pointer, because fmt would look into the provider.
+// custom holds a pointer, because fmt would print the fields of the provider.
 type custom struct{ p *aws.CredentialsProvider }
 
 func (c custom) String() string { return "custom provider" }
@@ -166,10 +168,10 @@ func (c custom) check(errs *configErrors) {
 	}
 }
 
-// AssumeRole writes as an IAM role, which it assumes with externalID ("": the
-// role demands none) as the ambient identity, or as another one with [Via].
-// Sessions are cached and renewed before they end, in the background; while STS
-// cannot be reached the last one is used until it really ends.
+// AssumeRole writes with a session of an IAM role. The ambient identity assumes
+// the role, or another identity with [Via]. externalID is "" if the role requires
+// none. Sessions are cached, and renewed in the background before they expire.
+// While STS is unavailable, the current session is used until it expires.
 func AssumeRole(roleARN, externalID string, opts ...RoleOption) Credentials {
 	r := role{arn: roleARN, externalID: externalID, base: Ambient(), session: "s3sink"}
 	for _, opt := range opts {
@@ -183,24 +185,24 @@ func AssumeRole(roleARN, externalID string, opts ...RoleOption) Credentials {
 // RoleOption is an option of [AssumeRole].
 type RoleOption func(*role)
 
-// Via assumes the role as base instead of as the ambient identity. With base
-// itself a role this is an intermediate role; chains have any length.
+// Via assumes the role with the identity base instead of the ambient identity. If
+// base is a role itself, the roles form a chain, of any length.
 func Via(base Credentials) RoleOption { return func(r *role) { r.base = base } }
 
-// WithSessionName sets the name that the role's owner sees in CloudTrail: 2 to
-// 64 letters, digits or _+=,.@-. It defaults to "s3sink".
+// WithSessionName sets the session name that the owner of the role sees in
+// CloudTrail: 2 to 64 letters, digits or _+=,.@-. It defaults to "s3sink".
 func WithSessionName(name string) RoleOption { return func(r *role) { r.session = name } }
 
-// WithDuration sets how long a session lasts: 15 minutes to 12 hours, no more
-// than the role allows, and at most an hour if base is a role too. It defaults
-// to an hour.
+// WithDuration sets the duration of sessions. The minimum is 15 minutes. The
+// maximum is 12 hours or the maximum of the role, and one hour if base is a role
+// too. It defaults to one hour.
 func WithDuration(d time.Duration) RoleOption { return func(r *role) { r.duration = d } }
 
-// WithoutSessionPolicy gives sessions all that the role may do. By default each
-// is cut down to what the sink needs of it: to put objects below the
-// configured prefix, or to assume the next role of a chain. The policy takes
-// room in the request, which session tags and long prefixes can use up; then
-// STS answers PackedPolicyTooLarge.
+// WithoutSessionPolicy gives sessions all permissions of the role. By default a
+// session policy restricts each session to the permissions that the sink needs:
+// to put objects below the configured prefix, or to assume the next role of a
+// chain. STS limits the size of session policy and session tags together, and
+// answers PackedPolicyTooLarge if tags or a long prefix use up that size.
 func WithoutSessionPolicy() RoleOption { return func(r *role) { r.unrestricted = true } }
 
 type role struct {
@@ -212,7 +214,7 @@ type role struct {
 
 func (r role) String() string { return "role " + r.arn }
 
-// The patterns are those of the STS API's reference.
+// The patterns are from the reference of the STS API.
 var (
 	roleARN     = regexp.MustCompile(`^arn:(aws|aws-cn|aws-us-gov):iam::[0-9]{12}:role/([\x21-\x7e]+/)?[\w+=,.@-]{1,64}$`)
 	externalIDs = regexp.MustCompile(`^[\w+=,.@:/-]{2,}$`)
@@ -223,7 +225,7 @@ const (
 	maxExternalID  = 1224
 	minSession     = 15 * time.Minute
 	maxSession     = 12 * time.Hour
-	defaultSession = time.Hour // also the most that a chained role gets
+	defaultSession = time.Hour // also the maximum of a chained role
 )
 
 func (r role) check(errs *configErrors) {
@@ -245,7 +247,7 @@ func (r role) check(errs *configErrors) {
 		errs.add("Credentials.Duration", r.duration.String(), "at most 1h for a role assumed by a role")
 	}
 	if r.base == nil {
-		errs.add("Credentials.Via", "nil", "credentials to assume the role with")
+		errs.add("Credentials.Via", "nil", "the credentials that assume the role")
 		return
 	}
 	r.base.check(errs)
@@ -290,15 +292,15 @@ func stsClient(env awsEnvironment, base aws.CredentialsProvider) *sts.Client {
 	})
 }
 
-// environment returns what providers are made from, for a bucket in a region.
+// environment returns the awsEnvironment for a bucket in a region.
 type environment func(s3Region string) awsEnvironment
 
 func providerIn(c Credentials, env environment) func(s3Region string) aws.CredentialsProvider {
 	return func(s3Region string) aws.CredentialsProvider { return c.provider(env(s3Region)) }
 }
 
-// environmentIn returns what providers are made from for a bucket in a region,
-// which is where STS is asked too unless the Config says otherwise.
+// environmentIn returns the environment of a Config. STS is asked in the region of
+// the bucket, unless Config.STSRegion is set.
 func environmentIn(cfg *Config, base aws.Config, session func() policy.Document, refreshed func(CredentialRefresh)) environment {
 	var user aws.CredentialsProvider
 	if cfg.AWS == nil {
@@ -323,8 +325,8 @@ func ambientSTSEndpoint(base aws.Config) string {
 	return aws.ToString(sts.NewFromConfig(base).Options().BaseEndpoint)
 }
 
-// checkAmbientEndpoints holds endpoints that come from the environment or a
-// profile to the rules of those in the Config, and says that there are any.
+// checkAmbientEndpoints checks endpoints from the environment or a profile by the
+// rules for endpoints in the Config, and logs them.
 func (c *Config) checkAmbientEndpoints(base aws.Config) error {
 	var errs configErrors
 	check := func(field, configured, ambient string) {
@@ -334,7 +336,8 @@ func (c *Config) checkAmbientEndpoints(base aws.Config) error {
 		before := len(errs)
 		c.checkEndpoint(&errs, field+", as the AWS configuration has it,", ambient)
 		if len(errs) == before {
-			c.Logger.Info("s3sink: the AWS configuration names an endpoint", slog.String("field", field), slog.String("endpoint", ambient))
+			c.Logger.Info("s3sink: the AWS configuration of the environment names an endpoint; the sink uses it; set the field in Config to use another one",
+				slog.String("field", field), slog.String("endpoint", ambient))
 		}
 	}
 	check("Endpoint", c.Endpoint, s3put.AmbientEndpoint(base))
@@ -342,8 +345,8 @@ func (c *Config) checkAmbientEndpoints(base aws.Config) error {
 	return errors.Join(errs...)
 }
 
-// secret is a string that does not print. It is a pointer, because fmt looks
-// into unexported fields of other structs without asking their methods.
+// secret is a string that is never printed. It is a pointer, because fmt prints
+// unexported fields of other structs without calling their methods.
 type secret struct{ p *string }
 
 const redacted = "REDACTED"

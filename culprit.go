@@ -10,13 +10,14 @@ import (
 	"strings"
 )
 
-// maxPath is the most steps of a path that [culprit] names.
+// maxPath is the greatest number of steps in the path that [culprit] returns.
 const maxPath = 32
 
-// culprit names the part of an event that encoding/json refuses, such as
-// `Properties["price"]` of an Event. encoding/json names the type or the value, and
-// an event may have hundreds of them. It encodes the parts of the event again, so it
-// is for errors alone.
+// culprit returns the path of the part of an event that encoding/json cannot
+// encode, such as `Properties["price"] of an Event`. The error of encoding/json
+// names only the type or the value, and an event may have hundreds of them.
+// culprit encodes the parts of the event again, so it is called only after an
+// error.
 func culprit(event any) string {
 	name := fmt.Sprintf("a %T", event)
 	if _, ok := event.(Event); ok {
@@ -38,14 +39,14 @@ func culprit(event any) string {
 	return strings.TrimPrefix(path.String(), ".") + " of " + name
 }
 
-// visit is a pointer or a map on the way to a part.
+// visit is a pointer or a map on the path to a part.
 type visit struct {
 	at   uintptr
-	kind reflect.Type // a struct begins where its first field does
+	kind reflect.Type // a struct and its first field have the same address
 }
 
-// refusedPart returns the first part of v that cannot be encoded, and the step that
-// leads to it. seen has the visits so far: a cycle ends there.
+// refusedPart returns the first part of v that cannot be encoded, and the step of
+// the path that leads to it. seen holds the visits so far, to end at a cycle.
 func refusedPart(v reflect.Value, seen map[visit]bool) (step string, part reflect.Value, found bool) {
 	for v.IsValid() && !encodesItself(v) {
 		switch v.Kind() {
@@ -92,7 +93,7 @@ func refusedPart(v reflect.Value, seen map[visit]bool) (step string, part reflec
 	return "", v, false
 }
 
-// encodesItself reports whether the value's own code encodes it.
+// encodesItself reports whether a method of the value encodes it.
 func encodesItself(v reflect.Value) bool {
 	switch v.Interface().(type) {
 	case json.Marshaler, encoding.TextMarshaler:

@@ -10,7 +10,7 @@ import (
 	"github.com/s3sink/s3sink/internal/s3put"
 )
 
-// Encryption is how S3 encrypts objects at rest. The zero value is
+// Encryption is the encryption of objects at rest. The zero value is
 // [BucketDefault].
 type Encryption struct {
 	algorithm string
@@ -19,20 +19,20 @@ type Encryption struct {
 	context   map[string]string
 }
 
-// BucketDefault sends no header: S3 encrypts as the bucket says, which is
-// SSE-S3 unless its owner chose a KMS key.
+// BucketDefault sends no encryption header. S3 uses the default encryption of the
+// bucket, which is SSE-S3 unless its owner has chosen a KMS key.
 func BucketDefault() Encryption { return Encryption{} }
 
-// SSES3 asks for keys that S3 manages, with x-amz-server-side-encryption:
-// AES256, as RudderStack's "Enable Server Side Encryption" does. The request
-// wins over the bucket: objects of a bucket whose default is a KMS key are then
-// not encrypted with that key, or are refused by its policy.
+// SSES3 encrypts objects with keys that S3 manages. It sends
+// x-amz-server-side-encryption: AES256, like RudderStack's "Enable Server Side
+// Encryption". The request overrides the default of the bucket: if that is a KMS
+// key, objects are not encrypted with it, or the bucket policy refuses them.
 func SSES3() Encryption { return Encryption{algorithm: "AES256"} }
 
-// SSEKMS asks for a symmetric KMS key: its ARN, which a key of another account
-// needs; or its id or alias. Whoever writes needs kms:GenerateDataKey on it. S3
-// is asked to use a bucket key, which saves nearly all calls to KMS; see
-// [WithoutBucketKey].
+// SSEKMS encrypts objects with a symmetric KMS key. key is its ARN, its id or its
+// alias; a key of another account needs the ARN. The writing identity needs
+// kms:GenerateDataKey on the key. S3 uses a bucket key, which saves nearly all
+// calls to KMS; see [WithoutBucketKey].
 func SSEKMS(key string, opts ...KMSOption) Encryption {
 	e := Encryption{algorithm: "aws:kms", key: key, bucketKey: true}
 	for _, opt := range opts {
@@ -46,17 +46,17 @@ func SSEKMS(key string, opts ...KMSOption) Encryption {
 // KMSOption is an option of [SSEKMS].
 type KMSOption func(*Encryption)
 
-// WithoutBucketKey asks KMS for a data key for every object, for keys whose use
-// is audited object by object.
+// WithoutBucketKey makes S3 request a data key from KMS for every object. Use it
+// if the use of the key is audited per object.
 func WithoutBucketKey() KMSOption { return func(e *Encryption) { e.bucketKey = false } }
 
-// WithEncryptionContext adds pairs that KMS logs and policies can demand. They
-// are not secret.
+// WithEncryptionContext adds an encryption context, which KMS logs and key
+// policies can require. It is not secret.
 func WithEncryptionContext(context map[string]string) KMSOption {
 	return func(e *Encryption) { e.context = maps.Clone(context) }
 }
 
-// String names the setting for logs.
+// String returns the name of the setting, for logs.
 func (e Encryption) String() string {
 	switch e.algorithm {
 	case "":
@@ -67,7 +67,7 @@ func (e Encryption) String() string {
 	return "SSE-KMS " + e.key
 }
 
-// kmsKey takes what KMS takes: a key or alias, by ARN or by itself.
+// kmsKey matches the ARN, id or alias of a KMS key.
 var kmsKey = regexp.MustCompile(`^(arn:(aws|aws-cn|aws-us-gov):kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[\w/-]+|alias/[\w/-]+|(mrk-)?[0-9a-f-]{32,36})$`)
 
 func (e Encryption) check(errs *configErrors) {
@@ -79,10 +79,10 @@ func (e Encryption) check(errs *configErrors) {
 	}
 }
 
-// maxEncryptionContext leaves room for it in S3's 8 KiB of headers.
+// maxEncryptionContext is half of S3's limit of 8 KiB for all headers.
 const maxEncryptionContext = 4096
 
-// contextHeader is the context as S3 wants it: base64 of its JSON, or "".
+// contextHeader returns the encryption context as base64 of its JSON, or "".
 func (e Encryption) contextHeader() string {
 	if len(e.context) == 0 {
 		return ""

@@ -9,7 +9,7 @@ import (
 	"github.com/s3sink/s3sink/internal/uuid7"
 )
 
-// EventType is the kind of a Segment call.
+// EventType is the type of a call of the Segment Spec.
 type EventType string
 
 // The six calls of the Segment Spec.
@@ -22,16 +22,17 @@ const (
 	TypeAlias    EventType = "alias"
 )
 
-// Event is a call of the Segment Spec. It is checked and stamped as Segment's
-// API does, and becomes one line with the Spec's names. Events of any other
-// shape need not use it: Track takes every value that is a JSON object.
+// Event is a call of the Segment Spec. Track checks it and sets its times as
+// Segment's API does, and encodes it with the field names of the Spec. Track also
+// takes any other value that encodes as a JSON object.
 //
-// Required are Type, one of UserID and AnonymousID (Alias: UserID and
-// PreviousID), Event for a track call, and GroupID for a group call.
+// Type is required, and one of UserID and AnonymousID. A track call also requires
+// Event, and a group call GroupID. An alias call requires UserID and PreviousID
+// instead.
 type Event struct {
 	Type EventType
 
-	MessageID   string // at most 100 bytes; drawn if empty
+	MessageID   string // at most 100 bytes; generated if empty
 	UserID      string
 	AnonymousID string
 	GroupID     string
@@ -45,27 +46,27 @@ type Event struct {
 	Traits     map[string]any // of identify and group
 	Context    map[string]any
 
-	// Integrations is written as it is and never interpreted: selecting
-	// destinations does not affect what is stored, as with Segment's own S3
-	// destinations.
+	// Integrations is stored but not interpreted. As with Segment's S3
+	// destinations, events are stored whichever destinations it selects.
 	Integrations map[string]any
 
 	Channel string // such as "server" or "browser"
 
-	// Timestamp is when it happened, by the clock of whoever saw it; it
-	// becomes originalTimestamp. Defaults to SentAt. Years are 0 to 9999.
+	// Timestamp is the time of the event, by the clock of the device that
+	// recorded it. It becomes originalTimestamp. Years are 0 to 9999. Defaults to
+	// SentAt.
 	Timestamp time.Time
 
-	// SentAt is when it was sent, by the same clock. With it the line's
-	// timestamp is corrected for that clock's error: receivedAt - (sentAt -
-	// originalTimestamp). Defaults to when it was received.
+	// SentAt is the time at which the event was sent, by the same clock. It
+	// corrects the timestamp of the line for the error of that clock: receivedAt -
+	// (sentAt - originalTimestamp). Defaults to the received time.
 	SentAt time.Time
 }
 
-// maxMessageID is the Spec's limit.
+// maxMessageID is the limit of the Segment Spec, in bytes.
 const maxMessageID = 100
 
-// specEvent is the line of an [Event]. receivedAt is when Track was called.
+// specEvent is the line of an [Event].
 type specEvent struct {
 	Type              EventType      `json:"type"`
 	MessageID         string         `json:"messageId"`
@@ -88,7 +89,7 @@ type specEvent struct {
 	Version           int            `json:"version"`
 }
 
-// isoMillis is the layout of times as the Spec's examples have them: ISO 8601,
+// isoMillis is the layout of times in the examples of the Segment Spec: ISO 8601,
 // UTC, milliseconds.
 const isoMillis = "2006-01-02T15:04:05.000Z"
 
@@ -98,8 +99,8 @@ func (s stamp) MarshalJSON() ([]byte, error) {
 	return time.Time(s).UTC().AppendFormat(nil, `"`+isoMillis+`"`), nil
 }
 
-// call makes the line of a Segment call.
-func (m *lineMaker) call(e *Event, received time.Time) ([]byte, error) {
+// specLine returns the line of a call of the Segment Spec.
+func (m *lineMaker) specLine(e *Event, received time.Time) ([]byte, error) {
 	if problem := e.problem(); problem != "" {
 		return nil, &EventError{Problem: problem}
 	}
@@ -126,7 +127,7 @@ func (m *lineMaker) call(e *Event, received time.Time) ([]byte, error) {
 		Channel:   e.Channel,
 		Timestamp: stamp(timestamp), OriginalTimestamp: stamp(original),
 		SentAt: stamp(sent), ReceivedAt: stamp(received),
-		Version: 2, // of the payload, as in Segment's own files
+		Version: 2, // payload version, as in Segment's files
 	}
 	if line.MessageID == "" {
 		line.MessageID = uuid7.New()
@@ -134,13 +135,13 @@ func (m *lineMaker) call(e *Event, received time.Time) ([]byte, error) {
 	return m.encode(line, *e)
 }
 
-// shifted returns t + (to - from). A Duration would end at 292 years, and time.Time
-// then returns another time without an error.
+// shifted returns t + (to - from). It avoids time.Duration, which is limited to 292
+// years: beyond that, time.Time.Sub returns the limit without an error.
 func shifted(t, from, to time.Time) time.Time {
 	return time.Unix(t.Unix()+to.Unix()-from.Unix(), int64(t.Nanosecond()+to.Nanosecond()-from.Nanosecond()))
 }
 
-// yearProblem says that ISO 8601 cannot write the time, or returns "".
+// yearProblem describes a time whose year ISO 8601 cannot represent, or returns "".
 func yearProblem(field string, t time.Time) string {
 	if year := t.UTC().Year(); year < 0 || year > 9999 {
 		return fmt.Sprintf("%s is in the year %d; want 0 to 9999", field, year)
@@ -148,7 +149,7 @@ func yearProblem(field string, t time.Time) string {
 	return ""
 }
 
-// problem says what the Spec misses in e, or "".
+// problem describes the first rule of the Segment Spec that e breaks, or returns "".
 func (e *Event) problem() string {
 	if len(e.MessageID) > maxMessageID {
 		return fmt.Sprintf("MessageID has %d bytes; the Segment Spec allows %d", len(e.MessageID), maxMessageID)

@@ -14,14 +14,14 @@ import (
 
 // Content headers of [Config].ContentType and ContentEncoding.
 const (
-	// DefaultContentType says what the bytes are. There is no
-	// Content-Encoding with it: HTTP clients would unpack the object on the
-	// way, some only in part.
+	// DefaultContentType describes the bytes of the object. It is sent without a
+	// Content-Encoding, with which HTTP clients would decompress the object on
+	// download, some of them only in part.
 	DefaultContentType = "application/gzip"
 
 	// SegmentContentType and SegmentContentEncoding are the headers of
-	// Segment's older S3 destination, for readers that depend on being handed
-	// unpacked text.
+	// Segment's older S3 destination. Use them for readers that rely on
+	// decompression by the HTTP client.
 	SegmentContentType     = "text/plain"
 	SegmentContentEncoding = "gzip"
 )
@@ -41,7 +41,7 @@ var (
 	maxTags        = 10
 	maxTagKey      = 128 // characters
 	maxTagValue    = 256
-	maxMetadata    = 2048 - 384 // S3's 2 KB of names and values, less what we add
+	maxMetadata    = 2048 - 384 // S3's 2 KB of names and values, minus the sink's own metadata
 	metadataPrefix = "s3sink-"
 )
 
@@ -99,8 +99,8 @@ func checkTags(errs *configErrors, tags map[string]string) {
 	}
 }
 
-// tagging is the value of x-amz-tagging. url.Values writes a space as "+",
-// which AWS decodes but Ceph stores as it is; every store decodes %20.
+// tagging returns the value of x-amz-tagging. url.Values encodes a space as "+",
+// which AWS decodes but Ceph stores literally. Every store decodes %20.
 func (c *Config) tagging() string {
 	tags := url.Values{}
 	for key, value := range c.Tags {
@@ -109,8 +109,9 @@ func (c *Config) tagging() string {
 	return strings.ReplaceAll(tags.Encode(), "+", "%20") // a literal + is %2B already
 }
 
-// headers are how objects are sent, which is always the current Config's
-// affair: what an object is stands in its segment.
+// headers returns the request headers of every upload. They follow the current
+// Config, also for segments of previous runs. The headers that describe the
+// content follow the segment.
 func (c *Config) headers() s3put.Headers {
 	return s3put.Headers{
 		Encryption:          c.Encryption.headers(),

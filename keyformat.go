@@ -22,45 +22,47 @@ import (
 //	{opened_ms}        Unix milliseconds when the object's first block was ready
 //	{opened_s}         the same in seconds
 //	{host}             12 hex digits that stand for the host name
-//	{version}          this library's version; it holds dots
-//	{uuid}             a version 7 UUID, rising within the process; required once
+//	{version}          this library's version, which contains dots
+//	{uuid}             a version 7 UUID, increasing within the process; required once
 //
-// Its text is printable ASCII without the characters that S3 advises to avoid in
-// keys, \ ^ % ` " < > # | [ ]: tools and file systems read them as something else.
+// The text between placeholders is printable ASCII, without the characters that S3
+// advises to avoid in keys, \ ^ % ` " < > # | [ ]: tools and file systems give
+// them another meaning.
 //
-// A key never changes once drawn: a retry goes to the same key.
+// The key of an object never changes: a retry uses the same key.
 type KeyFormat string
 
 const (
-	// SegmentKeys is the layout of Segment's S3 destinations, down to the
-	// parts of the file name. Readers of those names must not split at every
-	// dot.
+	// SegmentKeys is the layout of Segment's S3 destinations, including the
+	// parts of the file name. The version contains dots, so readers must not
+	// split the file name at every dot.
 	SegmentKeys KeyFormat = "segment-logs/{source}/{received_day_ms}/{opened_ms}.{host}.{version}.{uuid}.gz"
 
-	// RudderStackKeys is the layout of RudderStack's S3 destination where it
-	// may only put objects, as its documented policy has it. The day is the
-	// one on which the events were received; RudderStack's is the upload's.
+	// RudderStackKeys is the layout of RudderStack's S3 destination with the
+	// documented policy, which only allows it to put objects. The day is the
+	// received-day of the events; RudderStack uses the day of the upload.
 	RudderStackKeys KeyFormat = "rudder-logs/{source}/{received_day:MM-DD-YYYY}/{opened_s}.{source}.{uuid}.json.gz"
 
-	// RudderStackListedKeys is that layout where RudderStack may also list
-	// the bucket and finds no older form of dates.
+	// RudderStackListedKeys is the layout of RudderStack's S3 destination when
+	// it may also list the bucket and finds no keys with the older date format.
 	RudderStackListedKeys KeyFormat = "rudder-logs/{source}/{received_day:YYYY-MM-DD}/{opened_s}.{source}.{uuid}.json.gz"
 
-	// HiveKeys has a folder of the form name=value for each column by which
+	// HiveKeys has a folder name=value for each partition column, by which
 	// Athena, Spark, Trino and DuckDB prune.
 	HiveKeys KeyFormat = "events/source={source}/day={received_day:YYYY-MM-DD}/{opened_ms}-{uuid}.json.gz"
 )
 
-// maxKeyBytes is S3's limit.
+// maxKeyBytes is the limit of S3.
 const maxKeyBytes = 1024
 
 // avoidInKeys are the "characters to avoid" of
-// https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html. Braces
-// belong to placeholders, and ~ is the escape character of source ids. A backslash
-// is the worst: it separates folders on Windows, so "a\..\b" leaves the folder a.
+// https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html, except
+// braces, which enclose placeholders, and ~, which escapes source ids. The most
+// dangerous one is the backslash: it separates folders on Windows, so "a\..\b"
+// leaves the folder a.
 const avoidInKeys = "\\^%`\"<>#|[]"
 
-// keyData is what a key is made of.
+// keyData holds the values of the placeholders of a key.
 type keyData struct {
 	source string // escaped
 	day    time.Time
@@ -84,7 +86,7 @@ func (t keyTemplate) longest(source string) int {
 	return len(t.key(keyData{source: source, day: far, opened: far, uuid: strings.Repeat("0", uuid7.Len)}))
 }
 
-// compile turns a format into a template, or says what is wrong with it.
+// compile turns a format into a template, or returns the rule that it breaks.
 func (f KeyFormat) compile() (keyTemplate, error) {
 	text := string(f)
 	if strings.HasPrefix(text, "/") || strings.Contains(text, "//") {
@@ -117,13 +119,13 @@ func (f KeyFormat) compile() (keyTemplate, error) {
 	return t, t.checkFolders()
 }
 
-// checkFolders refuses what would not be a file in a folder for tools that copy
-// a bucket to a disk.
+// checkFolders refuses keys that tools which copy a bucket to a disk cannot map to
+// a file inside a folder.
 func (t keyTemplate) checkFolders() error {
 	key := t.key(keyData{source: "source", day: time.UnixMilli(0).UTC(), opened: time.UnixMilli(0), uuid: "uuid"})
 	for _, part := range strings.Split(key, "/") {
 		if part == "" || part == "." || part == ".." {
-			return errors.New(`a name behind the last slash, and no folder "." or ".."`)
+			return errors.New(`a name after the last slash, and no folder "." or ".."`)
 		}
 	}
 	return nil
@@ -157,8 +159,8 @@ func placeholder(name string) (func(keyData) string, error) {
 	return nil, errors.New("unknown placeholder")
 }
 
-// hostID tells the objects of one host from those of another without naming
-// the host to everybody who can list the bucket.
+// hostID distinguishes the objects of different hosts. It is a hash, so that the
+// keys do not show host names to everyone who can list the bucket.
 var hostID = sync.OnceValue(func() string {
 	name, err := os.Hostname()
 	if err != nil {
@@ -168,10 +170,10 @@ var hostID = sync.OnceValue(func() string {
 	return hex.EncodeToString(sum[:6])
 })
 
-// escapeSource makes any source id safe inside a key, reversibly: letters,
-// digits and . _ = - stand for themselves, every other byte is ~ and two hex
-// digits. A whole id of "." or ".." is escaped too, because tools that copy a
-// bucket to a disk would leave the folder.
+// escapeSource makes a source id safe inside a key, reversibly: letters, digits
+// and . _ = - stay as they are, and every other byte becomes ~ and two hex digits.
+// The ids "." and ".." are escaped too, because tools that copy a bucket to a disk
+// would write outside the folder.
 func escapeSource(id string) string {
 	if id == "." || id == ".." {
 		return strings.ReplaceAll(id, ".", "~2e")
@@ -189,8 +191,8 @@ func escapeSource(id string) string {
 	return b.String()
 }
 
-// splitBucket takes "name/path/prefix" apart, as Segment's bucket setting
-// allows, and joins the path with prefix. Both may have slashes at their ends.
+// splitBucket splits "name/path/prefix", which Segment's bucket setting allows, and
+// joins the path with prefix. Both may have slashes at their ends.
 func splitBucket(bucket, prefix string) (name, path string) {
 	name, path, _ = strings.Cut(bucket, "/")
 	parts := strings.FieldsFunc(path+"/"+prefix, func(r rune) bool { return r == '/' })

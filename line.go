@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// lineMaker turns an event into its line. It is pooled: scratch space is
-// reused from one event to the next.
+// lineMaker encodes an event as a line. It is pooled, so that events reuse its
+// scratch space.
 type lineMaker struct {
 	scratch bytes.Buffer
 	encoder *json.Encoder
@@ -24,7 +24,7 @@ var lineMakers = sync.Pool{New: func() any {
 	return m
 }}
 
-// maxScratch is the most scratch space kept for the next event.
+// maxScratch is the largest scratch space that is kept for the next event.
 const maxScratch = 64 << 10
 
 func (m *lineMaker) release() {
@@ -34,8 +34,8 @@ func (m *lineMaker) release() {
 	}
 }
 
-// line returns the line of event, without a newline. It is valid until the
-// maker is released, or as long as event if event holds its bytes.
+// line returns the line of event, without a newline. The line is valid until the
+// maker is released and the caller of Track may change event.
 func (m *lineMaker) line(event any, received time.Time, maxBytes int) ([]byte, error) {
 	var line []byte
 	var err error
@@ -45,12 +45,12 @@ func (m *lineMaker) line(event any, received time.Time, maxBytes int) ([]byte, e
 	case []byte:
 		return m.raw(e, maxBytes)
 	case Event:
-		line, err = m.call(&e, received)
+		line, err = m.specLine(&e, received)
 	case *Event:
 		if e == nil {
 			return nil, &EventError{Problem: "a nil *Event"}
 		}
-		line, err = m.call(e, received)
+		line, err = m.specLine(e, received)
 	default:
 		line, err = m.encode(event, event)
 	}
@@ -60,12 +60,12 @@ func (m *lineMaker) line(event any, received time.Time, maxBytes int) ([]byte, e
 	return line, checkLine(line, maxBytes)
 }
 
-// raw checks bytes that claim to be one JSON object.
+// raw checks that b is one JSON object, and returns it as a line.
 func (m *lineMaker) raw(b []byte, maxBytes int) ([]byte, error) {
 	if len(b) > maxBytes {
 		return nil, tooLong(len(b), maxBytes)
 	}
-	line := bytes.Trim(b, " \t\r\n") // JSON's spaces, and no others
+	line := bytes.Trim(b, " \t\r\n") // the white space of JSON
 	if len(line) == 0 {
 		return nil, &EventError{Problem: "no bytes; want one JSON object"}
 	}
@@ -76,7 +76,7 @@ func (m *lineMaker) raw(b []byte, maxBytes int) ([]byte, error) {
 		return nil, &EventError{Problem: "not valid JSON; want exactly one object", Err: whyInvalid(line)}
 	}
 	if bytes.ContainsAny(line, "\n\r") {
-		// Legal between tokens, but a line must stay one line.
+		// Line breaks are legal between tokens, but not inside a line.
 		m.scratch.Reset()
 		if err := json.Compact(&m.scratch, line); err != nil {
 			return nil, &EventError{Problem: "not valid JSON", Err: err}
@@ -86,18 +86,19 @@ func (m *lineMaker) raw(b []byte, maxBytes int) ([]byte, error) {
 	return line, checkLine(line, maxBytes)
 }
 
-// whyInvalid finds where the JSON goes wrong; a decoder alone would stop
-// after the first of two values.
+// whyInvalid returns the syntax error of b. It uses Unmarshal, because a Decoder
+// would accept the first of two values.
 func whyInvalid(b []byte) error {
 	var v json.RawMessage
 	return json.Unmarshal(b, &v)
 }
 
-// encode returns the line of value. Errors name event, which the caller knows.
+// encode returns the line of value. Its errors describe event, the value that the
+// caller of Track knows.
 func (m *lineMaker) encode(value, event any) (line []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			// The encoder may be in any state now: let go of it.
+			// The state of the encoder is unknown after a panic: replace it.
 			m.encoder = json.NewEncoder(&m.scratch)
 			m.encoder.SetEscapeHTML(false)
 			line, err = nil, &EventError{Problem: fmt.Sprintf("encoding %s panicked", culprit(event)), Err: fmt.Errorf("%v", p)}
@@ -110,14 +111,14 @@ func (m *lineMaker) encode(value, event any) (line []byte, err error) {
 	return bytes.TrimSuffix(m.scratch.Bytes(), []byte("\n")), nil
 }
 
-// checkLine holds for every line, whoever made it: one object by its first
-// and last byte, one line, and text that readers can decode.
+// checkLine checks every line, whether encoded by the sink or by the caller: its
+// length, an object by the first and last byte, no line breaks, valid UTF-8.
 func checkLine(line []byte, maxBytes int) error {
 	switch {
 	case len(line) > maxBytes:
 		return tooLong(len(line), maxBytes)
 	case len(line) < 2 || line[0] != '{' || line[len(line)-1] != '}':
-		return &EventError{Problem: fmt.Sprintf("a line that %s; want one JSON object", begins(line))}
+		return &EventError{Problem: fmt.Sprintf("a line that %s; want one JSON object", describeStart(line))}
 	case bytes.IndexByte(line, '\n') >= 0 || bytes.IndexByte(line, '\r') >= 0:
 		return &EventError{Problem: "a line break inside the line; want compact JSON"}
 	case !utf8.Valid(line):
@@ -126,8 +127,9 @@ func checkLine(line []byte, maxBytes int) error {
 	return nil
 }
 
-// begins describes a line without showing it: events are not for logs.
-func begins(line []byte) string {
+// describeStart describes a line that is not an object, without its content:
+// events must not appear in logs.
+func describeStart(line []byte) string {
 	switch {
 	case len(line) == 0:
 		return "is empty"
@@ -145,8 +147,8 @@ func begins(line []byte) string {
 	return "is not an object"
 }
 
-// byteOrderMark names the mark that text begins with, or returns "". Editors and
-// PowerShell write one, JSON has none, and it cannot be seen.
+// byteOrderMark returns the name of the byte order mark at the beginning of text,
+// or "". Editors and PowerShell write one, JSON allows none, and it is invisible.
 func byteOrderMark(text []byte) string {
 	switch {
 	case bytes.HasPrefix(text, []byte("\xef\xbb\xbf")):
@@ -157,6 +159,6 @@ func byteOrderMark(text []byte) string {
 	return ""
 }
 
-func tooLong(n, most int) error {
-	return &EventError{Problem: fmt.Sprintf("%d bytes; MaxEventBytes is %d", n, most)}
+func tooLong(n, maxBytes int) error {
+	return &EventError{Problem: fmt.Sprintf("%d bytes; MaxEventBytes is %d", n, maxBytes)}
 }

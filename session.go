@@ -15,31 +15,32 @@ import (
 )
 
 const (
-	// stsTimeout bounds one refresh, which outlives the request that wanted it.
+	// stsTimeout bounds one refresh, which continues after the request that
+	// started it.
 	stsTimeout = 10 * time.Second
 
-	// refreshEarly is how long before its end a session is renewed, so that
-	// none ends in the middle of an upload.
+	// refreshEarly is how long before its end a session is renewed, so that no
+	// session ends during an upload.
 	refreshEarly = 5 * time.Minute
 
-	// refreshJitter spreads the renewals of a fleet that started together.
+	// refreshJitter spreads the renewals of services that started together.
 	refreshJitter = 30 * time.Second
 
-	// refreshAgain is how long the old session serves before STS is asked
+	// refreshRetry is how long the old session serves before STS is asked
 	// again, when a refresh failed.
-	refreshAgain = 30 * time.Second
+	refreshRetry = 30 * time.Second
 
-	// clockTolerance is how far a clock may be off before it is corrected.
+	// clockTolerance is the clock error above which expiry times are corrected.
 	clockTolerance = time.Minute
 )
 
-// session gives the sessions of one role, one after another. The SDK's
-// CredentialsCache would do, but that a request waits for each refresh: while
-// STS is down every one of them would be late, although the session is good.
+// session provides the sessions of one role. It replaces the SDK's
+// CredentialsCache, in which requests wait for each refresh: while STS is down,
+// every upload would be delayed although the current session is still valid.
 type session struct {
 	role      string
-	assume    aws.CredentialsProvider // one call of STS
-	base      aws.CredentialsProvider // as whom
+	assume    aws.CredentialsProvider // calls STS once
+	base      aws.CredentialsProvider // the identity that assumes the role
 	refreshed func(CredentialRefresh)
 
 	ctx    context.Context // of refreshes; ended by Close
@@ -47,16 +48,16 @@ type session struct {
 	wg     sync.WaitGroup
 
 	mu        sync.Mutex
-	creds     aws.Credentials // none if it has no keys
+	creds     aws.Credentials // without keys: no session
 	refreshAt time.Time
 	running   *refresh // or nil
 }
 
-// refresh is one call of STS, for which several requests may wait.
+// refresh is one call of STS. Several requests may wait for it.
 type refresh struct {
-	done chan struct{}
-	err  error // set when done is closed
-	late bool  // the session that it gets was dropped meanwhile
+	done        chan struct{}
+	err         error // set when done is closed
+	invalidated bool  // the session that this refresh gets must be discarded
 }
 
 func newSession(role string, assume, base aws.CredentialsProvider, refreshed func(CredentialRefresh)) *session {
@@ -64,8 +65,8 @@ func newSession(role string, assume, base aws.CredentialsProvider, refreshed fun
 	return &session{role: role, assume: assume, base: base, refreshed: refreshed, ctx: ctx, cancel: cancel}
 }
 
-// Retrieve implements [aws.CredentialsProvider]. It waits for STS only while
-// there is no session that is good.
+// Retrieve implements [aws.CredentialsProvider]. It waits for STS only if there is
+// no valid session.
 func (s *session) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	for {
 		creds, running := s.current()
@@ -83,8 +84,8 @@ func (s *session) Retrieve(ctx context.Context) (aws.Credentials, error) {
 	}
 }
 
-// current returns the session, or none, and the refresh that runs. It starts
-// one when it is due.
+// current returns the session, if there is a valid one, and the running refresh,
+// if any. It starts a refresh when one is due.
 func (s *session) current() (aws.Credentials, *refresh) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,19 +100,20 @@ func (s *session) current() (aws.Credentials, *refresh) {
 	return s.creds, s.running
 }
 
-// Invalidate drops the session, and one that is being made: STS says for the
-// next hop that it has ended, or it shall be made anew.
+// Invalidate discards the session, and the session that a running refresh gets. It
+// is called when STS says, in answer to the next role of a chain, that the session
+// has ended, and when the session policy has changed.
 func (s *session) Invalidate() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.creds = aws.Credentials{}
 	if s.running != nil {
-		s.running.late = true
+		s.running.invalidated = true
 	}
 }
 
-// InvalidateKey drops the session of that access key, if it is still in use: an
-// answer may be about the one before.
+// InvalidateKey discards the session if it has that access key. An answer of S3
+// can be about a previous session.
 func (s *session) InvalidateKey(accessKeyID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,15 +122,15 @@ func (s *session) InvalidateKey(accessKeyID string) {
 	}
 }
 
-// Close ends refreshes and waits for them. Nobody may ask for the session any
-// more.
+// Close ends refreshes and waits for them. Retrieve must not be called afterwards.
 func (s *session) Close() {
 	s.cancel()
 	s.wg.Wait()
 	closeProvider(s.base)
 }
 
-// closeProvider ends what the sink has made. Providers of others are theirs.
+// closeProvider closes the sessions that the sink has made. The application owns
+// other providers.
 func closeProvider(p aws.CredentialsProvider) {
 	if s, ok := p.(*session); ok {
 		s.Close()
@@ -137,11 +139,11 @@ func closeProvider(p aws.CredentialsProvider) {
 
 func (s *session) refresh() {
 	began := time.Now()
-	creds, err := s.ask()
+	creds, err := s.assumeRole()
 
 	s.mu.Lock()
-	if s.running.late {
-		s.running.late = false
+	if s.running.invalidated {
+		s.running.invalidated = false
 		s.mu.Unlock()
 		s.refresh()
 		return
@@ -152,7 +154,7 @@ func (s *session) refresh() {
 		early := min(refreshEarly+rand.N(refreshJitter), creds.Expires.Sub(now)/2)
 		s.refreshAt = creds.Expires.Add(-early)
 	} else {
-		s.refreshAt = now.Add(refreshAgain)
+		s.refreshAt = now.Add(refreshRetry)
 	}
 	serves := s.creds.Expires
 	running := s.running
@@ -160,14 +162,14 @@ func (s *session) refresh() {
 	s.running = nil
 	s.mu.Unlock()
 
-	if s.ctx.Err() == nil { // else Close has cut it off
+	if s.ctx.Err() == nil { // otherwise Close has cancelled the refresh
 		s.refreshed(CredentialRefresh{Role: s.role, Expires: serves, Duration: now.Sub(began), Err: err})
 	}
 	close(running.done)
 }
 
 // ask calls STS, and once more if the session that it asks as has ended.
-func (s *session) ask() (aws.Credentials, error) {
+func (s *session) assumeRole() (aws.Credentials, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, stsTimeout)
 	defer cancel()
 	creds, err := s.assume.Retrieve(ctx)
@@ -177,21 +179,21 @@ func (s *session) ask() (aws.Credentials, error) {
 	}
 	switch {
 	case err != nil && refusesPolicy(s3put.Describe(err).Code):
-		return aws.Credentials{}, fmt.Errorf("assume %s: STS does not take the session policy; use WithoutSessionPolicy: %w", s.role, err)
+		return aws.Credentials{}, fmt.Errorf("assume %s: STS refuses the session policy; use WithoutSessionPolicy: %w", s.role, err)
 	case err != nil:
 		return aws.Credentials{}, fmt.Errorf("assume %s: %w", s.role, err)
 	case !creds.HasKeys():
-		return aws.Credentials{}, fmt.Errorf("assume %s: the answer holds no credentials; is it STS that answers?", s.role)
+		return aws.Credentials{}, fmt.Errorf("assume %s: the answer holds no credentials; check that the endpoint is STS", s.role)
 	case !time.Now().Before(creds.Expires):
-		// Taken as it is, STS would be asked again for every object.
-		return aws.Credentials{}, fmt.Errorf("assume %s: the session of the answer has ended already", s.role)
+		// An expired session would cause a call of STS for every object.
+		return aws.Credentials{}, fmt.Errorf("assume %s: the session in the answer of STS has already expired", s.role)
 	}
 	return creds, nil
 }
 
-// refusesPolicy reports whether an error's code is about the session policy: it
-// can be too large, and STSs that are not AWS's know less than IAM does.
-// InvalidParameterValue is MinIO's, for the condition kms:ViaService.
+// refusesPolicy reports whether an error code refuses the session policy. The
+// policy can be too large, and other implementations of STS know fewer conditions
+// than IAM: MinIO answers InvalidParameterValue to kms:ViaService.
 func refusesPolicy(code string) bool {
 	switch code {
 	case "PackedPolicyTooLarge", "PackedPolicyTooLargeException",
@@ -201,8 +203,9 @@ func refusesPolicy(code string) bool {
 	return false
 }
 
-// localClock is an STS client whose sessions end by the clock of this host,
-// which may be hours off: the SDK corrects only how requests are signed.
+// localClock is an STS client that converts the end of sessions to the clock of
+// this host, which may be wrong by hours. The SDK corrects only the time in
+// signatures.
 type localClock struct{ *sts.Client }
 
 func (c localClock) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput, opts ...func(*sts.Options)) (*sts.AssumeRoleOutput, error) {
@@ -211,7 +214,7 @@ func (c localClock) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput, opt
 	if err != nil || out.Credentials == nil {
 		return out, err
 	}
-	if out.Credentials.Expiration == nil { // STS always names it; others may not
+	if out.Credentials.Expiration == nil { // AWS always sets it; other implementations may not
 		out.Credentials.Expiration = aws.Time(began.Add(time.Duration(*in.DurationSeconds) * time.Second))
 	}
 	skew, known := awsmiddleware.GetAttemptSkew(out.ResultMetadata)
