@@ -223,7 +223,7 @@ func TestRenewalIsInTheBackground(t *testing.T) {
 		if failed < 4 || failed > 5 || len(told) != failed+2 {
 			t.Errorf("told of %d renewals of which %d failed", len(told), failed)
 		}
-		if n := strings.Count(log.String(), "a session could not be renewed"); n != failed {
+		if n := strings.Count(log.String(), "STS did not renew the session"); n != failed {
 			t.Errorf("%d warnings, want %d:\n%s", n, failed, &log)
 		}
 	})

@@ -15,7 +15,7 @@ import (
 	"github.com/s3sink/s3sink/internal/upload"
 )
 
-// newHeader names the object that a partition's next segment will be.
+// newHeader returns the header of a new segment, with the key of its object.
 func (s *Sink) newHeader(p *partition, sequence uint64, opened time.Time) spool.Header {
 	return spool.Header{
 		RunID:    s.runID(),
@@ -52,7 +52,8 @@ func (s *Sink) put(ctx context.Context, order upload.Order) (s3put.Result, error
 	}
 	var e *s3put.Error
 	if errors.As(err, &e) && e.Class == s3put.Integrity {
-		// The bytes changed on their way, which a repeat mends, or before.
+		// The bytes changed in transit, and a retry succeeds, or on this
+		// machine.
 		if damage := spool.Verify(s.batcher.spool, seg); damage != nil {
 			e.Class, e.Err = s3put.Damaged, fmt.Errorf("%w (%w)", damage, e.Err)
 			if errors.Is(damage, spool.ErrUnreadable) {
@@ -60,12 +61,12 @@ func (s *Sink) put(ctx context.Context, order upload.Order) (s3put.Result, error
 			}
 		}
 	}
-	s.explainEarlier(seg, err)
+	s.explainOldKeyFormat(seg, err)
 	return result, err
 }
 
-// sha256 returns the hash with which an object is signed. It finds damage before
-// anything is sent.
+// sha256 returns the hash of an object for its signature. It detects damage before
+// the request is sent.
 func (s *Sink) sha256(seg *spool.Segment) ([sha256.Size]byte, error) {
 	sum, err := spool.SHA256(s.batcher.spool, seg)
 	switch {
@@ -77,8 +78,7 @@ func (s *Sink) sha256(seg *spool.Segment) ([sha256.Size]byte, error) {
 	return sum, err
 }
 
-// metadata lets an object say what it holds, to a reader that has nothing but
-// the bucket.
+// metadata returns the metadata that describes an object to readers of the bucket.
 func metadata(seg *spool.Segment) map[string]string {
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
 	instant := func(t time.Time) string { return t.UTC().Format(isoMillis) }
@@ -92,8 +92,8 @@ func metadata(seg *spool.Segment) map[string]string {
 	}
 }
 
-// newClient returns the client of the configured bucket, and what its
-// credentials are made from.
+// newClient returns the client of the configured bucket, and the environment of
+// its credentials.
 func newClient(ctx context.Context, cfg *Config, scope *scope, hooks *hookRunner) (*s3put.Client, environment, error) {
 	base, own, err := s3put.LoadConfig(ctx, cfg.AWS, cfg.HTTPClient, cfg.Logger)
 	if err != nil {
@@ -105,24 +105,24 @@ func newClient(ctx context.Context, cfg *Config, scope *scope, hooks *hookRunner
 	env := environmentIn(cfg, base, scope.get, func(r CredentialRefresh) { cfg.onCredentialRefresh(hooks, r) })
 	bucket, _ := cfg.place()
 	client := s3put.New(s3put.Settings{
-		AWS:         base,
-		Bucket:      bucket,
-		Region:      cfg.Region,
-		HintRegion:  hintRegions[cfg.partition()],
-		Endpoint:    cfg.Endpoint,
-		PathStyle:   cfg.UsePathStyle,
-		CreateOnly:  onOrOff(cfg.CreateOnly, CreateOnlyAuto, CreateOnlyOn),
-		SignBody:    onOrOff(cfg.SignPayload, SignPayloadAuto, SignPayloadOn),
-		Headers:     cfg.headers(),
-		Version:     version,
-		OwnHTTP:     own,
-		Credentials: providerIn(cfg.Credentials, env),
-		LetGo:       closeProvider,
+		AWS:           base,
+		Bucket:        bucket,
+		Region:        cfg.Region,
+		HintRegion:    hintRegions[cfg.partition()],
+		Endpoint:      cfg.Endpoint,
+		PathStyle:     cfg.UsePathStyle,
+		CreateOnly:    onOrOff(cfg.CreateOnly, CreateOnlyAuto, CreateOnlyOn),
+		SignBody:      onOrOff(cfg.SignPayload, SignPayloadAuto, SignPayloadOn),
+		Headers:       cfg.headers(),
+		Version:       version,
+		OwnHTTP:       own,
+		Credentials:   providerIn(cfg.Credentials, env),
+		CloseProvider: closeProvider,
 	})
 	return client, env, nil
 }
 
-// onOrOff is nil for automatic.
+// onOrOff returns whether value is on, or nil if it is auto.
 func onOrOff[T comparable](value, auto, on T) *bool {
 	if value == auto {
 		return nil
@@ -132,8 +132,9 @@ func onOrOff[T comparable](value, auto, on T) *bool {
 }
 
 func (c *Config) onCredentialRefresh(hooks *hookRunner, r CredentialRefresh) {
-	if r.Err != nil && !r.Expires.IsZero() { // without a session the attempt fails and says why
-		c.Logger.Warn("s3sink: a session could not be renewed; the last one serves until it ends",
+	if r.Err != nil && !r.Expires.IsZero() { // without a session, the upload's own error says so
+		c.Logger.Warn("s3sink: STS did not renew the session of a role; uploads use the current session until it expires; "+
+			"check STS and the trust policy of the role",
 			slog.String("role", r.Role), slog.Time("ends", r.Expires), slog.Any("error", r.Err))
 	}
 	if hook := c.Hooks.CredentialRefresh; hook != nil {
@@ -147,21 +148,23 @@ func (s *Sink) onSealed(seg *spool.Segment, why SealReason) {
 	}
 }
 
-// longOutage is the failure of one object from which on a person should know.
-const longOutage = 8
+// outageFailures is the number of failures of one object after which the Logger
+// gets a warning.
+const outageFailures = 8
 
 func (s *Sink) onAttempt(a upload.Attempt) {
 	s.attempts.Add(1)
-	s.noteHealth(a)
-	if a.Err != nil && a.Failures >= longOutage && !errors.Is(a.Err, context.Canceled) { // else it was cut off
-		s.warn(&s.warnedOutage, "s3sink: uploads fail again and again; events are kept as far as there is room", newUploadError(a.Segment.Key, a.Number, a.Err))
+	s.recordHealth(a)
+	if a.Err != nil && a.Failures >= outageFailures && !errors.Is(a.Err, context.Canceled) { // a cancelled attempt is not an outage
+		s.warn(&s.warnedOutage, "s3sink: uploads fail again and again; the sink keeps the events and tries again; "+
+			"Track refuses new events when MaxMemory or MaxSpoolBytes is used up", newUploadError(a.Segment.Key, a.Number, a.Err))
 	}
 	hook := s.cfg.Hooks.Attempt
 	if hook == nil {
 		return
 	}
 	var err error
-	if a.Err != nil { // also when it was cut off; then it wraps context.Canceled
+	if a.Err != nil { // a cancelled attempt too: its error wraps context.Canceled
 		err = newUploadError(a.Segment.Key, a.Number, a.Err)
 	}
 	s.hooks.call(func() {
@@ -169,9 +172,9 @@ func (s *Sink) onAttempt(a upload.Attempt) {
 	})
 }
 
-// noteHealth notes what an attempt says of S3 and of the way there: nothing if
-// Close cut it off, or if this machine is at fault.
-func (s *Sink) noteHealth(a upload.Attempt) {
+// recordHealth records whether an attempt shows that S3 can be reached. It ignores
+// attempts that Close cancelled, and attempts that failed on this machine.
+func (s *Sink) recordHealth(a upload.Attempt) {
 	switch {
 	case a.Err == nil:
 		s.uploads.clear()
@@ -197,27 +200,29 @@ func (s *Sink) onDelivered(d upload.Delivery) {
 	s.batcher.settle(d.Segment, delivered)
 }
 
-// onDamaged sets an object aside. Only a fault of this machine's memory leads
-// here, or of the disk.
+// onDamaged sets an object aside whose bytes were damaged in the memory or on the
+// disk of this machine.
 func (s *Sink) onDamaged(r upload.Refusal) {
 	s.uploads.clear() // the object may have been the only one that failed
 	err := newUploadError(r.Segment.Key, r.Attempts, r.Err)
 	err.Err = fmt.Errorf("%w: %w", ErrDamaged, err.Err)
-	said := []any{slog.String("key", err.Key), slog.Int64("events", r.Segment.Events), slog.Any("error", err.Err)}
+	attrs := []any{slog.String("key", err.Key), slog.Int64("events", r.Segment.Events), slog.Any("error", err.Err)}
 	if s.journal != nil {
 		name, failed := s.journal.CopyToCorrupt(r.Segment)
 		if failed == nil {
-			said = append(said, slog.String("copy_in_spool", name))
+			attrs = append(attrs, slog.String("copy_in_spool", name))
 		} else {
-			said = append(said, slog.Any("not_all_copied", failed))
+			attrs = append(attrs, slog.Any("not_all_copied", failed))
 		}
 	}
-	s.cfg.Logger.Error("s3sink: an object was damaged before it was sent and is set aside; its events are not delivered", said...)
-	s.tellCorrupt(objectInfo(r.Segment), err)
+	s.cfg.Logger.Error("s3sink: upload: an object was damaged in the memory or on the disk of this machine; it is set aside and its events are not delivered; "+
+		"check the memory and the disk", attrs...)
+	s.callCorruptHook(objectInfo(r.Segment), err)
 	s.batcher.settle(r.Segment, quarantined)
 }
 
-func (s *Sink) tellCorrupt(object ObjectInfo, err *UploadError) {
+// callCorruptHook calls the hook Corrupt, if there is one.
+func (s *Sink) callCorruptHook(object ObjectInfo, err *UploadError) {
 	if hook := s.cfg.Hooks.Corrupt; hook != nil {
 		s.hooks.call(func() { hook(Corrupt{Object: object, Err: err}) })
 	}
@@ -228,17 +233,19 @@ func (s *Sink) onParked(r upload.Refusal) {
 	if hook := s.cfg.Hooks.Parked; hook != nil {
 		s.hooks.call(func() { hook(Parked{Object: objectInfo(r.Segment), Err: err}) })
 	}
-	s.batcher.relieveIfShort() // its memory does not come free for now
-	s.warn(&s.warnedParked, "s3sink: uploads are parked: the bucket refuses them until somebody acts; events are kept as far as there is room", err)
+	s.batcher.relieveIfShort() // the memory of this object is not freed soon
+	s.warn(&s.warnedParked, "s3sink: uploads are parked: the bucket refuses them until an operator fixes the cause; the sink keeps the events, "+
+		"and Track refuses new events when MaxMemory or MaxSpoolBytes is used up; call Sink.Validate to find the cause", err)
 }
 
-// warn tells of an upload that fails, once in RetryParked.
-func (s *Sink) warn(stamp *atomic.Int64, what string, err *UploadError) {
+// warn logs a failed upload, at most once per RetryParked. stamp holds the time of
+// the previous warning.
+func (s *Sink) warn(stamp *atomic.Int64, message string, err *UploadError) {
 	now, last := time.Now().UnixNano(), stamp.Load()
 	if last != 0 && now-last < int64(s.cfg.RetryParked) || !stamp.CompareAndSwap(last, now) {
 		return
 	}
-	s.cfg.Logger.Warn(what,
+	s.cfg.Logger.Warn(message,
 		slog.String("bucket", s.bucket), slog.String("key", err.Key), slog.Int("status", err.Status),
 		slog.String("code", err.Code), slog.String("request_id", err.RequestID), slog.Any("error", err.Err),
 		slog.Int("attempts", err.Attempts))

@@ -14,19 +14,20 @@ import (
 	"github.com/s3sink/s3sink/policy"
 )
 
-// What an object is, its key too, was decided by the run that took its events;
-// how it is sent is decided by the Config of the run that sends it. When that
-// has another KeyFormat, it must be allowed to write to the folders of both.
+// The run that accepted the events decides the content and the key of an object.
+// The Config of the run that uploads it decides the request headers and the
+// credentials. If the two runs have different KeyFormats, the credentials must be
+// allowed to write to the key folders of both.
 
-// isEarlier reports whether a segment's key is outside the folder of the key
-// format.
-func (s *Sink) isEarlier(seg *spool.Segment) bool {
+// hasOtherKeyFormat reports whether the key of a segment is outside the folder of
+// Config.KeyFormat.
+func (s *Sink) hasOtherKeyFormat(seg *spool.Segment) bool {
 	return !strings.HasPrefix(seg.Key, s.cfg.folder())
 }
 
-// folderOf returns the folder that a format which nobody knows any more has
-// given to all its keys: what is above the folder of the source. Where no folder
-// has the name of the source, it is the one that the key is in.
+// folderOf returns the folder of all keys of the KeyFormat that made the key of a
+// segment. That KeyFormat is no longer known. The folder is the one above the
+// source's folder, or the folder of the key itself if no folder names the source.
 func (s *Sink) folderOf(seg *spool.Segment) string {
 	key := seg.Key[len(s.prefix):]
 	folder := "/" + key[:strings.LastIndexByte(key, '/')+1]
@@ -37,7 +38,7 @@ func (s *Sink) folderOf(seg *spool.Segment) string {
 	return s.prefix + folder[1:]
 }
 
-// scope is what sessions of the role that writes are cut down to.
+// scope holds the session policy of the writing role.
 type scope struct {
 	policy atomic.Pointer[policy.Document]
 }
@@ -51,38 +52,40 @@ func newScope(c *Config) *scope {
 func (s *scope) set(p policy.Document) { s.policy.Store(&p) }
 func (s *scope) get() policy.Document  { return *s.policy.Load() }
 
-// widen lets sessions write what earlier runs have left under keys of another
-// format, before any of it is sent. They may until the sink is closed.
-func (s *Sink) widen(left *spool.Recovered) {
-	folders := s.earlierFolders
-	look := func(seg *spool.Segment) {
-		if s.isEarlier(seg) {
+// widenSessions extends the session policy to the key folders of other KeyFormats
+// that previous runs have used, before segments with such keys are uploaded. The
+// policy stays extended until the sink is closed.
+func (s *Sink) widenSessions(left *spool.Recovered) {
+	folders := s.otherFolders
+	addFolder := func(seg *spool.Segment) {
+		if s.hasOtherKeyFormat(seg) {
 			folders[s.folderOf(seg)] = struct{}{}
 		}
 	}
 	for _, seg := range left.Sealed {
-		look(seg)
+		addFolder(seg)
 	}
 	for _, t := range left.Unfinished {
 		if t.Segment != nil {
-			look(t.Segment)
+			addFolder(t.Segment)
 		}
 	}
 	if len(folders) == 0 {
 		return
 	}
 	s.scope.set(s.cfg.policyWith(slices.Collect(maps.Keys(folders))))
-	s.client.Renew() // Validate may have had a session made
+	s.client.Renew() // Validate may have created a session with the old policy
 }
 
-// roomyPolicy is how long a session policy gets for the sake of earlier folders,
-// in characters. STS also packs it, and what that comes to nobody can know.
-const roomyPolicy = maxSessionPolicy / 2
+// maxWidenedPolicy is the greatest length of an extended session policy, in
+// characters. It is below maxSessionPolicy, because STS also limits the packed
+// size, which cannot be computed here.
+const maxWidenedPolicy = maxSessionPolicy / 2
 
-// policyWith is the session policy for keys in other folders too. Where they are
-// too many, the folders above them take their place, up to the prefix: it is
-// the first folder of all keys that are sent, and no longer than what the
-// policy has without them.
+// policyWith returns a session policy that also allows keys in the given folders.
+// If that policy is too long, parent folders replace the folders, at most up to
+// the prefix. Every key begins with the prefix, and a policy for the prefix is
+// not longer than the policy without extra folders.
 func (c *Config) policyWith(folders []string) policy.Document {
 	_, prefix := c.place()
 	facts := c.policyFacts()
@@ -97,17 +100,17 @@ func (c *Config) policyWith(folders []string) policy.Document {
 			above[i] = prefix + strings.Join(names[:min(depth, len(names))], "")
 		}
 		p := facts.SessionPolicy(above...)
-		if depth == 0 || utf8.RuneCountInString(p.Compact()) <= roomyPolicy {
+		if depth == 0 || utf8.RuneCountInString(p.Compact()) <= maxWidenedPolicy {
 			return p
 		}
 	}
 }
 
-// explainEarlier adds to a denial what a person cannot see in the Config: that
-// the key is of an earlier one.
-func (s *Sink) explainEarlier(seg *spool.Segment, err error) {
+// explainOldKeyFormat adds to a denial a fact that the Config does not show: the
+// key was made with an earlier KeyFormat.
+func (s *Sink) explainOldKeyFormat(seg *spool.Segment, err error) {
 	var e *s3put.Error
-	if !errors.As(err, &e) || !e.DeniesPut() || !s.isEarlier(seg) || strings.Contains(e.Message, "kms:") {
+	if !errors.As(err, &e) || !e.DeniesPut() || !s.hasOtherKeyFormat(seg) || strings.Contains(e.Message, "kms:") {
 		return
 	}
 	put := s.cfg.policyFacts().AllowPut(s.folderOf(seg))

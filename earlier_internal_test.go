@@ -68,7 +68,7 @@ func TestSessionFromBeforeRecoveryIsNotUsed(t *testing.T) {
 
 	seg := spool.NewSegment(spool.Header{Bucket: "acme-events", Source: "checkout", Key: "segment-logs/checkout/0/x.gz"})
 	spool.Memory{}.Seal(seg, func() {})
-	s.widen(&spool.Recovered{Sealed: []*spool.Segment{seg}})
+	s.widenSessions(&spool.Recovered{Sealed: []*spool.Segment{seg}})
 	if _, err := s.put(t.Context(), upload.Order{Segment: seg}); err != nil {
 		t.Error(err)
 	}

@@ -14,41 +14,42 @@ import (
 )
 
 var (
-	// ErrBufferFull says that an event found no room: events arrive faster
-	// than they can be compressed and uploaded, or uploads fail or are parked.
-	// Then the same error also wraps the [*UploadError] that says why. The event
-	// was not taken; Track may be called again, and TrackContext waits for room
-	// instead. The Logger gets a warning at the first such event, one a minute
-	// with their number, and one when events are taken again.
+	// ErrBufferFull says that there is no room for an event: events arrive
+	// faster than they can be compressed and uploaded, or uploads fail or are
+	// parked. If uploads fail or are parked, the error also wraps their
+	// [*UploadError]. The event was not taken. Call Track again later, or call
+	// TrackContext, which waits for room. The Logger gets a warning at the first
+	// refused event, one per minute with their number, and one when events are
+	// taken again.
 	ErrBufferFull = errors.New("s3sink: no room for the event")
 
 	// ErrClosed says that Close was called. The event was not taken.
 	ErrClosed = errors.New("s3sink: the sink is closed")
 
 	// ErrSpoolLocked says that another sink uses the SpoolDir, in this process or
-	// another one, and that New waited for it until its ctx ended. The error that
-	// wraps it names the directory, and the other process as far as it is known.
+	// another one, and that New waited for it until ctx ended. The error that
+	// wraps it names the directory, and the other process if it is known.
 	ErrSpoolLocked = errors.New("s3sink: another sink uses the spool directory; " + multipleInstances)
 
-	// ErrLeftInSpool says that Close has lost no event, but that some are not in S3
-	// yet: they are fsynced in the SpoolDir, and the next sink that has it delivers
-	// them. A service may end with success then. Without a SpoolDir, and when an
-	// event was dropped or damaged or the disk has failed, the error of Close is
-	// another one.
+	// ErrLeftInSpool says that Close has lost no event, but that some events are
+	// not in S3 yet: they are fsynced in the SpoolDir, and the next sink with that
+	// SpoolDir delivers them. A service can exit with success then. Close does not
+	// return this error without a SpoolDir, nor when an event was dropped or
+	// damaged, nor when the disk failed.
 	ErrLeftInSpool = errors.New("s3sink: no event is lost, the rest is in the spool for the next sink")
 
-	// ErrOutcomeUnknown says that an event was taken and that it is not known
-	// whether it is on disk: the disk failed, or ctx ended. It may still be
-	// delivered, once. A repeat is another event.
+	// ErrOutcomeUnknown says that an event was taken, but that it may not be on
+	// disk: the disk failed, or ctx ended. It may still be delivered, once.
+	// Calling Track again records a second event.
 	ErrOutcomeUnknown = errors.New("s3sink: the event was taken, but may not be on disk")
 
-	// ErrDamaged says that objects did not match their checksums any more, or
-	// that the disk could not read them, and that they were set aside: this
-	// machine is at fault. Other objects are not affected.
+	// ErrDamaged says that objects were set aside, because they no longer matched
+	// their checksums or the disk could not read them. The cause is the memory or
+	// the disk of this machine. Other objects are not affected.
 	ErrDamaged = errors.New("s3sink: events were damaged in memory or in the spool")
 )
 
-// multipleInstances is what Segment's documentation says of two destinations of
+// multipleInstances is the message that Segment documents for two destinations of
 // one source.
 const multipleInstances = "Multiple instance of AWS S3 are not allowed for this source"
 
@@ -65,23 +66,23 @@ func (e *lockedError) Error() string {
 
 func (e *lockedError) Unwrap() []error { return []error{ErrSpoolLocked, e.LockedError.Err} }
 
-// ConfigError is one setting that New or [Sink.Source] refuses. New reports all
-// of them at once, joined.
+// ConfigError is an invalid setting that New or [Sink.Source] rejects. New reports
+// all invalid settings at once, joined.
 type ConfigError struct {
 	Field string // as in Config, for example "Bucket" or "Credentials.RoleARN"
-	Value string // what was set; REDACTED for secrets
-	Want  string // what is wanted instead
+	Value string // the invalid value; REDACTED for secrets
+	Want  string // the values that are allowed
 }
 
 func (e *ConfigError) Error() string {
 	return fmt.Sprintf("s3sink: Config.%s %q: want %s", e.Field, e.Value, e.Want)
 }
 
-// EventError is an event that cannot become a line. The event was not taken,
-// no other event is affected, and a repeat fails the same way.
+// EventError is an event that cannot be encoded as a line. The event was not
+// taken, no other event is affected, and another call with it fails the same way.
 type EventError struct {
-	Problem string // what is wrong with the event
-	Err     error  // the encoder's error or the event's own, if there is one
+	Problem string // the reason
+	Err     error  // error of the encoder or of the event's own code, or nil
 }
 
 func (e *EventError) Error() string {
@@ -93,13 +94,13 @@ func (e *EventError) Error() string {
 
 func (e *EventError) Unwrap() error { return e.Err }
 
-// UploadError is an object that S3 refused, or an attempt that got no answer.
-// Its events are still in the sink, and it goes on trying until it is closed.
+// UploadError is an upload that S3 refused or did not answer. The events of the
+// object are still in the sink, which tries again until it is closed.
 type UploadError struct {
 	Key       string
 	Attempts  int    // made so far for this object
-	Status    int    // of HTTP; 0: no answer
-	Code      string // of AWS, for example "AccessDenied"
+	Status    int    // HTTP status; 0: no answer
+	Code      string // AWS error code, for example "AccessDenied"
 	RequestID string // AWS support asks for it
 	Err       error
 
@@ -124,8 +125,8 @@ func (e *UploadError) Error() string {
 
 func (e *UploadError) Unwrap() error { return e.Err }
 
-// noRoomError is ErrBufferFull with its cause. Its text is made when somebody
-// reads it: in an outage it is returned for every event.
+// noRoomError is ErrBufferFull with its cause. Error builds the text, because
+// during an outage Track returns this error for every event.
 type noRoomError struct {
 	cause error // nil if only the spool is full
 	spool bool  // MaxSpoolBytes is reached
@@ -149,10 +150,10 @@ func (e *noRoomError) Unwrap() []error {
 	return []error{ErrBufferFull, e.cause}
 }
 
-// SpoolError is why the spool directory cannot be used now. Its text has the
-// operation and the cause. It does not name the journal file, which is another one
-// at each attempt, so that alerts can be grouped by the text; [SpoolError.File]
-// names it, and so does the text of Err.
+// SpoolError is an error of the spool directory. Its text has the operation and
+// the cause, but not the name of the journal file, which differs at each attempt:
+// alerts can be grouped by the text. [SpoolError.File] and the text of Err have
+// that name.
 type SpoolError struct{ Err error }
 
 func (e *SpoolError) Error() string {
@@ -165,7 +166,7 @@ func (e *SpoolError) Error() string {
 
 func (e *SpoolError) Unwrap() error { return e.Err }
 
-// File returns the name of the file in the SpoolDir that the error is about, or "".
+// File returns the name of the affected file in the SpoolDir, or "".
 func (e *SpoolError) File() string {
 	for _, inner := range fileErrors(e.Err) {
 		return inner.Path
@@ -173,8 +174,8 @@ func (e *SpoolError) File() string {
 	return ""
 }
 
-// fileErrors returns the errors of files in the SpoolDir that err wraps. A path of
-// several elements is that of the directory itself, which is the same each time.
+// fileErrors returns the errors of files in the SpoolDir that err wraps. It skips
+// paths of several elements: they name the directory, which never changes.
 func fileErrors(err error) (all []*fs.PathError) {
 	switch wrapper := any(err).(type) { // not errors.As, which returns only the first
 	case *fs.PathError:
@@ -191,15 +192,15 @@ func fileErrors(err error) (all []*fs.PathError) {
 	return all
 }
 
-// CloseError says what Close could not bring to S3 before its context ended. It
-// wraps [ErrLeftInSpool] if all of that is safe in the spool.
+// CloseError counts the events that Close could not upload before its ctx ended.
+// It wraps [ErrLeftInSpool] if all of these events are fsynced in the spool.
 type CloseError struct {
 	Delivered int64 // events in S3, over the whole run
-	Dropped   int64 // events given up: of a sink without SpoolDir, or that the spool could not write; an attempt or a commit that was cut off may have stored some
+	Dropped   int64 // events lost: without a SpoolDir, or when the spool could not be written; a cancelled upload or commit may have stored some of them
 	Err       error // ErrLeftInSpool or ErrDamaged if they apply, the context's cause, the last [*UploadError] and a [*SpoolError], joined
 
-	Quarantined int64 // events in objects that were damaged
-	Left        int64 // events on the disk, in the spool, for the next sink that has it
+	Quarantined int64 // events in damaged objects
+	Left        int64 // events on disk, in the spool, for the next sink with this SpoolDir
 }
 
 func (e *CloseError) Error() string {
@@ -208,8 +209,8 @@ func (e *CloseError) Error() string {
 
 func (e *CloseError) Unwrap() error { return e.Err }
 
-// Retryable reports whether the call that returned err may succeed if it is
-// made again and nothing else changes.
+// Retryable reports whether the call that returned err may succeed when it is
+// repeated and nothing else changes.
 func Retryable(err error) bool {
 	var refused *UploadError
 	var lost *CloseError
@@ -218,20 +219,20 @@ func Retryable(err error) bool {
 	case err == nil, errors.Is(err, ErrClosed), errors.Is(err, ErrOutcomeUnknown), errors.As(err, &lost), errors.As(err, &wrong):
 		return false
 	case errors.As(err, &refused):
-		return refused.class != s3put.Parked // parked: somebody must act first
+		return refused.class != s3put.Parked // parked: an operator must act first
 	case errors.Is(err, ErrBufferFull), errors.Is(err, ErrSpoolLocked):
-		return true // room comes with the next upload, the lock when the other sink is closed
+		return true // the next upload frees room; the other sink releases the lock when it is closed
 	}
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
-// configErrors collects what is wrong with a Config.
+// configErrors collects the problems of a Config.
 type configErrors []error
 
 func (c *configErrors) add(field, value, want string) {
-	const most = 80 // of a value that may be anything
-	if len(value) > most {
-		value = strings.ToValidUTF8(value[:most], "") + "…"
+	const maxValue = 80 // bytes
+	if len(value) > maxValue {
+		value = strings.ToValidUTF8(value[:maxValue], "") + "…"
 	}
 	*c = append(*c, &ConfigError{Field: field, Value: value, Want: want})
 }

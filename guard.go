@@ -8,12 +8,12 @@ import (
 	"github.com/s3sink/s3sink/internal/barrier"
 )
 
-// guard calls code that is not the sink's. A panic there becomes an error for
-// the operation, and a record in the log with the stack; it never ends the
+// guard calls code that is not part of the sink. A panic in that code becomes an
+// error of the operation, and a log record with the stack. It does not end the
 // process. See [barrier.Run].
 type guard struct{ logger *slog.Logger }
 
-// awsCode names what an upload and a validation call.
+// awsCode names the foreign code that uploads and validations call.
 const awsCode = "the AWS SDK, or Config.HTTPClient, Config.AWS or the credentials below it,"
 
 // call returns f's error, or an error that wraps a [*barrier.Panic].
@@ -23,13 +23,13 @@ func (g guard) call(code string, f func() error) error {
 	if p == nil {
 		return failed
 	}
-	g.logger.Error("s3sink: code outside the sink panicked; the operation that called it has failed",
+	g.logger.Error("s3sink: code outside the sink panicked; the operation that called it has failed and the process continues; fix that code",
 		slog.String("code", code), slog.Any("error", p), slog.String("stack", p.Stack))
 	return fmt.Errorf("%s %w", code, p)
 }
 
-// guardedHandler is the handler of Config.Logger. A record that it panics over
-// is lost, and nothing else.
+// guardedHandler wraps the handler of Config.Logger. If the handler panics, only
+// that record is lost.
 type guardedHandler struct{ next slog.Handler }
 
 func (h guardedHandler) Enabled(ctx context.Context, l slog.Level) (on bool) {

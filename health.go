@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// LastingOutage is how long every upload must have failed before [Sink.Err]
-// reports a failure that needs nobody to act.
+// LastingOutage is the time for which every upload must have failed before
+// [Sink.Err] reports transient failures.
 const LastingOutage = 5 * time.Minute
 
-// uploadHealth says whether uploads work, by the attempts that have ended.
+// uploadHealth holds the result of the most recent attempts.
 type uploadHealth struct {
 	mu    sync.Mutex
-	last  *UploadError // why the last attempt failed; nil if it succeeded
-	since time.Time    // when the first of an unbroken row of failed attempts ended
+	last  *UploadError // error of the last attempt; nil if it succeeded
+	since time.Time    // end of the first failed attempt since the last success
 }
 
-// failed notes a failed attempt.
+// failed records a failed attempt.
 func (h *uploadHealth) failed(err *UploadError) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -27,45 +27,44 @@ func (h *uploadHealth) failed(err *UploadError) {
 	h.last = err
 }
 
-// clear notes that an attempt succeeded, or that the object which failed is gone.
+// clear records that an attempt succeeded, or that the failed object was set aside.
 func (h *uploadHealth) clear() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last, h.since = nil, time.Time{}
 }
 
-// failing returns the last error and since when every attempt has failed, or nil
-// and the zero time.
+// failing returns the last error and the time since which every attempt has
+// failed, or nil and the zero time.
 func (h *uploadHealth) failing() (*UploadError, time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.last, h.since
 }
 
-// refusalPeriod is the time between two log messages about refused events, and
-// the time without a refused event after which events count as taken again.
+// refusalPeriod is the time between two log messages about refused events. A
+// shortage ends after one period without a refused event.
 const refusalPeriod = time.Minute
 
-// refusals counts the events that found no room, and logs the first one, the
-// number of them once a period, and the end. A call of Track that is refused adds
-// to a counter; messages are written by a timer that runs only during a shortage,
-// so a slow Logger holds up no event.
+// refusals counts refused events. It logs the first one, their number once per
+// period, and the end of the shortage. A refused call of Track only increments a
+// counter. A timer writes the messages, so a slow Logger delays no event.
 type refusals struct {
 	logger *slog.Logger
 	bucket string
-	room   func(bytes int64) bool // whether an event that needs bytes of the budget would be taken now
+	room   func(bytes int64) bool // reports whether Track would take an event that needs these bytes
 
 	mu     sync.Mutex
-	timer  *time.Timer // nil while events are taken
-	since  time.Time   // of the first one
-	count  int64       // since the last message
-	total  int64       // since the first one
-	need   int64       // the most bytes that a refused event wanted
-	last   error       // why the last one was refused
+	timer  *time.Timer // nil while no shortage is known
+	since  time.Time   // of the first refused event
+	count  int64       // refused since the last message
+	total  int64       // refused since the shortage began
+	need   int64       // the greatest number of bytes that a refused event needed
+	last   error       // reason of the last refusal
 	closed bool
 }
 
-// add counts an event that was refused because of err.
+// add counts an event that was refused with err.
 func (r *refusals) add(need int64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -88,8 +87,8 @@ func (r *refusals) active() bool {
 	return r.timer != nil
 }
 
-// report writes one message, and ends the shortage after a period without a
-// refused event if there is room again.
+// report writes one message. It ends the shortage if no event was refused for a
+// period and there is room again.
 func (r *refusals) report() {
 	r.mu.Lock()
 	need := r.need
@@ -120,11 +119,11 @@ func (r *refusals) report() {
 }
 
 func (r *refusals) warn(count, total int64, why error) {
-	r.logger.Warn("s3sink: Track refuses events; those that the caller does not keep are lost", slog.String("bucket", r.bucket),
+	r.logger.Warn("s3sink: Track refuses events; a refused event is lost unless its caller keeps it and calls Track again", slog.String("bucket", r.bucket),
 		slog.Int64("refused", count), slog.Int64("refused_in_all", total), slog.Any("error", why))
 }
 
-// close ends the messages; the last one has the events that none has counted yet.
+// close stops the timer and logs the refusals since the last message.
 func (r *refusals) close() {
 	r.mu.Lock()
 	r.closed = true

@@ -9,27 +9,28 @@ import (
 	"github.com/s3sink/s3sink/internal/spool"
 )
 
-// Hooks are told what happens to objects; nil ones are skipped. They are called
-// one at a time, in order, on a goroutine of their own and without a lock, so a
-// hook may call any method of the sink except Close. A hook that falls 1,024
-// calls behind misses the next ones, which [Stats] counts; events are never
-// held up. A hook that panics is logged. For exact totals use [Sink.Stats].
+// Hooks are functions that the sink calls when the state of an object changes.
+// Nil hooks are skipped. Hooks are called one at a time, in order, on a separate
+// goroutine and without a lock, so a hook may call any method of the sink except
+// Close. If 1,024 calls are queued, further calls are skipped and counted in
+// [Stats].MissedHooks: a slow hook never delays events. A panic of a hook is
+// logged. For exact totals use [Sink.Stats].
 type Hooks struct {
-	Sealed   func(Sealed)   // an object is complete and will be sent
-	Attempt  func(Attempt)  // an attempt to send one has ended
-	Uploaded func(Uploaded) // S3 has it
-	Parked   func(Parked)   // S3 refuses it until somebody acts
-	Corrupt  func(Corrupt)  // it was damaged, in memory or in the spool, and events of it are lost
+	Sealed   func(Sealed)   // an object is complete and queued for upload
+	Attempt  func(Attempt)  // an upload attempt has ended
+	Uploaded func(Uploaded) // an object is in S3
+	Parked   func(Parked)   // S3 refuses an object until an operator acts
+	Corrupt  func(Corrupt)  // an object was damaged in memory or in the spool, and some or all of its events are lost
 
-	CredentialRefresh func(CredentialRefresh) // STS was asked for a session of a role
+	CredentialRefresh func(CredentialRefresh) // STS has answered, or failed to answer, a request for a session
 }
 
 // ObjectInfo describes an object.
 type ObjectInfo struct {
 	Bucket, Key   string
-	Source        string    // the source id as it was given
+	Source        string    // the source id, not escaped
 	Day           time.Time // received-day, 00:00 UTC
-	Sequence      uint64    // orders the objects of a run
+	Sequence      uint64    // position among the objects of a run
 	Events        int64
 	Bytes         int64 // as stored
 	RawBytes      int64 // of NDJSON
@@ -37,15 +38,15 @@ type ObjectInfo struct {
 	LastReceived  time.Time
 }
 
-// Sealed is what the hook of that name is told.
+// Sealed is the argument of the hook Sealed.
 type Sealed struct {
 	Object ObjectInfo
 	Reason SealReason
 }
 
-// Attempt is what the hook of that name is told. Err is nil or an
-// [*UploadError]. One that wraps context.Canceled was cut off: by Close, or because
-// another attempt of the object was made beside it.
+// Attempt is the argument of the hook Attempt. Err is nil or an [*UploadError]. An
+// error that wraps context.Canceled means that Close or a parallel attempt of the
+// same object ended this attempt.
 type Attempt struct {
 	Object   ObjectInfo
 	Number   int // 1 for the first
@@ -53,7 +54,7 @@ type Attempt struct {
 	Err      error
 }
 
-// Uploaded is what the hook of that name is told.
+// Uploaded is the argument of the hook Uploaded.
 type Uploaded struct {
 	Object    ObjectInfo
 	ETag      string
@@ -61,37 +62,37 @@ type Uploaded struct {
 	Attempts  int
 	Duration  time.Duration // from seal to acknowledgement
 
-	// Existed says that S3 had the object already: an earlier attempt had
-	// stored it and its answer was lost, or has not come yet.
+	// Existed is true if S3 already had the object: an earlier attempt had
+	// stored it, and its answer was lost or had not arrived yet.
 	Existed bool
 }
 
-// Parked is what the hook of that name is told.
+// Parked is the argument of the hook Parked.
 type Parked struct {
 	Object ObjectInfo
 	Err    *UploadError
 }
 
-// Corrupt is what the hook of that name is told. Of an object that an earlier
-// run had closed, Object.Events are those that are lost, and the others go into
+// Corrupt is the argument of the hook Corrupt. If a previous run had closed the
+// object, Object.Events counts only the lost events; its other events go into
 // another object. Err wraps [ErrDamaged].
 type Corrupt struct {
 	Object ObjectInfo
 	Err    *UploadError
 }
 
-// CredentialRefresh is what the hook of that name is told.
+// CredentialRefresh is the argument of the hook CredentialRefresh.
 type CredentialRefresh struct {
-	Role     string        // its ARN
-	Expires  time.Time     // when the session that is used now ends; zero if there is none
-	Duration time.Duration // of the call
-	Err      error         // nil: the session is new
+	Role     string        // ARN of the role
+	Expires  time.Time     // end of the session in use; zero without a session
+	Duration time.Duration // of the request to STS
+	Err      error         // nil: a new session is in use
 }
 
-// SealReason is why an object was closed.
+// SealReason is the reason why an object was closed.
 type SealReason int
 
-// The reasons. The zero value means that the object is open.
+// Reasons to close an object. The zero value means that the object is open.
 const (
 	_              SealReason = iota
 	SealedBySize              // the next block would exceed MaxObjectBytes, or MaxObjectEvents
@@ -101,8 +102,8 @@ const (
 	SealedByClose
 	SealedByMemory     // MaxMemory ran short
 	SealedByPartitions // MaxOpenPartitions was exceeded
-	SealedByRecovery   // an earlier run had left it open
-	SealedByClock      // the clock went back to its day, whose later events must come later
+	SealedByRecovery   // a previous run had left it open
+	SealedByClock      // the clock went back to its day: later events of that day need a later key
 )
 
 func (r SealReason) String() string {
@@ -121,9 +122,10 @@ func objectInfo(seg *spool.Segment) ObjectInfo {
 	}
 }
 
+// hookQueue is the greatest number of queued hook calls.
 const hookQueue = 1024
 
-// hookRunner calls hooks. Its goroutine exists only while there are calls.
+// hookRunner calls hooks. Its goroutine exists only while calls are queued.
 type hookRunner struct {
 	guard  guard
 	missed atomic.Int64
@@ -172,7 +174,7 @@ func (h *hookRunner) next() (f func(), ok bool) {
 	return f, true
 }
 
-// drain waits for the calls that are queued, until ctx ends.
+// drain waits until the queued calls have ended, or until ctx ends.
 func (h *hookRunner) drain(ctx context.Context) {
 	h.mu.Lock()
 	running, idle := h.running, h.idle

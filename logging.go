@@ -5,8 +5,9 @@ import (
 	"log/slog"
 )
 
-// warnings is the default logger's handler: data that waits or is dropped
-// must not be silent, and nothing else is anybody's business unasked.
+// warnings is the handler of the default logger. It passes records from Warn up:
+// an application that sets no Logger must see delayed and dropped events, and
+// nothing else.
 type warnings struct{ slog.Handler }
 
 func (w warnings) Enabled(ctx context.Context, l slog.Level) bool {

@@ -20,15 +20,14 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// version is this library's, in keys and in the User-Agent.
+// version is the version of this library, in keys and in the User-Agent.
 const version = "0.1.0"
 
 // Sink takes events and delivers them to one bucket. It is safe for concurrent
-// use. Several sinks in one process share nothing
-// that can block.
+// use. Several sinks in one process share no locks, queues or limits.
 type Sink struct {
 	cfg      Config
-	own      *Source // of Config.SourceID
+	own      *Source // the source of Config.SourceID
 	sources  *sources
 	batcher  *batcher
 	uploader *upload.Uploader
@@ -40,29 +39,29 @@ type Sink struct {
 	journal     *spool.Journal // nil without a SpoolDir
 	spoolDir    vfs.Dir
 
-	recovery       sync.WaitGroup
-	stopRecovery   context.CancelFunc
-	unread         atomic.Pointer[SpoolError] // why it does not get on, or nil
-	foreignEvents  atomic.Int64
-	earlierFolders map[string]struct{} // of keys that recovery has found in another format; recovery's
-	spoolDamaged   atomic.Int64        // bytes that recovery has found so
-	spoolTorn      atomic.Int64
-	uploads        uploadHealth
-	refusals       refusals
-	hooks          *hookRunner
-	guard          guard
-	keys           keyTemplate
-	ids            uuid7.Source // of keys and runs
-	runID          func() string
-	bucket         string
-	prefix         string // with a slash at its end, or ""
+	recovery      sync.WaitGroup
+	stopRecovery  context.CancelFunc
+	unreadable    atomic.Pointer[SpoolError] // the reason why recovery is incomplete, or nil
+	foreignEvents atomic.Int64
+	otherFolders  map[string]struct{} // key folders of other KeyFormats in the spool; used by the recovery goroutine
+	spoolDamaged  atomic.Int64        // bytes, found by recovery
+	spoolTorn     atomic.Int64
+	uploads       uploadHealth
+	refusals      refusals
+	hooks         *hookRunner
+	guard         guard
+	keys          keyTemplate
+	ids           uuid7.Source // ids of keys and runs
+	runID         func() string
+	bucket        string
+	prefix        string // with a trailing slash, or ""
 
 	rejected atomic.Int64 // calls of Track that returned an error
 	attempts atomic.Int64
-	existed  atomic.Int64
+	existed  atomic.Int64 // deliveries whose object was already in S3
 
 	warnedParked atomic.Int64 // Unix nanoseconds of the last warning about parked uploads
-	warnedOutage atomic.Int64 // likewise about an outage
+	warnedOutage atomic.Int64 // Unix nanoseconds of the last warning about an outage
 	closing      sync.Once
 	closed       chan struct{}
 	closeErr     error
@@ -70,10 +69,10 @@ type Sink struct {
 
 // New checks the whole configuration and returns a sink that is ready for
 // events. It reports every problem with cfg at once, joined, each a
-// [*ConfigError]; what the AWS SDK cannot read of its own files comes alone. It
-// makes no request, so a service starts while S3 is down; ctx bounds what the
-// AWS SDK reads of its configuration, and the wait for another sink that uses
-// Config.SpoolDir. Call [Sink.Close] to stop the sink.
+// [*ConfigError]. If the AWS SDK cannot read its configuration files, New returns
+// that error alone. New makes no request, so a service can start while S3 is
+// down. ctx bounds the loading of the AWS configuration, and the wait for another
+// sink that uses Config.SpoolDir. Call [Sink.Close] to stop the sink.
 func New(ctx context.Context, cfg Config) (*Sink, error) {
 	chosen := cfg.MaxMemory != 0
 	limit := cfg.fitMemory(memlimit.Process)
@@ -92,7 +91,7 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 	}
 	keys, err := cfg.KeyFormat.compile()
 	if err != nil {
-		return nil, err // validate has compiled it too
+		return nil, err // cannot happen: validate has compiled the KeyFormat
 	}
 	s := &Sink{
 		cfg:     cfg,
@@ -105,9 +104,9 @@ func New(ctx context.Context, cfg Config) (*Sink, error) {
 		guard:   guard{cfg.Logger},
 		closed:  make(chan struct{}),
 
-		earlierFolders: map[string]struct{}{},
+		otherFolders: map[string]struct{}{},
 	}
-	s.runID = sync.OnceValue(s.ids.New) // at first use: an idle snapshot must not carry one
+	s.runID = sync.OnceValue(s.ids.New) // drawn at first use: copies of an idle process snapshot must not share it
 	s.bucket, s.prefix = cfg.place()
 	s.uploader = upload.New(upload.Settings{
 		Put:         s.put,
@@ -163,28 +162,28 @@ func (s *Sink) newBatcher() (*batcher, error) {
 }
 
 // Track takes an event of Config.SourceID. It returns nil once the event is in
-// a bounded buffer, and never waits for the network, nor for room: without
-// room it returns [ErrBufferFull]. The event is encoded before Track returns,
-// and it is neither kept nor written to.
+// a bounded buffer. It never waits for the network or for room: without room it
+// returns [ErrBufferFull]. Track encodes the event before it returns, and neither
+// keeps nor changes it.
 //
 // An event is an [Event]; or a json.RawMessage or []byte that holds exactly one
-// JSON object, which is checked; or any other value that encoding/json makes an
-// object of (strings in it that are not UTF-8 are coerced, as encoding/json
-// does). Anything else is an [*EventError], and no other event is affected.
+// JSON object, which is checked; or any other value that encoding/json encodes
+// as an object (encoding/json replaces invalid UTF-8 in its strings). Anything
+// else is an [*EventError], and no other event is affected.
 func (s *Sink) Track(event any) error { return s.own.Track(event) }
 
-// TrackContext is Track, but waits for room until ctx ends. Meanwhile uploads
-// that fail are tried again sooner than usual. When ctx ends it returns
-// ctx's cause, joined with the [*UploadError] of the last attempt if uploads fail
-// or are parked, and the event was not taken.
+// TrackContext is Track, but waits for room until ctx ends. While it waits,
+// failed uploads are retried sooner than usual. When ctx ends, TrackContext
+// returns ctx's cause, joined with the [*UploadError] of the last attempt if
+// uploads fail or are parked. The event was not taken then.
 func (s *Sink) TrackContext(ctx context.Context, event any) error {
 	return s.own.TrackContext(ctx, event)
 }
 
-// TrackLine is Track for a line that the caller has encoded and vouches for:
-// one JSON object in UTF-8, without line breaks but perhaps one at its end.
-// Only that framing is checked, not the JSON inside, and nothing is allocated.
-// The line is copied before TrackLine returns.
+// TrackLine is Track for a line that the caller has encoded: one JSON object in
+// UTF-8 on a single line, optionally with a line break at the end. TrackLine
+// checks this framing, but not the JSON inside, and allocates nothing. It copies
+// the line before it returns.
 func (s *Sink) TrackLine(line []byte) error { return s.own.TrackLine(line) }
 
 // TrackLineContext is TrackLine, but waits for room until ctx ends.
@@ -192,11 +191,10 @@ func (s *Sink) TrackLineContext(ctx context.Context, line []byte) error {
 	return s.own.TrackLineContext(ctx, line)
 }
 
-// Source returns the Source of another source id, the same one for the same
-// id as long as anybody holds it. An id is 1 to 256 bytes of any kind: in keys,
-// letters, digits and . _ = - stand for themselves, and every other byte is ~
-// and two hex digits. An id that would make keys too long for S3 is a
-// [*ConfigError].
+// Source returns the Source of another source id. Calls with the same id return
+// the same Source while it is in use. An id is 1 to 256 arbitrary bytes. In keys,
+// letters, digits and . _ = - stay as they are, and every other byte becomes ~
+// and two hex digits. An id that makes keys too long for S3 is a [*ConfigError].
 func (s *Sink) Source(id string) (*Source, error) {
 	if err := checkSourceID("SourceID", id); err != nil {
 		return nil, err
@@ -209,17 +207,20 @@ func (s *Sink) Source(id string) (*Source, error) {
 	return s.sources.get(s, id), nil
 }
 
-// Flush closes every open object, whatever its age, and waits until every event
-// that this sink took before the call is in S3, and every event that earlier runs
-// have left in the SpoolDir; then it returns nil. Events that it cannot read there,
-// and [Stats.Foreign] ones, are not waited for: see [Sink.Err]. When ctx
-// ends first it returns ctx's cause, joined with the [*UploadError] of the last
-// attempt if uploads fail or are parked; the sink goes on trying. While Flush
-// waits, no backoff is longer than a second, and an attempt that makes no progress
-// gets another one beside it. Where uploads
-// are parked it makes only a few attempts. Flush does not stop new events. After
-// a Close that dropped events it returns [ErrClosed], and [ErrDamaged] if events
-// that it waited for were set aside. With Config.Disabled it returns nil at once.
+// Flush closes every open object, whatever its age. It returns nil when all
+// events that this sink took before the call are in S3, and all events that
+// previous runs have left in the SpoolDir. It does not wait for unreadable events
+// there (see [Sink.Err]), nor for [Stats.Foreign] events.
+//
+// When ctx ends first, Flush returns ctx's cause, joined with the [*UploadError]
+// of the last attempt if uploads fail or are parked. The sink keeps trying.
+// While Flush waits, no backoff is longer than a second, and an attempt without
+// progress gets a second attempt in parallel. If uploads are parked, Flush makes
+// only a few attempts.
+//
+// Flush does not stop new events. It returns [ErrClosed] after a Close that
+// dropped events, and [ErrDamaged] if events that it waited for were set aside.
+// With Config.Disabled it returns nil at once.
 func (s *Sink) Flush(ctx context.Context) error { return s.flush(ctx, nil) }
 
 func (s *Sink) flush(ctx context.Context, src *Source) error {
@@ -237,7 +238,7 @@ func (s *Sink) flush(ctx context.Context, src *Source) error {
 		}
 		return errors.Join(context.Cause(ctx), s.cause())
 	}
-	if n := s.batcher.eventCount(dropped); n > 0 { // by Close alone
+	if n := s.batcher.eventCount(dropped); n > 0 { // only Close drops events
 		return fmt.Errorf("%w: it dropped %d events", ErrClosed, n)
 	}
 	if w.damaged > 0 {
@@ -247,14 +248,16 @@ func (s *Sink) flush(ctx context.Context, src *Source) error {
 }
 
 // Sync waits until every event that was tracked before the call, of every source,
-// is on disk or in S3. It gives [SyncInterval] the promise of [SyncEach] for one
-// fsync: a consumer tracks a batch, calls Sync, and commits its offset when Sync
-// returns nil. Callers that wait at the same time share one fsync.
+// is on disk or in S3. With [SyncInterval] it gives a batch of events the promise
+// of [SyncEach] at the cost of one fsync: a consumer tracks a batch, calls Sync,
+// and commits its offset when Sync returns nil. Concurrent callers share one
+// fsync.
 //
-// When ctx ends first Sync returns ctx's cause. When the disk fails it returns a
-// [*SpoolError]; the sink keeps the events and writes them again, so a later call
-// may return nil. Without a SpoolDir it returns a [*ConfigError]. After [Sink.Close]
-// it reports how the last fsync ended. With Config.Disabled it returns nil at once.
+// When ctx ends first, Sync returns ctx's cause. When the disk fails, Sync returns
+// a [*SpoolError]; the sink keeps the events and writes them again, so a later
+// call may return nil. Without a SpoolDir it returns a [*ConfigError]. After
+// [Sink.Close] it returns the result of the last fsync. With Config.Disabled it
+// returns nil at once.
 func (s *Sink) Sync(ctx context.Context) error {
 	switch {
 	case s.cfg.Disabled:
@@ -269,20 +272,23 @@ func (s *Sink) Sync(ctx context.Context) error {
 	return err
 }
 
-// closeGrace is how long Close waits for hooks that are still being called.
+// closeGrace is how long Close waits for queued hook calls.
 const closeGrace = time.Second
 
 // Close stops the sink: it takes no more events, closes every open object and
 // uploads until everything is in S3 or ctx ends. As in [Sink.Flush], no backoff is
-// longer than a second meanwhile. It returns nil only if
-// everything is in S3, and a [*CloseError] that counts the rest if not. Without a
-// SpoolDir the rest is lost. With one it is fsynced for the next sink, and the error
-// wraps [ErrLeftInSpool]; a short ctx is enough then, because ctx bounds the uploads
-// and not the fsync. With Config.Disabled nothing was to be in S3, and it
-// returns nil. ctx bounds the network: what is open is compressed first, at most
-// MaxMemory, and hooks that are queued get a second at the end. Every call waits
-// for the same shutdown, which the first call's ctx bounds, and returns the same
-// error.
+// longer than a second meanwhile. Close returns nil only if everything is in S3,
+// and otherwise a [*CloseError] that counts the remaining events.
+//
+// Without a SpoolDir the remaining events are lost. With a SpoolDir they are
+// fsynced for the next sink, and the error wraps [ErrLeftInSpool]. A short ctx is
+// enough then, because ctx bounds the uploads and not the fsync. With
+// Config.Disabled, Close returns nil.
+//
+// ctx bounds the uploads only. Before them, Close compresses the open blocks, at
+// most MaxMemory; after them, queued hook calls get one second. Every call waits
+// for the same shutdown, which the ctx of the first call bounds, and returns the
+// same error.
 func (s *Sink) Close(ctx context.Context) error {
 	s.closing.Do(func() {
 		go func() {
@@ -299,14 +305,14 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	s.batcher.close()
 	s.refusals.close()
 	s.awaitRecovery(ctx)
-	s.batcher.pool.Wait() // nothing may be appended behind the journal's last commit
+	s.batcher.pool.Wait() // no block may be appended after the journal's last commit
 	w := s.batcher.await(nil)
 	failed := s.uploadError()
 	s.uploader.Probe()
 	s.uploader.Unpark()
 	w.wait(ctx, nil)
 	if err := s.uploadError(); err != nil {
-		failed = err // again
+		failed = err // the most recent failure
 	}
 	left := s.uploader.Stop()
 	unread := s.notRecovered()
@@ -335,7 +341,7 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	switch {
 	case st.Quarantined > 0:
 		state = ErrDamaged
-	case st.Dropped == 0 && unsaved == nil && s.unread.Load() == nil:
+	case st.Dropped == 0 && unsaved == nil && s.unreadable.Load() == nil:
 		state = ErrLeftInSpool
 	}
 	if st.Dropped > 0 || st.Pending > 0 || unread != nil {
@@ -346,22 +352,24 @@ func (s *Sink) shutdown(ctx context.Context) error {
 	return rest
 }
 
-// Err returns nil while the sink works, or the first of these that holds:
+// Err returns nil while the sink works. Otherwise it returns the first error of
+// this list that applies:
 //
-//   - the [*UploadError] for which uploads are parked: S3 refuses them until
-//     somebody acts;
-//   - the [*SpoolError] for which events are not written to the SpoolDir, or what
-//     earlier runs have left there is not read;
+//   - the [*UploadError] that parked uploads: S3 refuses them until an operator
+//     acts;
+//   - the [*SpoolError] that prevents writing events to the SpoolDir, or reading
+//     the events that previous runs have left there;
 //   - [ErrBufferFull], which wraps the last [*UploadError] if uploads fail: an event
-//     was refused for want of room within the last minute, or there is none yet;
+//     was refused within the last minute because no room was left, or there is
+//     still no room;
 //   - the last [*UploadError], if every attempt has failed for [LastingOutage].
 //
-// An outage that is shorter and costs no event is in [Stats] alone: UploadError
-// and FailingSince.
+// A shorter outage that costs no event shows only in [Stats]: UploadError and
+// FailingSince.
 //
-// Err is meant for alerts, and for readiness where a service that cannot record
-// events should get no traffic. Do not make it a liveness probe: a restart brings
-// S3 back no sooner, and without a SpoolDir it drops every event that waits.
+// Use Err for alerts, and as a readiness probe if a service that cannot record
+// events should get no traffic. Do not use it as a liveness probe: a restart does
+// not bring S3 back sooner, and without a SpoolDir it drops all pending events.
 func (s *Sink) Err() error {
 	if err := s.blocked(); err != nil {
 		return err
@@ -375,8 +383,8 @@ func (s *Sink) Err() error {
 	return nil
 }
 
-// blocked returns why events are not delivered or not written to the SpoolDir
-// until something changes, or nil.
+// blocked returns the error that stops delivery, writing to the SpoolDir or
+// reading from it, or nil.
 func (s *Sink) blocked() error {
 	if err := s.parked(); err != nil {
 		return err
@@ -384,13 +392,13 @@ func (s *Sink) blocked() error {
 	if s.journal != nil && s.journal.Err() != nil {
 		return &SpoolError{Err: s.journal.Err()}
 	}
-	if err := s.unread.Load(); err != nil {
+	if err := s.unreadable.Load(); err != nil {
 		return err
 	}
 	return nil
 }
 
-// parked returns the UploadError for which uploads are parked, or nil.
+// parked returns the UploadError that parked uploads, or nil.
 func (s *Sink) parked() error {
 	if why := s.uploader.Why(); why != nil {
 		return newUploadError(why.Segment.Key, why.Attempts, why.Err)
@@ -398,8 +406,8 @@ func (s *Sink) parked() error {
 	return nil
 }
 
-// uploadError returns the UploadError for which uploads are parked, or that of the
-// last attempt if it failed, or nil.
+// uploadError returns the UploadError that parked uploads, or the UploadError of
+// the last attempt if that attempt failed, or nil.
 func (s *Sink) uploadError() error {
 	if err := s.parked(); err != nil {
 		return err
@@ -410,8 +418,7 @@ func (s *Sink) uploadError() error {
 	return nil
 }
 
-// cause returns why a caller of Track, Flush or Close waits in vain, as far as the
-// sink knows, or nil.
+// cause returns the known reason why callers of Track, Flush or Close wait, or nil.
 func (s *Sink) cause() error {
 	if err := s.blocked(); err != nil {
 		return err
@@ -419,7 +426,7 @@ func (s *Sink) cause() error {
 	return s.uploadError()
 }
 
-// noRoom returns ErrBufferFull with its cause, where there is one.
+// noRoom returns ErrBufferFull with its cause, if the cause is known.
 func (s *Sink) noRoom() error {
 	if err := s.cause(); err != nil {
 		return &noRoomError{cause: err}
@@ -427,7 +434,8 @@ func (s *Sink) noRoom() error {
 	return ErrBufferFull
 }
 
-// hasRoom reports whether an event that needs bytes of MaxMemory would be taken.
+// hasRoom reports whether Track would take an event that needs that many bytes of
+// MaxMemory.
 func (s *Sink) hasRoom(bytes int64) bool {
 	used, _ := s.batcher.budget.Used()
 	return used+bytes <= s.batcher.budget.Size() && s.spoolReady() == nil

@@ -130,7 +130,7 @@ func (s *Source) add(ctx context.Context, line []byte, received time.Time) error
 			b.closeExcess()
 		}
 		if err == nil && need == 0 {
-			return s.sink.durable(ctx)
+			return s.sink.awaitDurable(ctx)
 		}
 		if err != nil {
 			return err

@@ -18,8 +18,8 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// Durability is what an event survives once Track has returned nil, in a sink
-// with a SpoolDir.
+// Durability is the promise about an event after Track has returned nil, in a
+// sink with a SpoolDir.
 type Durability int
 
 // Levels of durability.
@@ -28,13 +28,13 @@ const (
 	// the process is killed or the power fails.
 	SyncInterval Durability = iota
 
-	// SyncEach loses none: Track waits for the disk. One write and one sync
-	// serve all callers of all sources who wait at the same time.
+	// SyncEach loses no event: Track waits for the fsync. One write and one
+	// fsync serve all callers of all sources that wait at the same time.
 	SyncEach
 )
 
-// openSpool opens the directory of the Config for this sink, and waits until ctx
-// ends for another sink that has it.
+// openSpool opens and locks Config.SpoolDir. It waits until ctx ends for another
+// sink that has locked it.
 func openSpool(ctx context.Context, cfg *Config) (vfs.Dir, error) {
 	var found vfs.Found
 	dir, err := vfs.Open(cfg.SpoolDir, vfs.Options{
@@ -51,8 +51,8 @@ func openSpool(ctx context.Context, cfg *Config) (vfs.Dir, error) {
 		if found.Mode != 0 {
 			attrs = append(attrs, slog.String("directory_mode_before", found.Mode.String()))
 		}
-		cfg.Logger.Warn("s3sink: other users had access to the spool directory or its files: "+
-			"the modes are set to 0700 and 0600 again; if kubelet changes them for fsGroup, "+
+		cfg.Logger.Warn("s3sink: other users had access to the spool directory or its files; "+
+			"New has set the modes back to 0700 and 0600; if kubelet changes them for fsGroup, "+
 			"set fsGroupChangePolicy: OnRootMismatch (docs/kubernetes.md)", attrs...)
 	}
 	if err := lockSpool(ctx, cfg.Logger, dir, where); err != nil {
@@ -61,16 +61,19 @@ func openSpool(ctx context.Context, cfg *Config) (vfs.Dir, error) {
 	}
 	cfg.Logger.Info("s3sink: the spool directory is open and locked", where)
 	if fs := dir.FileSystem(); fs.Volatile {
-		cfg.Logger.Warn("s3sink: what is synced in the spool directory may not survive a power failure",
+		cfg.Logger.Warn("s3sink: the file system of the spool directory is in memory or hides the disk below it: "+
+			"fsynced events may not survive a power failure; put SpoolDir on a volume with a local disk",
 			slog.String("file_system", fs.Name))
 	}
 	return dir, nil
 }
 
-// lockWarning is how long New waits for a locked directory before it says so.
+// lockWarning is how long New waits for a locked directory before it logs a
+// warning.
 const lockWarning = time.Second
 
-// lockSpool locks the directory, and waits for another sink until ctx ends.
+// lockSpool locks the directory. It waits until ctx ends for another sink that
+// has locked it.
 func lockSpool(ctx context.Context, logger *slog.Logger, dir vfs.Dir, where slog.Attr) error {
 	begin := time.Now()
 	soon, cancel := context.WithTimeout(ctx, lockWarning)
@@ -95,23 +98,23 @@ func lockSpool(ctx context.Context, logger *slog.Logger, dir vfs.Dir, where slog
 }
 
 const (
-	// filesInSpool is how many full journal files fill the spool, at least. The
-	// last file stays when all in it is delivered: were it the only one, a spool
-	// that was full once would stay so.
+	// filesInSpool is the least number of full journal files that fill the
+	// spool. The current file stays after its events are delivered. If it alone
+	// could fill the spool, a full spool would never accept events again.
 	filesInSpool = 8
 
-	minFile = 64 << 10 // of a full journal file
+	minFile = 64 << 10 // least size of a full journal file
 
-	// The reserve is the limit divided by reserveShare: half of a journal file. The
-	// frame of a large block fits into it, and the seals and "delivered" records
-	// for a file of the smallest objects take a quarter of it.
+	// reserveShare is the divisor of the spool limit that yields the reserve: half
+	// of a journal file. The frame of a large block fits into it. The seals and
+	// "delivered" records for a file of the smallest objects take a quarter of it.
 	reserveShare = 2 * filesInSpool
 	minReserve   = 64 << 10
 	maxReserve   = 8 << 20
 )
 
-// spoolLimit returns how large the spool can become: MaxSpoolBytes, or what its
-// volume has for it, if that is less.
+// spoolLimit returns the largest size of the spool: MaxSpoolBytes, or the bytes
+// that its volume has for it, whichever is less.
 func (s *Sink) spoolLimit(dir vfs.Dir) (int64, error) {
 	free, err := dir.Free()
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -136,8 +139,8 @@ func (s *Sink) spoolLimit(dir vfs.Dir) (int64, error) {
 	return min(s.cfg.MaxSpoolBytes, volume), nil
 }
 
-// startSpool gives the batcher a journal in dir, and begins to take over what
-// earlier runs have left there.
+// startSpool gives the batcher a journal in dir, and starts the recovery of
+// previous runs.
 func (s *Sink) startSpool(dir vfs.Dir) error {
 	b := s.batcher
 	limit, err := s.spoolLimit(dir)
@@ -164,44 +167,45 @@ func (s *Sink) startSpool(dir vfs.Dir) error {
 	return nil
 }
 
-// writeAhead is how much the journal reserves where callers wait for the disk:
-// with less it is too often, with more the one who waits for the zeros notices.
+// writeAhead is the number of bytes that the journal preallocates with SyncEach.
+// Smaller preallocations cost a metadata sync too often; larger ones delay the
+// commit that writes the zeros.
 const writeAhead = 512 << 10
 
-// recoverAgain is the wait before a spool that cannot be read is read again.
-const recoverAgain = 10 * time.Second
+// rereadInterval is the wait before an unreadable spool is read again.
+const rereadInterval = 10 * time.Second
 
-// recover takes over what earlier runs have left. Events of this run wait in
-// the spool meanwhile, so that they come behind.
+// recover delivers the events that previous runs have left in the spool. Blocks
+// of this run are held back meanwhile, so that their objects get later keys.
 func (s *Sink) recover(ctx context.Context) {
 	found, err := s.journal.Recover(ctx)
 	for err != nil {
-		if !s.cannotRead(ctx, err) {
+		if !s.waitToRereadSpool(ctx, err) {
 			return
 		}
 		found, err = s.journal.Recover(ctx)
 	}
-	s.unread.Store(nil)
-	s.ids.Raise(found.LastID) // before a segment of this run gets its key, and the run its id
-	s.tell(found)
+	s.unreadable.Store(nil)
+	s.ids.Raise(found.LastID) // before this run draws its id and the key of a segment
+	s.logRecovery(found)
 	found.Sealed = slices.DeleteFunc(found.Sealed, s.foreign)
 	found.Unfinished = slices.DeleteFunc(found.Unfinished, s.foreignTail)
-	s.widen(found)
-	s.addSealed(found.Sealed)
+	s.widenSessions(found)
+	s.addSealedSegments(found.Sealed)
 	for _, t := range found.Unfinished {
 		if ctx.Err() != nil {
 			return
 		}
-		err := s.finish(ctx, t)
+		err := s.finishPartition(ctx, t)
 		if err != nil && ctx.Err() != nil {
-			return // what follows would come before the rest
+			return // delivering the next partition now would break the order of keys
 		}
 		if err != nil {
-			gone := &SpoolError{Err: fmt.Errorf("a part of what earlier runs have left is gone: %w", err)}
-			s.unread.Store(gone)
-			s.cfg.Logger.Error("s3sink: a part of the spool is gone; what is left of that source's day waits for the next run, "+
-				"behind the events of this one; look after the disk", slog.String("source", t.Source),
-				slog.Any("error", gone), slog.String("file", gone.File()))
+			gone := &SpoolError{Err: fmt.Errorf("recovery: a journal file of a previous run has disappeared or lost its end: %w", err)}
+			s.unreadable.Store(gone)
+			s.cfg.Logger.Error("s3sink: recovery: a journal file has disappeared or lost its end; the remaining recovered events of this source and day "+
+				"are deferred to the next start and delivered after the events of this run; check the disk of SpoolDir",
+				slog.String("source", t.Source), slog.Any("error", gone), slog.String("file", gone.File()))
 		}
 	}
 	s.batcher.endRecovery()
@@ -210,34 +214,37 @@ func (s *Sink) recover(ctx context.Context) {
 // recoverEarly delivers sealed segments of previous runs before recovery has ended.
 func (s *Sink) recoverEarly(sealed []*spool.Segment) {
 	sealed = slices.DeleteFunc(sealed, s.foreign)
-	s.widen(&spool.Recovered{Sealed: sealed})
-	s.addSealed(sealed)
+	s.widenSessions(&spool.Recovered{Sealed: sealed})
+	s.addSealedSegments(sealed)
 }
 
-// addSealed has segments of previous runs counted and sent.
-func (s *Sink) addSealed(sealed []*spool.Segment) {
+// addSealedSegments counts and uploads sealed segments of previous runs.
+func (s *Sink) addSealedSegments(sealed []*spool.Segment) {
 	for _, seg := range sealed {
 		s.batcher.addRecovered(seg, s.sources.get(s, seg.Source))
-		s.addOld(seg)
+		s.uploadRecovered(seg)
 	}
 }
 
-// addOld has a segment of an earlier run sent. A bucket may refuse those of
-// another key format and no others.
-func (s *Sink) addOld(seg *spool.Segment) { s.uploader.AddOld(seg, s.isEarlier(seg)) }
+// uploadRecovered queues a segment of a previous run. The bucket may deny only the
+// keys of another KeyFormat, so those segments park independently.
+func (s *Sink) uploadRecovered(seg *spool.Segment) {
+	s.uploader.AddRecovered(seg, s.hasOtherKeyFormat(seg))
+}
 
-// cannotRead says that the spool cannot be read, and waits before it is read
-// again. It reports false if ctx has ended.
-func (s *Sink) cannotRead(ctx context.Context, err error) bool {
+// waitToRereadSpool logs that the spool cannot be read, and waits before the next
+// attempt. It returns false if ctx has ended.
+func (s *Sink) waitToRereadSpool(ctx context.Context, err error) bool {
 	if ctx.Err() == nil {
-		unread := &SpoolError{Err: fmt.Errorf("read what earlier runs have left: %w", err)}
-		s.unread.Store(unread)
-		s.cfg.Logger.Error("s3sink: the spool cannot be read; nothing is uploaded until it can", slog.Any("error", unread), slog.String("file", unread.File()))
+		unread := &SpoolError{Err: fmt.Errorf("recovery: read the events of previous runs: %w", err)}
+		s.unreadable.Store(unread)
+		s.cfg.Logger.Error("s3sink: recovery: the spool cannot be read; events of this run are not uploaded before it can; "+
+			"recovery tries again every 10 seconds; check the disk of SpoolDir", slog.Any("error", unread), slog.String("file", unread.File()))
 	}
-	return pause(ctx, recoverAgain)
+	return pause(ctx, rereadInterval)
 }
 
-// pause waits, and reports false if ctx has ended.
+// pause waits for d. It returns false if ctx ends first.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):
@@ -247,50 +254,53 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// tell says what is not as it was left.
-func (s *Sink) tell(found *spool.Recovered) {
+// logRecovery logs and counts damage and foreign files that recovery has found.
+func (s *Sink) logRecovery(found *spool.Recovered) {
 	s.spoolDamaged.Store(found.DamagedBytes)
 	s.spoolTorn.Store(found.TornBytes)
 	if lost := found.LostEvents(); len(found.DamagedFiles) > 0 || lost > 0 {
-		said := []any{slog.Any("files", found.DamagedFiles), slog.Int64("bytes", found.DamagedBytes),
+		attrs := []any{slog.Any("files", found.DamagedFiles), slog.Int64("bytes", found.DamagedBytes),
 			slog.Int64("events_lost_in_objects", lost), slog.Int64("bytes_copied", found.CopiedBytes)}
 		if found.CopyErr != nil {
-			said = append(said, slog.Any("not_all_copied", found.CopyErr))
+			attrs = append(attrs, slog.Any("not_all_copied", found.CopyErr))
 		}
-		s.cfg.Logger.Error("s3sink: the spool is damaged: the disk does not hold what had been brought to it; what is whole is delivered, "+
-			"and copies of the rest are in its subdirectory corrupt (docs/spool-format.md); look after the disk", said...)
+		s.cfg.Logger.Error("s3sink: the spool is damaged: journal files have lost fsynced bytes; intact events are delivered, "+
+			"and the damaged bytes are copied to the subdirectory corrupt of the spool (docs/spool-format.md); check the disk of SpoolDir", attrs...)
 	}
 	if len(found.UnknownVersion) > 0 {
-		s.cfg.Logger.Warn("s3sink: files in the spool are of another version; they are left as they are", slog.Any("files", found.UnknownVersion))
+		s.cfg.Logger.Warn("s3sink: the spool holds journal files of another version of s3sink; this version does not read, deliver or remove them; "+
+			"start that version to deliver them", slog.Any("files", found.UnknownVersion))
 	}
 	s.batcher.quarantine(found.Quarantined)
 }
 
-// foreign reports whether a segment is for another bucket or prefix than this
-// sink's. It stays in the spool, for a sink that has them.
+// foreign reports whether a segment is for a bucket or prefix that this sink does
+// not write to. The segment stays in the spool for a sink that does.
 func (s *Sink) foreign(seg *spool.Segment) bool {
 	if seg.Bucket == s.bucket && strings.HasPrefix(seg.Key, s.prefix) {
 		return false
 	}
 	if s.foreignEvents.Add(seg.Events) == seg.Events {
-		s.cfg.Logger.Warn("s3sink: the spool holds objects for another bucket or prefix; they stay there until a sink has it",
+		s.cfg.Logger.Warn("s3sink: the spool holds objects for another bucket or prefix; this sink does not deliver them, and they stay in the spool; "+
+			"start a sink with that bucket and prefix and this SpoolDir",
 			slog.String("bucket", seg.Bucket), slog.String("key", seg.Key))
 	}
 	return true
 }
 
-// foreignTail reports whether something of a tail is for another bucket.
+// foreignTail reports whether a segment of a tail is for another bucket or prefix.
 func (s *Sink) foreignTail(t spool.UnfinishedPartition) bool {
 	found := t.Segment != nil && s.foreign(t.Segment)
-	for _, b := range t.Damaged { // all are counted
+	for _, b := range t.Damaged { // no early return: foreign counts the events of each
 		found = b.Segment.Key != "" && s.foreign(b.Segment) || found
 	}
 	return found
 }
 
-// finish completes what is left of a partition of an earlier run. After an
-// error what came before it is complete, and the rest stays in the spool.
-func (s *Sink) finish(ctx context.Context, t spool.UnfinishedPartition) (failed error) {
+// finishPartition delivers an unfinished partition of a previous run. After an
+// error, the blocks before the failed one are sealed into segments, and the
+// others stay in the spool.
+func (s *Sink) finishPartition(ctx context.Context, t spool.UnfinishedPartition) (failed error) {
 	e, err := deflate.NewEncoder(s.cfg.CompressionLevel)
 	if err != nil {
 		return err
@@ -298,15 +308,15 @@ func (s *Sink) finish(ctx context.Context, t spool.UnfinishedPartition) (failed 
 	b, src := s.batcher, s.sources.get(s, t.Source)
 	var seg *spool.Segment
 	queued := int64(0)
-	take := func() { // t.Segment, behind what comes before it
+	resume := func() { // continues with t.Segment, after the blocks ahead of it
 		if seg != nil {
-			b.sealRecovered(seg, src, s.addOld)
+			b.sealRecovered(seg, src, s.uploadRecovered)
 		}
 		seg, t.Segment = t.Segment, nil
 	}
 	for i := range t.Blocks {
 		if i == t.BlocksBeforeSegment && t.Segment != nil {
-			take()
+			resume()
 		}
 		f, err := s.waitForFrame(ctx, e, &t.Blocks[i])
 		if err != nil {
@@ -318,7 +328,7 @@ func (s *Sink) finish(ctx context.Context, t spool.UnfinishedPartition) (failed 
 			continue
 		}
 		if seg != nil && !seg.Fits(&f, b.lim.object) {
-			b.sealRecovered(seg, src, s.addOld)
+			b.sealRecovered(seg, src, s.uploadRecovered)
 			seg = nil
 		}
 		if seg == nil {
@@ -327,7 +337,7 @@ func (s *Sink) finish(ctx context.Context, t spool.UnfinishedPartition) (failed 
 		if failed = b.spool.Append(seg, f); failed != nil {
 			break
 		}
-		if queued += int64(len(f.Payload)); len(t.Damaged) > 0 && queued > s.cfg.MaxMemory/16 { // whole objects, not only blocks
+		if queued += int64(len(f.Payload)); len(t.Damaged) > 0 && queued > s.cfg.MaxMemory/16 { // frames of whole objects, which MaxMemory does not count
 			queued = 0
 			if failed = s.waitForCommit(ctx); failed != nil {
 				break
@@ -335,33 +345,34 @@ func (s *Sink) finish(ctx context.Context, t spool.UnfinishedPartition) (failed 
 		}
 	}
 	if failed == nil && t.Segment != nil {
-		take()
+		resume()
 	}
 	if seg != nil && seg.Events > 0 {
-		b.sealRecovered(seg, src, s.addOld)
+		b.sealRecovered(seg, src, s.uploadRecovered)
 	}
 	if failed == nil {
-		s.replaced(t.Damaged)
+		s.removeReplaced(t.Damaged)
 	}
 	return failed
 }
 
-// waitForFrame returns the frame of what is left of a block, however long the disk
-// cannot read it: to skip it would break the order. With [io.EOF] it is gone.
+// waitForFrame returns the frame of a recovered block. It waits as long as the disk
+// cannot read the block, because skipping the block would break the order of
+// events. It returns [io.EOF] if the bytes no longer exist.
 func (s *Sink) waitForFrame(ctx context.Context, e *deflate.Encoder, left *spool.RecoveredBlock) (spool.Frame, error) {
-	before := s.unread.Load()
-	f, err := s.frameOf(e, left)
-	for err != nil && !errors.Is(err, io.EOF) && s.cannotRead(ctx, err) {
-		f, err = s.frameOf(e, left)
+	before := s.unreadable.Load()
+	f, err := s.recoveredFrame(e, left)
+	for err != nil && !errors.Is(err, io.EOF) && s.waitToRereadSpool(ctx, err) {
+		f, err = s.recoveredFrame(e, left)
 	}
 	if err == nil {
-		s.unread.Store(before)
+		s.unreadable.Store(before)
 	}
 	return f, err
 }
 
-// waitForCommit waits until what was appended is on disk. The journal goes on trying
-// by itself, and says in [Sink.Err] what is wrong.
+// waitForCommit waits until the appended frames are on disk. The journal retries
+// by itself, and [Sink.Err] returns its error.
 func (s *Sink) waitForCommit(ctx context.Context) error {
 	for s.journal.Commit(ctx) != nil {
 		if !pause(ctx, time.Second) {
@@ -371,26 +382,28 @@ func (s *Sink) waitForCommit(ctx context.Context) error {
 	return nil
 }
 
-// replaced gives up segments whose blocks are in others now.
-func (s *Sink) replaced(all []spool.DamagedSegment) {
+// removeReplaced removes damaged segments whose intact blocks are in other
+// segments now, and counts their lost events.
+func (s *Sink) removeReplaced(all []spool.DamagedSegment) {
 	for _, broken := range all {
 		s.journal.RemoveReplaced(broken.Segment)
 		s.batcher.quarantine(broken.LostEvents)
 		if broken.LostEvents > 0 && broken.Segment.Key != "" {
 			object := objectInfo(broken.Segment)
 			object.Events = broken.LostEvents
-			s.tellCorrupt(object, &UploadError{Key: object.Key, Err: fmt.Errorf("%w: %w", ErrDamaged, spool.ErrDamaged), class: s3put.Damaged})
+			s.callCorruptHook(object, &UploadError{Key: object.Key, Err: fmt.Errorf("%w: %w", ErrDamaged, spool.ErrDamaged), class: s3put.Damaged})
 		}
 	}
 }
 
-// frameOf compresses a block that an earlier run had only staged, or returns
-// the frame that it has.
-func (s *Sink) frameOf(e *deflate.Encoder, left *spool.RecoveredBlock) (f spool.Frame, err error) {
+// recoveredFrame returns the frame of a recovered block. It compresses a block that
+// a previous run had only staged.
+func (s *Sink) recoveredFrame(e *deflate.Encoder, left *spool.RecoveredBlock) (f spool.Frame, err error) {
 	f, framed, err := left.Frame()
-	if errors.Is(err, spool.ErrDamaged) { // it was whole when the spool was read
+	if errors.Is(err, spool.ErrDamaged) { // the scan has read it intact
 		s.batcher.quarantine(f.Events)
-		s.cfg.Logger.Error("s3sink: a part of the spool was damaged while it was read, and is not delivered; look after this machine's memory and disk",
+		s.cfg.Logger.Error("s3sink: recovery: a block no longer matches its checksum, although it did when recovery began; its events are not delivered; "+
+			"check the memory and the disk of this machine",
 			slog.Int64("events", f.Events), slog.Any("error", err))
 		return spool.Frame{}, nil
 	}
@@ -409,9 +422,10 @@ func (s *Sink) frameOf(e *deflate.Encoder, left *spool.RecoveredBlock) (f spool.
 	return f, err
 }
 
-// durable waits until what was added before is on disk, where Track promises
-// that.
-func (s *Sink) durable(ctx context.Context) error {
+// awaitDurable waits until every line that was added before the call is fsynced,
+// with SyncEach. The commit that it waits for begins after the line was added, so
+// it includes the line: see batcher.gather.
+func (s *Sink) awaitDurable(ctx context.Context) error {
 	if s.journal == nil || s.cfg.Durability != SyncEach {
 		return nil
 	}
@@ -428,7 +442,7 @@ func (s *Sink) durable(ctx context.Context) error {
 	}
 }
 
-// spoolReady returns why the spool takes no event now, or nil.
+// spoolReady returns nil, or the reason why the spool cannot take an event now.
 func (s *Sink) spoolReady() error {
 	if s.journal == nil {
 		return nil
@@ -438,7 +452,7 @@ func (s *Sink) spoolReady() error {
 	}
 	room := s.journal.Room()
 	if room < s.batcher.unwrittenBytes(room) {
-		room = s.journal.RefreshRoom() // other programs may have given some back
+		room = s.journal.RefreshRoom() // other programs may have freed space
 	}
 	if room < s.batcher.unwrittenBytes(room) {
 		return fmt.Errorf("%w (the volume of the spool is nearly full, with %d bytes free besides the reserve): %w",
@@ -452,8 +466,8 @@ func (s *Sink) spoolReady() error {
 	return nil
 }
 
-// awaitRecovery waits until what earlier runs have left is taken over, so that
-// Close can upload it, or until ctx ends.
+// awaitRecovery waits until recovery has ended, so that Close can upload the
+// recovered events, or until ctx ends. Then it stops recovery.
 func (s *Sink) awaitRecovery(ctx context.Context) {
 	if s.journal == nil {
 		return
@@ -471,16 +485,16 @@ func (s *Sink) awaitRecovery(ctx context.Context) {
 	<-done
 }
 
-// errUnread is why Close cannot say that everything is in S3.
-var errUnread = errors.New("not all that earlier runs have left was read")
+// errUnread says that Close cannot know whether every event is in S3.
+var errUnread = errors.New("recovery has not read all events of previous runs")
 
-// notRecovered returns it, if the sink has not taken over all that earlier runs
-// have left: the rest is in no count.
+// notRecovered returns errUnread if recovery is incomplete: the events that it has
+// not read are in no count of Stats.
 func (s *Sink) notRecovered() error {
 	if s.journal == nil {
 		return nil
 	}
-	if err := s.unread.Load(); err != nil {
+	if err := s.unreadable.Load(); err != nil {
 		return fmt.Errorf("%w: %w", errUnread, err)
 	}
 	if !s.batcher.isRecovering() {
@@ -489,13 +503,14 @@ func (s *Sink) notRecovered() error {
 	return errUnread
 }
 
-// closeSpool leaves what is not delivered for the next sink. After a SpoolError
-// some of it may not be there.
+// closeSpool closes the journal with a last commit of the pending events, for the
+// next sink. After a SpoolError some of these events may not be on disk.
 func (s *Sink) closeSpool() error {
 	defer s.spoolDir.Close()
 	if err := s.journal.Close(); err != nil {
 		failed := &SpoolError{Err: err}
-		s.cfg.Logger.Error("s3sink: the spool's last commit failed", slog.Any("error", failed), slog.String("file", failed.File()))
+		s.cfg.Logger.Error("s3sink: close: the last commit to the spool failed; the events that are only in memory are lost (CloseError.Dropped); "+
+			"check the disk of SpoolDir", slog.Any("error", failed), slog.String("file", failed.File()))
 		return failed
 	}
 	return nil

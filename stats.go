@@ -2,57 +2,57 @@ package s3sink
 
 import "time"
 
-// Stats are counts since New. Those of events, in the first block, are exact
-// and of one moment:
+// Stats are counts since New. The event counts, in the first group, are exact and
+// taken at one moment:
 //
 //	Accepted + Recovered = Delivered + Pending + Quarantined + Dropped
 //
-// Each is counted where it happens; Pending is counted by looking at what is
-// there, not worked out from the others.
+// Each count has its own counter. Pending is counted over the pending blocks, not
+// computed from the other counts, so the equation is a check.
 type Stats struct {
 	// Events.
 	Accepted    int64 // Track returned nil
-	Recovered   int64 // left in the spool by earlier runs, as far as they have been read
+	Recovered   int64 // found in the spool so far, left by previous runs
 	Delivered   int64 // in S3
 	Pending     int64 // in the sink
-	Quarantined int64 // in objects that were damaged, in memory or in the spool
-	Dropped     int64 // given up by Close, or taken by a sink that is Disabled
+	Quarantined int64 // in objects that were damaged in memory or in the spool
+	Dropped     int64 // abandoned by Close, or tracked while the sink is Disabled
 
-	Rejected int64 // calls of Track that returned an error; not in Accepted, but for ErrOutcomeUnknown
+	Rejected int64 // calls of Track that returned an error; not in Accepted, except calls that returned ErrOutcomeUnknown
 
 	// Objects in S3.
 	Objects        int64
 	ObjectBytes    int64 // as stored
 	RawBytes       int64 // of NDJSON
-	Attempts       int64 // to send one, over all objects
-	LostAnswers    int64 // objects that S3 had already, because an answer was lost or cut off
-	MissedHooks    int64 // calls that a slow hook missed
-	OpenPartitions int   // partitions that gather events now
-	Memory         int64 // bytes of MaxMemory in use now
-	MemoryPeak     int64 // the most that ever were
-	PendingBlocks  int   // pending blocks: open, being compressed, or in objects not in S3; those of one that are on disk are one
+	Attempts       int64 // uploads begun, over all objects
+	LostAnswers    int64 // objects that an earlier attempt had stored, although its answer was lost or its connection cut
+	MissedHooks    int64 // hook calls that were skipped because a hook is too slow
+	OpenPartitions int   // open partitions
+	Memory         int64 // bytes of MaxMemory in use
+	MemoryPeak     int64 // the greatest value of Memory so far
+	PendingBlocks  int   // compression blocks not yet in S3; the blocks of one object that are on disk count as one
 
-	UploadError  error     // why the last attempt to store an object failed, an [*UploadError]; nil if it succeeded
-	FailingSince time.Time // since when every attempt has failed; zero while uploads work
+	UploadError  error     // error of the last upload attempt, an [*UploadError]; nil if it succeeded
+	FailingSince time.Time // every attempt has failed since then; zero while uploads work
 
-	Oldest time.Time // when the oldest pending event was tracked; zero if there is none
+	Oldest time.Time // when the oldest pending event was tracked; zero if no event is pending
 
-	SpoolBytes int64     // of the spool's files
-	SpoolError error     // why the last commit failed, a [*SpoolError]; nil if it did not
+	SpoolBytes int64     // size of the spool's files
+	SpoolError error     // error of the last commit, a [*SpoolError]; nil if it succeeded
 	Synced     time.Time // with a SpoolDir: every event accepted before it is on disk or in S3; the current time while no event waits for the disk
 	Foreign    int64     // events in the spool for another bucket or prefix; not in Recovered
 
-	// Recovering says that the files of earlier runs are still being read: Recovered
-	// and Foreign may rise. New does not wait for that; Flush does.
+	// Recovering is true while files of previous runs are being read: Recovered
+	// and Foreign may still rise. New does not wait for recovery; Flush does.
 	Recovering bool
 
-	// What this run has found in the files of earlier ones.
-	SpoolDamaged int64 // bytes that had been on disk and were damaged
-	SpoolTorn    int64 // bytes of what a crash had cut off; nobody was told that it was on disk
+	// Damage that this run has found in the files of previous runs.
+	SpoolDamaged int64 // corrupt bytes that had been fsynced
+	SpoolTorn    int64 // bytes of unfinished writes, torn by a crash; no event in them was acknowledged as durable
 }
 
-// Stats returns the counts. It looks at every pending block, so it is meant
-// for every few seconds, not for every event.
+// Stats returns the counts. It visits every pending block: call it every few
+// seconds, not for every event.
 func (s *Sink) Stats() Stats {
 	st := s.batcher.stats()
 	st.Rejected = s.rejected.Load()
@@ -91,7 +91,7 @@ func (b *batcher) stats() Stats {
 			st.Oldest = blk.opened
 		}
 		if !blk.cut {
-			st.Accepted += n // b.accepted gets them when the block is cut
+			st.Accepted += n // the cut adds them to b.accepted
 		}
 	}
 	return st

@@ -1,5 +1,5 @@
-// Package barrier keeps code of others from ending the process, or a goroutine
-// of the sink: the AWS SDK, credential providers, transports, loggers, hooks.
+// Package barrier prevents foreign code from ending the process or a goroutine of
+// the sink: the AWS SDK, credential providers, transports, loggers, hooks.
 package barrier
 
 import (
@@ -8,7 +8,7 @@ import (
 )
 
 // Panic is the panic of a function that [Run] has called, or its call of
-// runtime.Goexit, as t.FailNow of a test makes it.
+// runtime.Goexit, which t.FailNow makes in a test.
 type Panic struct {
 	Value string // "" after runtime.Goexit
 	Stack string // of the function's goroutine
@@ -21,10 +21,9 @@ func (p *Panic) Error() string {
 	return "panicked: " + p.Value
 }
 
-// Run calls f on a goroutine of its own and waits for it. It returns a [*Panic]
-// if f panics or calls runtime.Goexit, and nil if f returns. The goroutine is
-// what makes runtime.Goexit harmless: it ends that goroutine alone. It costs
-// about a microsecond.
+// Run calls f on a new goroutine and waits for it. It returns a [*Panic] if f
+// panics or calls runtime.Goexit, and nil if f returns. runtime.Goexit ends only
+// that goroutine. Run costs about a microsecond.
 func Run(f func()) *Panic {
 	ended := make(chan *Panic, 1)
 	go func() {

@@ -1,5 +1,5 @@
-// Package s3put stores one object in S3 and says what an answer means. It is
-// the only package below the root that knows the AWS SDK.
+// Package s3put stores one object in S3 and classifies the answers. It is the only
+// package under internal that uses the AWS SDK.
 package s3put
 
 import (
@@ -18,79 +18,81 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// Settings say where objects go and as whom.
+// Settings are the bucket, the request headers and the credentials of a client.
 type Settings struct {
 	AWS        aws.Config // its credentials and region are not used
 	Bucket     string
 	Region     string // "" discovers it, unless Endpoint is set
-	HintRegion string // where discovery asks first
-	Endpoint   string // "" is AWS's, or what AWS names
+	HintRegion string // first region to ask during discovery
+	Endpoint   string // "" is the endpoint of the AWS configuration, or of AWS
 	PathStyle  bool
-	CreateOnly *bool // nil: on when the endpoint is AWS
-	SignBody   *bool // nil: on when the endpoint is not AWS
+	CreateOnly *bool // nil: on at AWS endpoints
+	SignBody   *bool // nil: on at other endpoints than AWS
 	Headers    Headers
 	Version    string // of the library, for the User-Agent
-	OwnHTTP    bool   // nobody else uses AWS.HTTPClient
+	OwnHTTP    bool   // AWS.HTTPClient is not shared with the application
 
-	// LetGo is told at the end of each provider that Credentials has returned.
-	LetGo func(aws.CredentialsProvider)
+	// CloseProvider is called by Close for each provider that Credentials has
+	// returned.
+	CloseProvider func(aws.CredentialsProvider)
 
-	// Credentials is called once for a region: the bucket's, and before
-	// that perhaps the hint.
+	// Credentials is called once for each region: for the bucket's region and,
+	// during discovery, possibly for HintRegion.
 	Credentials func(s3Region string) aws.CredentialsProvider
 }
 
-// Result is what is known of a stored object.
+// Result describes a stored object.
 type Result struct {
 	ETag      string
 	VersionID string
 
-	// Existed says that the key was taken. Nobody else draws our keys, so
-	// an earlier attempt stored the object and its answer was lost.
+	// Existed is true if the key already existed. Keys are unique, so an earlier
+	// attempt has stored the object and its answer was lost.
 	Existed bool
 }
 
-// errNotS3 is a success that S3 cannot have sent: a login page of the network,
-// or a proxy's. Taken for one, the events would be gone.
-var errNotS3 = errors.New("the answer says that the object is stored but names no ETag; is it the store that answers?")
+// errNotS3 is the error of a success status that S3 cannot have sent, such as the
+// login page of a network or the page of a proxy. If it counted as a success, the
+// events would be lost.
+var errNotS3 = errors.New("the answer has a success status but no ETag, so it is not from the store: check the endpoint and the proxies on the way")
 
-// Client stores objects in one bucket. It is safe for concurrent use, and one
-// client serves a sink for its life.
+// Client stores objects in one bucket. It is safe for concurrent use.
 type Client struct {
 	set Settings
 
 	mu        sync.Mutex
 	providers map[string]aws.CredentialsProvider // by region
-	finding   chan struct{}                      // closed when the goroutine that connects is done
+	finding   chan struct{}                      // closed when the goroutine that connects has ended
 	conn      *connection                        // nil before the first attempt
 	ended     string                             // access key id of the last session that was dropped
 }
 
-// connection is how attempts reach the bucket, until it turns out to be in
-// another region.
+// connection holds the SDK client and the credentials for one region. It is
+// replaced when the bucket is in another region.
 type connection struct {
 	region     string
-	s3         *s3.Client // one for all attempts: the SDK keeps the clock offset on it
+	s3         *s3.Client // shared by all attempts, because it holds the clock offset
 	creds      aws.CredentialsProvider
 	createOnly bool
 	signBody   bool
 }
 
-// New returns a client. It makes no request: the region is discovered by the
-// first attempt that needs it.
+// New returns a client. It makes no request: the first attempt discovers the
+// region if necessary.
 func New(set Settings) *Client {
 	return &Client{set: set, providers: map[string]aws.CredentialsProvider{}}
 }
 
-// Put stores one object. It returns nil only once S3 has acknowledged the
-// whole body, or has said that the key is already taken; every other answer is
-// an [*Error]. Put is called from several goroutines.
+// Put stores one object. It returns nil only after S3 has acknowledged the whole
+// body, or has said that the key already exists. Every other answer is an
+// [*Error].
 func (c *Client) Put(ctx context.Context, r Request) (Result, error) {
 	conn, err := c.connect(ctx)
 	if err != nil {
 		return Result{}, newError(err)
 	}
-	// Asked here and not by the SDK, to know which session an answer is about.
+	// Put retrieves the credentials, not the SDK, so that it knows the session
+	// that an answer is about.
 	creds, err := conn.creds.Retrieve(ctx)
 	if err != nil {
 		return Result{}, newError(err)
@@ -100,13 +102,13 @@ func (c *Client) Put(ctx context.Context, r Request) (Result, error) {
 		return result, nil
 	}
 	if e.Class == Refresh || e.Code == "InvalidAccessKeyId" && creds.SessionToken != "" {
-		e.Class = Refresh // S3 says the second of a session whose role was made again
+		e.Class = Refresh // S3 answers InvalidAccessKeyId if the role of the session was deleted and created again
 		c.drop(conn, creds.AccessKeyID)
 	}
 	return Result{}, e
 }
 
-// PutAs is Put with credentials that are not the sink's own.
+// PutAs is Put with other credentials than those of the Settings.
 func (c *Client) PutAs(ctx context.Context, creds aws.Credentials, r Request) (Result, error) {
 	conn, err := c.connect(ctx)
 	if err != nil {
@@ -156,14 +158,14 @@ func (c *Client) put(ctx context.Context, conn *connection, creds aws.Credential
 	case conn.createOnly && !r.Replace && e.Status == http.StatusPreconditionFailed && e.Named:
 		return Result{Existed: true}, nil
 	case failed != nil:
-		e = &Error{Class: Unreadable, Err: *failed} // whatever came of it
+		e = &Error{Class: Unreadable, Err: *failed} // the read error is the cause of any other error
 	case e.Class == Elsewhere:
 		c.follow(conn, e)
 	}
 	return Result{}, e
 }
 
-// Region returns the bucket's region, and asks S3 for it if it is not known.
+// Region returns the bucket's region. It asks S3 for an unknown region.
 func (c *Client) Region(ctx context.Context) (string, error) {
 	conn, err := c.connect(ctx)
 	if err != nil {
@@ -172,12 +174,12 @@ func (c *Client) Region(ctx context.Context) (string, error) {
 	return conn.region, nil
 }
 
-// Close lets go of the credentials, and of the connections if they are the
-// client's alone. No attempt may be under way.
+// Close closes the credentials providers, and the idle connections unless the
+// application shares the HTTP client. No attempt may be running.
 func (c *Client) Close() {
 	for _, p := range c.providers {
-		if c.set.LetGo != nil {
-			c.set.LetGo(p)
+		if c.set.CloseProvider != nil {
+			c.set.CloseProvider(p)
 		}
 	}
 	if c.set.OwnHTTP {
@@ -191,8 +193,8 @@ func (c *Client) closeIdle() {
 	}
 }
 
-// Renew drops all credentials, so that the next upload gets new ones. There may
-// be some before the first upload: of who has asked for the region.
+// Renew drops all cached credentials, so that the next upload gets new ones.
+// Credentials may already exist before the first upload, from region discovery.
 func (c *Client) Renew() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -203,8 +205,8 @@ func (c *Client) Renew() {
 	}
 }
 
-// drop lets go of a session that S3 does not take any more. Many attempts may
-// say so of the same one, and some when there is another one already.
+// drop discards a session that S3 no longer accepts. Many attempts may report the
+// same session, some of them after its replacement is in use.
 func (c *Client) drop(conn *connection, accessKeyID string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -221,8 +223,8 @@ func (c *Client) drop(conn *connection, accessKeyID string) {
 	}
 }
 
-// connect returns the connection, made by whichever attempt comes first.
-// Others wait for it, each no longer than its own ctx.
+// connect returns the connection. The first attempt makes it; other attempts wait
+// for it until their ctx ends.
 func (c *Client) connect(ctx context.Context) (*connection, error) {
 	for {
 		c.mu.Lock()
@@ -245,8 +247,8 @@ func (c *Client) connect(ctx context.Context) (*connection, error) {
 	}
 }
 
-// discoverAndConnect ends the wait of others however it ends itself: a panic of
-// the SDK passes through it.
+// discoverAndConnect makes the connection. Its deferred function wakes the waiting
+// attempts even if the SDK panics.
 func (c *Client) discoverAndConnect(ctx context.Context) (conn *connection, err error) {
 	defer func() {
 		c.mu.Lock()
@@ -271,7 +273,7 @@ func (c *Client) connectionTo(region string) *connection {
 	return conn
 }
 
-// setOr returns what is set, or else automatic.
+// setOr returns *set, or automatic if set is nil.
 func setOr(set *bool, automatic bool) bool {
 	if set != nil {
 		return *set
@@ -279,8 +281,9 @@ func setOr(set *bool, automatic bool) bool {
 	return automatic
 }
 
-// signer leaves Accept-Encoding unsigned: Google's store changes it on the way
-// and then refuses the signature (github.com/aws/aws-sdk-go-v2/issues/1816).
+// signer does not sign Accept-Encoding: Google Cloud Storage changes that header in
+// transit and then refuses the signature
+// (github.com/aws/aws-sdk-go-v2/issues/1816).
 type signer struct{ *v4.Signer }
 
 func (s signer) SignHTTP(ctx context.Context, creds aws.Credentials, r *http.Request, payloadHash, service, region string, at time.Time, opts ...func(*v4.SignerOptions)) error {
@@ -294,7 +297,8 @@ func AmbientEndpoint(cfg aws.Config) string {
 	return aws.ToString(s3.NewFromConfig(cfg).Options().BaseEndpoint)
 }
 
-// credentials keeps the provider of a region, because it caches sessions.
+// credentials returns the provider of a region. It keeps one for each region,
+// because providers cache sessions.
 func (c *Client) credentials(region string) aws.CredentialsProvider {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -316,14 +320,14 @@ func (c *Client) build(region string, creds aws.CredentialsProvider) *s3.Client 
 			o.BaseEndpoint = &c.set.Endpoint
 		}
 		o.HTTPSignerV4 = signer{v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })}
-		// Retries are the uploader's: the SDK's has a quota that an
-		// outage drains.
+		// The uploader retries. The retryer of the SDK has a quota that an
+		// outage uses up.
 		o.Retryer = aws.NopRetryer{}
 		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
-		// The SDK's requests carry Expect: 100-continue but do not wait
-		// for the answer, so an early refusal is lost as a broken
-		// connection. Without the header it is read.
+		// The SDK sends Expect: 100-continue but does not wait for the
+		// answer, so an early refusal would look like a broken connection.
+		// Without the header the refusal is read.
 		o.ContinueHeaderThresholdBytes = -1
 	})
 }

@@ -13,16 +13,17 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 )
 
-// LoadConfig returns given, or what the SDK finds in the environment and the
-// shared files, with an HTTP client for a sink: that one, or the
-// configuration's own, or a new one, which is the sink's to close.
+// LoadConfig returns given, or the configuration that the SDK finds in the
+// environment and the shared files. The configuration gets an HTTP client for a
+// sink: client, or the client of the configuration, or a new one. own is true for
+// a new client, which the sink must close.
 //
-// LoadDefaultConfig makes the client, although ours wraps it, because only
-// then does it add the certificates that AWS_CA_BUNDLE names.
+// LoadDefaultConfig makes the new client, because only then does it add the
+// certificates of AWS_CA_BUNDLE.
 //
-// The SDK logs to logger, unless given has a Logger of its own. What a given
-// ClientLogMode adds holds session tokens and events, so logger does not get
-// it.
+// The SDK logs to logger, unless given has a Logger. The messages of a
+// ClientLogMode would contain session tokens and events, so logger does not get
+// them.
 func LoadConfig(ctx context.Context, given *aws.Config, client *http.Client, logger *slog.Logger) (cfg aws.Config, own bool, err error) {
 	if given != nil {
 		cfg = given.Copy()
@@ -57,13 +58,13 @@ type doer struct{ client aws.HTTPClient }
 
 func (d doer) RoundTrip(r *http.Request) (*http.Response, error) { return d.client.Do(r) }
 
-// maxErrorBody bounds what is read of an answer that is not a success: the
-// SDK buffers all of it, and an error page can have any length.
+// maxErrorBody bounds the body of an error answer. The SDK buffers all of it, and
+// an error page can have any length.
 const maxErrorBody = 1 << 20
 
-// forSink returns base as the sink uses it: one transport for the sink's
-// life, no redirects followed (data and signatures go nowhere but to the host
-// that was asked for), and error bodies read at once, up to maxErrorBody.
+// forSink returns a copy of base for the sink. It does not follow redirects, so
+// that data and signatures go only to the configured host, and it reads error
+// bodies at once, up to maxErrorBody.
 func forSink(base *http.Client) *http.Client {
 	c := *base
 	rt := c.Transport
@@ -120,7 +121,7 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, cmp.Or(f.err, io.EOF) }
 
-// CloseIdleConnections lets [http.Client.CloseIdleConnections] through.
+// CloseIdleConnections makes [http.Client.CloseIdleConnections] work.
 func (t readErrors) CloseIdleConnections() {
 	if c, ok := t.next.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()

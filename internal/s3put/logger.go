@@ -7,9 +7,9 @@ import (
 	"github.com/aws/smithy-go/logging"
 )
 
-// sdkLogger passes the log of the AWS SDK on at Debug. The SDK writes to
-// stderr by default, one warning per attempt when an answer breaks off: the
-// attempt's own error says the same.
+// sdkLogger writes the log of the AWS SDK to a slog.Logger, at Debug. By default
+// the SDK logs to stderr, for example a warning for each attempt whose answer
+// breaks off, which the error of the attempt reports too.
 type sdkLogger struct{ to *slog.Logger }
 
 // Logf implements [logging.Logger].

@@ -17,28 +17,28 @@ import (
 	"github.com/s3sink/s3sink/internal/barrier"
 )
 
-// Class says what to do after an attempt.
+// Class is the class of a failed attempt. It decides how the uploader continues.
 type Class int
 
 const (
-	// Transient: the same bytes to the same key, after a backoff.
+	// Transient: retry the same bytes with the same key after a backoff.
 	Transient Class = iota
-	// Refresh: at once, with new credentials; once per token.
+	// Refresh: retry immediately with new credentials, once per session.
 	Refresh
-	// Skew: at once, on the same client, which has learnt the server's
-	// clock from the answer; once.
+	// Skew: retry immediately, once, on the same SDK client, which has
+	// corrected its clock from the answer.
 	Skew
-	// Elsewhere: at once, in the region that the answer names; once.
+	// Elsewhere: retry immediately, once, in the region that the answer names.
 	Elsewhere
-	// Parked: a person must change something. Keep the data, try slowly.
+	// Parked: an operator must act. Keep the data and retry slowly.
 	Parked
-	// Integrity: the bytes that arrived are not those that were meant.
+	// Integrity: S3 received bytes that do not match their checksum.
 	Integrity
-	// Unreadable: the body could not be read, which says nothing of S3. The
-	// same bytes to the same key after a backoff, and others meanwhile.
+	// Unreadable: the body could not be read on this machine. Retry after a
+	// backoff, and continue with other objects.
 	Unreadable
-	// Damaged: what would be sent is not what was meant. Set it aside. It
-	// is for the caller to find out, after Integrity or Unreadable.
+	// Damaged: the bytes no longer match their checksum on this machine. Set
+	// the object aside. The caller checks that after Integrity or Unreadable.
 	Damaged
 )
 
@@ -46,9 +46,10 @@ func (c Class) String() string {
 	return [...]string{"transient", "refresh", "skew", "elsewhere", "parked", "integrity", "unreadable", "damaged"}[c]
 }
 
-// Error is an attempt that did not store the object, or that may have stored
-// it without saying so. Code and Message are the server's if Named; the SDK made
-// them up from the status if not. Status is 0 when no answer came.
+// Error is the error of an attempt that did not store the object, or that may have
+// stored it without an answer. If Named, the server has sent Code and Message;
+// otherwise the SDK has derived them from the status. Status is 0 if there was no
+// answer.
 type Error struct {
 	Class     Class
 	Status    int
@@ -57,7 +58,7 @@ type Error struct {
 	RequestID string
 	Err       error
 
-	Named        bool          // the server named Code, so no proxy answered in its place
+	Named        bool          // the server has sent Code, so the answer is not from a proxy
 	ContentType  string        // of the answer
 	Operation    string        // the innermost call of AWS that failed, such as PutObject
 	BucketRegion string        // the region of the bucket, if the answer names it
@@ -73,19 +74,19 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// DeniesPut reports whether S3 refused the object for want of a permission. A
-// role that STS refuses is another matter.
+// DeniesPut reports whether S3 denied PutObject. It is false if STS denied the
+// role.
 func (e *Error) DeniesPut() bool {
 	var op *smithy.OperationError
 	return e.Status == http.StatusForbidden && e.Code == "AccessDenied" &&
 		errors.As(e.Err, &op) && op.Service() == s3.ServiceID && op.Operation() == "PutObject"
 }
 
-// Describe says what err means, which is an answer of S3 or STS or says why
-// there is none.
+// Describe classifies err, which is an answer of S3 or STS, or the reason why
+// there was no answer.
 func Describe(err error) *Error { return newError(err) }
 
-// newError reads the facts out of err and decides.
+// newError extracts status, code and request id from err, and classifies it.
 func newError(err error) *Error {
 	var known *Error
 	if errors.As(err, &known) {
@@ -110,9 +111,9 @@ func newError(err error) *Error {
 	var foreign *barrier.Panic
 	switch {
 	case errors.As(err, &certificate), errors.Is(err, http.ErrSchemeMismatch):
-		e.Class = Parked // not the server that was meant, or its certificate needs a person
+		e.Class = Parked // another server answers, or an operator must fix its certificate
 	case errors.As(err, &foreign):
-		e.Class = Parked // a fault of code, which the next attempt will meet too
+		e.Class = Parked // a panic, which the next attempt would repeat
 	}
 	return e
 }
@@ -156,44 +157,44 @@ func operation(err error) (name string) {
 	return name
 }
 
-// HasEnded reports whether err is an answer of S3 or STS that says that the
-// session which signed the request is over or was never known.
+// HasEnded reports whether err is an answer of S3 or STS which says that the
+// session that signed the request has expired or is unknown.
 func HasEnded(err error) bool {
 	var ae smithy.APIError
 	return errors.As(err, &ae) && classify(0, ae.ErrorCode()) == Refresh
 }
 
-// classify is the one place that decides what an answer means. Status first,
-// code second: proxies and compatible stores answer in shapes without a code.
-// What is unknown is transient, because the key is fixed and a repeat is
-// harmless.
+// classify is the only place that classifies answers. It falls back to the status
+// if it does not know the code, because proxies and compatible stores send answers
+// without one. Unknown answers are transient, because the key is fixed and a retry
+// is harmless.
 func classify(status int, code string) Class {
 	switch code {
 	case "ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired":
-		return Refresh // a session ended in mid-upload; the next one will do
+		return Refresh // the session expired during the upload
 	case "RequestTimeTooSkewed", "RequestExpired":
 		return Skew // the SDK corrects its clock from the Date of this answer
 	case "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException":
-		return Elsewhere // another region; redirects are not followed with data
+		return Elsewhere // another region; the HTTP client does not follow redirects
 	case "BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch":
 		return Integrity
 	case "RequestTimeout", "IncompleteBody", "SlowDown", "Throttling", "ThrottlingException",
 		"RequestThrottled", "OperationAborted", "ConditionalRequestConflict", "InternalError":
-		return Transient // S3 says these under 400 and 409 too, and asks for a retry
+		return Transient // S3 sends these codes with status 400 and 409 too, and asks for a retry
 	}
 	switch {
 	case status == http.StatusForbidden, status == http.StatusUnauthorized:
 		return Parked // a policy, a key or a role is wrong
 	case status == http.StatusNotFound:
-		return Parked // no such bucket
+		return Parked // the bucket does not exist
 	case status == http.StatusMovedPermanently, status == http.StatusTemporaryRedirect, status == http.StatusPermanentRedirect:
 		return Elsewhere
 	case status == http.StatusBadRequest, status == http.StatusMethodNotAllowed,
 		status == http.StatusNotImplemented, status == http.StatusLengthRequired,
 		status == http.StatusRequestEntityTooLarge:
-		return Parked // the store does not take what the settings ask for
+		return Parked // the store does not support a setting
 	case strings.HasPrefix(code, "KMS."), strings.HasPrefix(code, "kms:"):
-		return Parked // whatever the status, the key needs a person
+		return Parked // an operator must fix the KMS key, whatever the status
 	}
-	return Transient // 5xx, 409, 429, network, deadline, and what nobody foresaw
+	return Transient // 5xx, 409, 429, network, deadline, and unknown errors
 }

@@ -18,14 +18,14 @@ var regionName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 
 var errNoRegion = errors.New("the answer to HeadBucket names no region")
 
-// defaultRegion signs requests to an endpoint that is not AWS, where a region
-// is a formality and this one is understood everywhere.
+// defaultRegion is the region in signatures for endpoints other than AWS. Those
+// stores need some region in the signature, and every store accepts this one.
 const defaultRegion = "us-east-1"
 
-// region returns the bucket's region: the given one; or S3's own answer to an
-// unsigned HEAD, which names the region even when it refuses the request; or
-// the answer to a signed one, for partitions that ignore anonymous callers.
-// AWS_REGION is not asked: it is where the program runs.
+// region returns the bucket's region. It returns the configured region; or the
+// region in S3's answer to an unsigned HEAD, which names it even in a refusal; or
+// the region in the answer to a signed HEAD, for partitions that ignore anonymous
+// callers. It ignores AWS_REGION, which names the region where the program runs.
 func (c *Client) region(ctx context.Context) (string, error) {
 	if c.set.Region != "" {
 		return c.set.Region, nil
@@ -48,12 +48,12 @@ func (c *Client) region(ctx context.Context) (string, error) {
 	}
 	err := fmt.Errorf("the region of bucket %q is not known and S3 did not name it; set Config.Region: %w",
 		c.set.Bucket, errors.Join(unsigned, signed))
-	return "", asked(err, signed)
+	return "", discoveryError(err, signed)
 }
 
-// asked classifies a failed discovery by its last answer. An answer without a
-// region will be the same tomorrow, so it needs a person.
-func asked(err, last error) *Error {
+// discoveryError classifies a failed discovery by its last answer. A retry after
+// an answer without a region would get the same answer, so an operator must act.
+func discoveryError(err, last error) *Error {
 	e := newError(last)
 	if errors.Is(last, errNoRegion) || e.Class != Transient {
 		e.Class = Parked
@@ -88,9 +88,9 @@ func regionIn(r *smithyhttp.Response) string {
 	return ""
 }
 
-// follow takes an answer that says that the bucket is in another region. A
-// region that was discovered is learnt anew: somebody deleted the bucket and
-// made it again elsewhere. One that was given is a person's to correct.
+// follow handles an answer which says that the bucket is in another region. A
+// discovered region is replaced: the bucket was deleted and created again
+// elsewhere. A configured region is wrong, and an operator must correct it.
 func (c *Client) follow(conn *connection, e *Error) {
 	var named string
 	var re *awshttp.ResponseError
@@ -104,13 +104,13 @@ func (c *Client) follow(conn *connection, e *Error) {
 		e.Class = Parked
 		return
 	}
-	var next *connection // nil: ask
+	var next *connection // nil: discover the region again
 	if named != "" {
 		next = c.connectionTo(named)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.conn == conn { // else another attempt was first
+	if c.conn == conn { // otherwise another attempt has replaced it already
 		c.conn = next
 	}
 }

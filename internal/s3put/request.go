@@ -21,42 +21,43 @@ import (
 // Request is one object to store.
 type Request struct {
 	Bucket, Key string
-	Body        io.ReadSeeker // fresh for each attempt
+	Body        io.ReadSeeker // a new one for each attempt
 	Size        int64
 	CRC32       uint32
 	Metadata    map[string]string
 
-	// SHA256 returns the hash of the body. It is called if the body is to be
-	// signed, for each attempt.
+	// SHA256 returns the hash of the body. Each attempt that signs the body
+	// calls it.
 	SHA256 func() ([sha256.Size]byte, error)
 
 	ContentType, ContentEncoding string
 
-	Replace bool // an object of that key, whatever CreateOnly says
+	Replace bool // allow to replace an object, whatever CreateOnly says
 
 	// Progress, if not nil, is called before the request is sent, when the
 	// transport reads bytes of the body, and when an answer begins to arrive. It
 	// may be called after Put has returned.
 	Progress func()
 
-	// NewConnection closes all idle connections of the HTTP client first, also
-	// of a client that the application shares. Another request stalls, and a
-	// network that drops its packets has killed the idle connections too.
+	// NewConnection closes all idle connections of the HTTP client first, even
+	// if the application shares the client. It is set if another request
+	// stalls: a network that drops its packets has killed the idle connections
+	// too.
 	NewConnection bool
 }
 
-// Headers are what every request says besides its object.
+// Headers are the settings that are sent with every object.
 type Headers struct {
 	Encryption          Encryption
 	ACL                 string
 	StorageClass        string
 	Tagging             string            // as a query string
-	Metadata            map[string]string // joined with the object's own
+	Metadata            map[string]string // merged with the metadata of the object
 	ExpectedBucketOwner string
 }
 
-// Encryption is how S3 encrypts an object at rest. The zero value leaves it
-// to the bucket.
+// Encryption is the encryption of objects at rest. The zero value selects the
+// default of the bucket.
 type Encryption struct {
 	Algorithm  string // x-amz-server-side-encryption
 	KMSKey     string
@@ -64,15 +65,15 @@ type Encryption struct {
 	BucketKey  bool   // only with a KMS key
 }
 
-// input is the one request builder: whatever puts an object goes through it.
+// input builds the request of every upload.
 func (c *Client) input(conn *connection, r Request) *s3.PutObjectInput {
 	in := &s3.PutObjectInput{
 		Bucket:        &r.Bucket,
 		Key:           &r.Key,
 		Body:          r.Body,
 		ContentLength: &r.Size,
-		// A given checksum is sent as one header. Without it the SDK
-		// would send an aws-chunked trailer, which some stores refuse.
+		// The SDK sends a given checksum as a header. Without one it sends
+		// an aws-chunked trailer, which some stores refuse.
 		ChecksumCRC32:       aws.String(base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, r.CRC32))),
 		ContentType:         optional(r.ContentType),
 		ContentEncoding:     optional(r.ContentEncoding),
@@ -99,9 +100,9 @@ func (c *Client) input(conn *connection, r Request) *s3.PutObjectInput {
 	return in
 }
 
-// withPayloadHash signs a request with the hash of its body. The SDK takes one
-// that is known; else it hashes the body for each request over http, and does
-// not sign it over https.
+// withPayloadHash signs a request with a known hash of its body. Without it the
+// SDK computes the hash of each body over http, and does not sign the body over
+// https.
 func withPayloadHash(sum [sha256.Size]byte) func(*middleware.Stack) error {
 	return func(stack *middleware.Stack) error {
 		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("S3SinkPayloadHash",
@@ -111,9 +112,8 @@ func withPayloadHash(sum [sha256.Size]byte) func(*middleware.Stack) error {
 	}
 }
 
-// body remembers why it could not be read: by way of a transport that comes as
-// one of many errors, and perhaps behind the server's answer to half a body. It
-// reports each read.
+// body reports each read, and keeps a read error: the transport wraps that error
+// in different ways, or returns the server's answer to half a body instead.
 type body struct {
 	io.ReadSeeker
 	progress func()

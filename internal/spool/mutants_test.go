@@ -238,8 +238,8 @@ var mutants = []mutant{
 	{"a torn note overwrites the previous one", "", []patch{{noteGo, "int64(count%2)*noteStride", "0*noteStride"}}, "internal/vfs TestNote_OutlivesHoldersAndTornWrites", ""},
 	{"a partial line after a gap is delivered", "4", []patch{{blockGo, "	if !afterGap {\n", "	if true {\n"}}, "internal/spool TestLines_DamagedStage", ""},
 	{"lines after a gap are dropped", "4", []patch{{blockGo, "if p.offset >= have && p.at.size > 0 {", "if p.offset == have && p.at.size > 0 {"}}, "internal/spool TestDamage", ""},
-	{"a read error counts as an outage", "", []patch{{settleGo, "			it.failed() // alone: S3 is not at fault\n			u.delayLocked(it)\n", "			u.failedLocked(a)\n			u.delayLocked(it)\n"}}, "internal/upload TestUnreadable", ""},
-	{"a lost object is retried forever", "", []patch{{settleGo, "	return it.unread >= minUnread && time.Since(it.unreadSince) >= unreadFor\n", "	return false\n"}}, "internal/upload TestUnreadable", ""},
+	{"a read error counts as an outage", "", []patch{{settleGo, "			it.startBackoff()\n			u.delayLocked(it)\n", "			u.failedLocked(a)\n			u.delayLocked(it)\n"}}, "internal/upload TestUnreadable", ""},
+	{"a lost object is retried forever", "", []patch{{settleGo, "	return it.unreadable >= minUnreadable && time.Since(it.unreadableSince) >= unreadablePeriod\n", "	return false\n"}}, "internal/upload TestUnreadable", ""},
 	{"a read error is reported as the request's error", "", []patch{{clientGo, "case failed != nil:", "case failed != nil && false:"}}, "internal/s3put TestUnreadableBody", ""},
 	{"a lost object is removed without a copy", "", []patch{{deliverGo, "s.journal.CopyToCorrupt(r.Segment)", "\"\", error(nil)"}}, ". TestSpoolReadErrorAtUpload", ""},
 	{"recovered blocks not first", "5", []patch{{sinkSpoolGo, "b.recovering = j, j, true", "b.recovering = j, j, false"}}, bySinks, ""},
@@ -252,7 +252,7 @@ var mutants = []mutant{
 	{"no lock", "", []patch{{sinkSpoolGo, "err := dir.Lock(soon)", "err := soon.Err()"}}, ". TestNew_SpoolDirIsLocked", ""},
 	{"discarded files are removed without a directory sync", "9", []patch{{filesGo, "	if fs.unlinksUnsynced {\n		if err := fs.dir.Sync(); err != nil { \n			return false, err\n		}\n	}\n", ""}}, byCrashes, ""},
 	{"a full disk ends the salvage", "", []patch{{sinkSpoolGo, "	for s.journal.Commit(ctx) != nil {\n", "	for err := s.journal.Commit(ctx); err != nil; {\n		return err\n"}}, ". TestSalvageWaitsForTheDisk", ""},
-	{"a missing journal file is not reported", "", []patch{{sinkSpoolGo, "s.unread.Store(gone)", ""}}, ". TestSpoolGoneIsSaid", ""},
+	{"a missing journal file is not reported", "", []patch{{sinkSpoolGo, "s.unreadable.Store(gone)", ""}}, ". TestSpoolGoneIsSaid", ""},
 	{"Synced passes a line added during the commit", "1", []patch{{commitGo, "j.syncedChanges = seen", "j.syncedChanges = j.changes"}}, "internal/spool TestSynced_LineAddedAfterGathering", ""},
 	{"Sync does not wait for the disk", "1", []patch{{sinkGo, "	err := s.journal.Commit(ctx)\n", "	err := error(nil)\n"}}, ". TestSync_EventsSurvivePowerCut", ""},
 	{"Close waits for itself", "", []patch{{commitGo, "			j.commitUntilIdle()\n", "			j.Commit(context.Background())\n"}, {commitGo, "import (\n", "import (\n	\"context\"\n"}}, "internal/spool TestClose_ConcurrentCommits", ""},
@@ -263,7 +263,7 @@ var mutants = []mutant{
 		{deliverGo, "		result, err = s.client.Put(ctx, s3put.Request{\n", "		body, size, crc := again(s.batcher.spool.Object(seg))\n		result, err = s.client.Put(ctx, s3put.Request{\n"},
 		{deliverGo, "Body: s.batcher.spool.Object(seg), Size: seg.Size(), CRC32: seg.CRC32(),", "Body: body, Size: size, CRC32: crc,"},
 		{deliverGo, "import (\n", "import (\n	\"bytes\"\n	\"compress/gzip\"\n	\"hash/crc32\"\n	\"io\"\n	\"math/rand/v2\"\n"},
-		{deliverGo, "const longOutage", `
+		{deliverGo, "const outageFailures", `
 func again(object io.ReadSeeker) (io.ReadSeeker, int64, uint32) {
 	r, err := gzip.NewReader(object)
 	if err != nil {
@@ -276,7 +276,7 @@ func again(object io.ReadSeeker) (io.ReadSeeker, int64, uint32) {
 	return bytes.NewReader(b.Bytes()), int64(b.Len()), crc32.ChecksumIEEE(b.Bytes())
 }
 
-const longOutage`},
+const outageFailures`},
 	}, bySinks, ""},
 	{"a gzip member for each block", "", []patch{
 		{encoderGo, "bytes.Clone(e.out.Bytes())", "append(append(bytes.Clone(e.out.Bytes()), Trailer(f.RawCRC, f.Raw)...), Header...)"},
@@ -286,13 +286,13 @@ const longOutage`},
 	{"date in the key from the upload", "", []patch{
 		{deliverGo, "Key: seg.Key,\n", "Key: today(seg),\n"},
 		{deliverGo, "import (\n", "import (\n	\"strings\"\n"},
-		{deliverGo, "const longOutage", `
+		{deliverGo, "const outageFailures", `
 func today(seg *spool.Segment) string {
 	date := func(t time.Time) string { return strconv.FormatInt(t.UTC().Truncate(24*time.Hour).UnixMilli(), 10) }
 	return strings.Replace(seg.Key, date(seg.Day), date(time.Now()), 1)
 }
 
-const longOutage`},
+const outageFailures`},
 	}, ". TestReceivedDay", ""},
 	{"a dropped event is not counted", "", []patch{{batcherGo, "	b.settledEvents[as] += events\n", "	if as != dropped {\n		b.settledEvents[as] += events\n	}\n"}}, ". TestCloseCountsWhatIsLost", ""},
 	{"a refused event is not counted", "", []patch{{sourceGo, "		s.sink.rejected.Add(1)\n", ""}}, ". TestBadEvents", ""},
@@ -300,7 +300,7 @@ const longOutage`},
 	{"sessions are not renewed early", "", []patch{{sessionGo, "refreshEarly = 5 * time.Minute", "refreshEarly = 0"}}, ". TestSessionsAreCached", ""},
 	{"no backoff in an outage", "", []patch{{settleGo, "u.gate = newWait(u.failures, u.failing)", "u.gate = wait{}"}}, byDays, ""},
 	{"a full spool takes events", "", []patch{{sinkSpoolGo, "if s.journal.Bytes() > s.cfg.MaxSpoolBytes {", "if false {"}}, byDays, ""},
-	{"a segment of a previous run is dropped", "13", []patch{{sinkSpoolGo, "		s.addOld(seg)\n	}\n}\n", "	}\n}\n"}}, bySinks, ""},
+	{"a segment of a previous run is dropped", "13", []patch{{sinkSpoolGo, "		s.uploadRecovered(seg)\n	}\n}\n", "	}\n}\n"}}, bySinks, ""},
 	{"lines are freed when they are staged", "1", []patch{{gatherGo, "blk.stagesInUse == 0 && blk.appended", "blk.stagesInUse == 0"}}, bySinks, ""},
 }
 

@@ -10,29 +10,30 @@ import (
 )
 
 const (
-	// patience is the time without progress after which a spare attempt
-	// begins. The time for kernelBuffer bytes on a slow line is added to it:
-	// the transport has read them, although they are not sent yet.
-	patience     = time.Second
+	// stallTime is the time without progress after which an attempt stalls. The
+	// time for kernelBuffer bytes on a slow line is added to it: the transport
+	// has read these bytes, although the kernel has not sent them yet.
+	stallTime    = time.Second
 	kernelBuffer = 4 << 20
 	slowLine     = 1 << 20 // bytes a second
 )
 
-// errCutOff ends an attempt when another attempt of the segment has decided its
-// outcome, and a spare attempt that stalls.
-var errCutOff = fmt.Errorf("cut off in favor of another attempt: %w", context.Canceled)
+// errCancelled is the error of an attempt that was cancelled because another
+// attempt of the segment has decided its outcome, or because a spare attempt
+// stalls.
+var errCancelled = fmt.Errorf("cancelled in favor of another attempt: %w", context.Canceled)
 
 // attempt is one running PUT. The uploader's lock guards its variable fields,
 // except progress.
 type attempt struct {
-	it       *item
-	number   int
-	started  time.Time
-	round    int  // of Unpark when it began
-	spare    bool // runs without a slot
-	cut      bool // cancelled: its failure is no failure of S3
-	cancel   context.CancelFunc
-	progress atomic.Int64 // nanoseconds from started to the last progress; 0: no request is sent yet
+	it        *item
+	number    int
+	started   time.Time
+	unparks   int  // Uploader.unparks when it began
+	spare     bool // runs without a slot
+	cancelled bool // its failure is not a failure of S3
+	cancel    context.CancelFunc
+	progress  atomic.Int64 // nanoseconds from started to the last progress; 0: no request was sent yet
 }
 
 // attemptsLocked returns the running spare attempts, or all others.
@@ -52,7 +53,7 @@ func (u *Uploader) beginLocked(it *item, now time.Time, spare bool) {
 	it.attempts++
 	ctx, cancel := context.WithTimeout(u.ctx, attemptTimeout(it.seg.Size(), u.set.MinRate))
 	a := &attempt{
-		it: it, number: it.attempts, started: now, round: u.round, spare: spare, cancel: cancel,
+		it: it, number: it.attempts, started: now, unparks: u.unparks, spare: spare, cancel: cancel,
 	}
 	it.running = append(it.running, a)
 	u.running[it] = struct{}{}
@@ -83,31 +84,32 @@ func (u *Uploader) run(ctx context.Context, a *attempt) {
 func (u *Uploader) report(a *attempt, refusal *s3put.Error) Attempt {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	said := Attempt{Segment: a.it.seg, Number: a.number, Failures: a.it.failures, Duration: time.Since(a.started), Err: refusal}
+	report := Attempt{Segment: a.it.seg, Number: a.number, Failures: a.it.failures, Duration: time.Since(a.started), Err: refusal}
 	switch {
 	case refusal == nil:
-	case a.cut:
-		said.Err = &s3put.Error{Class: s3put.Transient, Err: errCutOff}
+	case a.cancelled:
+		report.Err = &s3put.Error{Class: s3put.Transient, Err: errCancelled}
 	case refusal.Class == s3put.Transient, refusal.Class == s3put.Unreadable:
-		said.Failures++
+		report.Failures++
 	}
-	return said
+	return report
 }
 
-// cutOthersLocked cancels the running attempts of a segment.
-func (it *item) cutOthersLocked() {
+// cancelOthersLocked cancels the running attempts of a segment. The attempt that
+// has just ended is no longer among them.
+func (it *item) cancelOthersLocked() {
 	for _, a := range it.running {
-		a.cutLocked()
+		a.cancelLocked()
 	}
 }
 
-func (a *attempt) cutLocked() {
-	a.cut = true
+func (a *attempt) cancelLocked() {
+	a.cancelled = true
 	a.cancel()
 }
 
 // stallsLocked returns the time at which an attempt stalls unless it makes
-// progress. Spare attempts have twice the patience of others. An attempt that
+// progress. Spare attempts have twice as long as others. An attempt that
 // waits for credentials never stalls: a second attempt would wait for the same
 // credentials.
 func (u *Uploader) stallsLocked(a *attempt, now time.Time) time.Time {
@@ -115,7 +117,7 @@ func (u *Uploader) stallsLocked(a *attempt, now time.Time) time.Time {
 	if u.failures > 0 {
 		failing = now.Sub(u.failing)
 	}
-	long := max(patience, u.pace.limit(failing)) + time.Duration(min(a.it.seg.Size(), kernelBuffer))*time.Second/slowLine
+	long := max(stallTime, u.pace.limit(failing)) + time.Duration(min(a.it.seg.Size(), kernelBuffer))*time.Second/slowLine
 	if a.spare {
 		long *= 2
 	}
@@ -146,9 +148,9 @@ func (u *Uploader) startSparesLocked(now time.Time) {
 	}
 	spares := u.attemptsLocked(true)
 	for _, a := range spares {
-		if !a.cut && !u.stallsLocked(a, now).After(now) {
+		if !a.cancelled && !u.stallsLocked(a, now).After(now) {
 			u.spares = 1
-			a.cutLocked()
+			a.cancelLocked()
 		}
 	}
 	for n := len(spares); n < u.spares; n++ {
@@ -162,26 +164,26 @@ func (u *Uploader) startSparesLocked(now time.Time) {
 
 // nextSpareLocked returns the segment for the next spare attempt, or nil.
 func (u *Uploader) nextSpareLocked(now time.Time) *item {
-	var beside *item // longest without a spare attempt
-	moves := false   // an attempt with a slot makes progress
+	var stalled *item // the segment that has gone longest without a spare attempt
+	progress := false // an attempt with a slot makes progress
 	holders := u.attemptsLocked(false)
 	for _, a := range holders {
 		switch {
 		case u.stallsLocked(a, now).After(now):
-			moves = true
-		case len(a.it.running) > 1 || a.cut || a.it.wait.end(u.pace).After(now):
-		case beside == nil || a.it.lastSpare.Before(beside.lastSpare):
-			beside = a.it
+			progress = true
+		case len(a.it.running) > 1 || a.cancelled || a.it.wait.end(u.pace).After(now):
+		case stalled == nil || a.it.lastSpare.Before(stalled.lastSpare):
+			stalled = a.it
 		}
 	}
-	others := len(u.ready)+len(u.old) > 0 && !moves && len(holders) > 0 && !u.refusedLocked(0) && !u.refusedLocked(1)
-	if others && (u.spareNext || beside == nil) {
+	others := len(u.ready)+len(u.recovered) > 0 && !progress && len(holders) > 0 && !u.refusedLocked(0) && !u.refusedLocked(1)
+	if others && (u.spareNext || stalled == nil) {
 		u.spareNext = false
 		return u.nextLocked()
 	}
 	u.spareNext = true
-	if beside != nil {
-		beside.lastSpare = now
+	if stalled != nil {
+		stalled.lastSpare = now
 	}
-	return beside
+	return stalled
 }

@@ -1,6 +1,6 @@
 package upload
 
-// bySequence is a heap of items, oldest segment first.
+// bySequence is a heap of items, lowest sequence first.
 type bySequence []*item
 
 func (q bySequence) Len() int           { return len(q) }
@@ -9,7 +9,7 @@ func (q bySequence) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
 func (q *bySequence) Push(x any)        { *q = append(*q, x.(*item)) }
 func (q *bySequence) Pop() any          { return pop((*[]*item)(q)) }
 
-// byTime is a heap of items, first to be due first.
+// byTime is a heap of items, earliest notBefore first.
 type byTime []*item
 
 func (q byTime) Len() int           { return len(q) }

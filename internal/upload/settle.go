@@ -11,19 +11,19 @@ import (
 )
 
 const (
-	// baseTimeout is what an attempt gets for everything but its bytes:
-	// credentials, connection, and the server's own time.
+	// baseTimeout is the time for all of an attempt except sending its bytes:
+	// credentials, connection, and the server's processing.
 	baseTimeout = 30 * time.Second
 
-	// maxRemembered is the number of failures in a row from which a success
-	// subtracts one. A throttling S3 accepts some requests of each sink, and one
-	// success must not reset the backoff.
-	maxRemembered = 5
+	// maxFailures caps the failures in a row before a success subtracts one. A
+	// throttling S3 accepts some requests of each sink, so one success must not
+	// reset the backoff.
+	maxFailures = 5
 
-	// minUnread is how many attempts a segment gets that the disk has lost, and
-	// unreadFor how long they go on at least: a disk may come back.
-	minUnread = 5
-	unreadFor = time.Hour
+	// A segment that the disk has lost is set aside after minUnreadable
+	// attempts and unreadablePeriod: the disk may become readable again.
+	minUnreadable    = 5
+	unreadablePeriod = time.Hour
 )
 
 func attemptTimeout(size, minRate int64) time.Duration {
@@ -49,7 +49,7 @@ type outcome struct {
 	damaged   *Refusal
 }
 
-// settle records the end of an attempt and starts the next ones. If two attempts
+// settle records the end of an attempt and starts the next attempts. If two attempts
 // of a segment run, the segment is settled when the last one ends, because
 // until then the transport may read the segment's bytes. A success of either
 // counts; then a refusal that is not transient; then a transient one.
@@ -62,14 +62,14 @@ func (u *Uploader) settle(a *attempt, result s3put.Result, refusal *s3put.Error)
 	switch {
 	case refusal == nil:
 		u.storedLocked(a, result)
-	case a.cut:
+	case a.cancelled:
 	case len(it.running) > 0 && (refusal.Class == s3put.Transient || refusal.Class == s3put.Integrity):
 		u.failedLocked(a)
-		it.running[0].spare = it.running[0].spare && a.spare // takes over the slot
+		it.running[0].spare = it.running[0].spare && a.spare // inherits the slot
 		return outcome{}
 	default:
 		it.refusal = refusal
-		it.cutOthersLocked()
+		it.cancelOthersLocked()
 	}
 	if len(it.running) > 0 {
 		return outcome{}
@@ -83,13 +83,14 @@ func (u *Uploader) settle(a *attempt, result s3put.Result, refusal *s3put.Error)
 		u.readyLocked(it) // its spare attempt was cancelled
 		return outcome{}
 	}
-	return u.refusedLastLocked(a, refusal)
+	return u.settleRefusalLocked(a, refusal)
 }
 
-// refusedLastLocked handles a refusal when no other attempt of the segment runs.
-func (u *Uploader) refusedLastLocked(a *attempt, refusal *s3put.Error) outcome {
+// settleRefusalLocked handles a refusal after the last running attempt of the
+// segment has ended.
+func (u *Uploader) settleRefusalLocked(a *attempt, refusal *s3put.Error) outcome {
 	it := a.it
-	if it.atOnce(refusal.Class) {
+	if it.retryImmediately(refusal.Class) {
 		u.readyLocked(it)
 		return outcome{}
 	}
@@ -99,25 +100,25 @@ func (u *Uploader) refusedLastLocked(a *attempt, refusal *s3put.Error) outcome {
 		u.delayLocked(it)
 		return outcome{}
 	case s3put.Unreadable:
-		if !a.lost(refusal) {
-			it.failed() // alone: S3 is not at fault
+		if !a.isLost(refusal) {
+			it.startBackoff() // of this segment only: S3 has not failed
 			u.delayLocked(it)
 			return outcome{}
 		}
 		refusal.Class = s3put.Damaged
 		fallthrough
 	case s3put.Damaged:
-		if len(u.parked) == 0 { // it was what the bucket refused
-			u.refusals, u.why = [2]int{}, nil
+		if len(u.parked) == 0 { // the bucket has refused no other segment
+			u.refusals, u.lastRefusal = [2]int{}, nil
 		}
 		return outcome{damaged: &Refusal{Segment: it.seg, Attempts: it.attempts, Err: refusal}}
 	}
 	return outcome{parked: u.parkLocked(a, refusal)}
 }
 
-// atOnce reports whether to try again without a backoff, which each class that
-// allows it does once.
-func (it *item) atOnce(class s3put.Class) bool {
+// retryImmediately reports whether to retry without a backoff. Each class that
+// allows this allows it once.
+func (it *item) retryImmediately(class s3put.Class) bool {
 	var spent *bool
 	switch class {
 	case s3put.Refresh:
@@ -134,8 +135,8 @@ func (it *item) atOnce(class s3put.Class) bool {
 	return again
 }
 
-// storedLocked records a success. Of two successes it keeps the one with an ETag:
-// the other one is the answer that the key was taken.
+// storedLocked records a success. Of two successes it keeps the result with an
+// ETag: the other result says that the key already exists.
 func (u *Uploader) storedLocked(a *attempt, result s3put.Result) {
 	it := a.it
 	if it.stored != nil {
@@ -145,43 +146,43 @@ func (u *Uploader) storedLocked(a *attempt, result s3put.Result) {
 		return
 	}
 	it.stored = &result
-	it.cutOthersLocked()
-	u.failures, u.failing = max(0, min(u.failures, maxRemembered)-1), time.Now()
-	u.refusals[it.apart] = 0
+	it.cancelOthersLocked()
+	u.failures, u.failing = max(0, min(u.failures, maxFailures)-1), time.Now()
+	u.refusals[it.parkGroup] = 0
 	u.gate = wait{}
 	u.slots = min(u.slots+1, u.set.Concurrency)
 	if a.spare {
 		u.spares = min(2*u.spares, u.set.Concurrency)
-		u.spareNext = true // S3 is well: ready segments come first
+		u.spareNext = true // S3 accepts uploads: ready segments come first
 	}
 	if it.wasParked {
-		u.unparkLocked() // what was wrong is mended
+		u.unparkLocked() // the cause of the parking is fixed
 	} else if len(u.parked) == 0 {
-		u.why = nil
+		u.lastRefusal = nil
 	}
 }
 
-// lost reports whether reading a segment has failed so often that the disk has lost
-// it. An attempt counts only after a backoff at a calm pace since the last one that
-// counted: many attempts in a second prove nothing.
-func (a *attempt) lost(refusal *s3put.Error) bool {
+// isLost reports whether reading a segment has failed so often that the disk has
+// lost it. An attempt counts only if it began after a backoff at a calm pace since
+// the previous counted attempt, because many attempts in one second prove nothing.
+func (a *attempt) isLost(refusal *s3put.Error) bool {
 	it := a.it
 	var read *spool.ReadError
 	if !errors.As(refusal, &read) || !read.Lost() {
 		return false
 	}
-	if it.unread == 0 {
-		it.unreadSince = time.Now()
+	if it.unreadable == 0 {
+		it.unreadableSince = time.Now()
 	}
-	if !a.started.Before(it.unreadWait.end(calm)) {
-		it.unread++
-		it.unreadWait = newWait(it.unread, it.unreadSince)
+	if !a.started.Before(it.unreadableWait.end(calm)) {
+		it.unreadable++
+		it.unreadableWait = newWait(it.unreadable, it.unreadableSince)
 	}
-	return it.unread >= minUnread && time.Since(it.unreadSince) >= unreadFor
+	return it.unreadable >= minUnreadable && time.Since(it.unreadableSince) >= unreadablePeriod
 }
 
-// failed counts a failure of the segment and begins its backoff.
-func (it *item) failed() {
+// startBackoff counts a failure of the segment and begins its backoff.
+func (it *item) startBackoff() {
 	it.failures++
 	if it.failures == 1 {
 		it.failing = time.Now()
@@ -190,7 +191,7 @@ func (it *item) failed() {
 	it.wait = newWait(it.failures, it.failing)
 }
 
-// delayLocked has a segment wait for its own backoff.
+// delayLocked queues a segment until the end of its backoff.
 func (u *Uploader) delayLocked(it *item) {
 	it.notBefore = it.wait.end(u.pace)
 	heap.Push(&u.delayed, it)
@@ -201,12 +202,12 @@ func (u *Uploader) delayLocked(it *item) {
 // time, and one failing segment does not delay the others. Attempts that fail
 // together count as one failure in a row.
 func (u *Uploader) failedLocked(a *attempt) {
-	a.it.failed()
+	a.it.startBackoff()
 	if a.spare {
 		u.spares = 1
 	}
 	if !a.started.After(u.gate.from) {
-		return // it began before the last failure
+		return // the attempt began before the last counted failure
 	}
 	u.failures++
 	if u.failures == 1 {
@@ -216,11 +217,12 @@ func (u *Uploader) failedLocked(a *attempt) {
 	u.slots = max(1, u.slots/2)
 }
 
-// parkLocked parks a segment that S3 refuses until a person acts. It returns the
-// refusal, or nil if the attempt began before [Uploader.Unpark].
+// parkLocked parks a segment that S3 refuses until an operator acts. It returns
+// the refusal. It returns nil and retries the segment if the attempt began before
+// the last [Uploader.Unpark].
 func (u *Uploader) parkLocked(a *attempt, refusal *s3put.Error) *Refusal {
 	it := a.it
-	if a.round != u.round { // it may have begun before it was mended
+	if a.unparks != u.unparks { // it may have begun before the cause was fixed
 		u.readyLocked(it)
 		return nil
 	}
@@ -230,9 +232,9 @@ func (u *Uploader) parkLocked(a *attempt, refusal *s3put.Error) *Refusal {
 		u.probe = time.Now().Add(u.set.RetryParked)
 	}
 	u.parked = append(u.parked, it)
-	u.refusals[it.apart]++
+	u.refusals[it.parkGroup]++
 	err := *refusal
-	err.Class = s3put.Parked // whatever it was, it is tried slowly now
-	u.why = &Refusal{Segment: it.seg, Attempts: it.attempts, Err: &err}
-	return u.why
+	err.Class = s3put.Parked // immediate retries of other classes are spent
+	u.lastRefusal = &Refusal{Segment: it.seg, Attempts: it.attempts, Err: &err}
+	return u.lastRefusal
 }

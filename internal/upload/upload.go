@@ -1,5 +1,5 @@
-// Package upload decides which sealed segment is put next, how many at once,
-// and when to try again.
+// Package upload decides which sealed segment is uploaded next, how many uploads
+// run in parallel, and when to retry.
 package upload
 
 import (
@@ -13,31 +13,31 @@ import (
 	"github.com/s3sink/s3sink/internal/spool"
 )
 
-// Settings are fixed for an uploader's life.
+// Settings are the fixed settings of an uploader.
 type Settings struct {
 	// Put makes one attempt. After an error the object is absent or complete,
-	// never partial, so a repeat is safe, also beside another attempt of the
-	// same segment. An error that is no *s3put.Error is transient. Put returns
-	// soon after its context ends.
+	// never partial, so a retry is safe, also in parallel to another attempt of
+	// the same segment. An error that is not a *s3put.Error is transient. Put
+	// must return soon after its context ends.
 	Put func(context.Context, Order) (s3put.Result, error)
 
 	Concurrency int
-	MinRate     int64         // bytes a second that an attempt must make
-	RetryParked time.Duration // between probes of a bucket that needs a person
+	MinRate     int64         // bytes per second, for the deadline of an attempt
+	RetryParked time.Duration // interval of probes while uploads are parked
 
-	// Delivered, Attempted and Parked are told what happened, from the
-	// attempt's own goroutine and without a lock.
+	// Delivered, Attempted, Parked and Damaged are called on the goroutine of
+	// the attempt, without a lock.
 	Delivered func(Delivery)
 	Attempted func(Attempt)
 	Parked    func(Refusal)
 	Damaged   func(Refusal) // the segment is not tried again
 }
 
-// Order is one attempt to make.
+// Order describes one attempt to Put.
 type Order struct {
 	Segment *spool.Segment
 
-	// Progress is to be called before the request is sent, when the transport
+	// Progress must be called before the request is sent, when the transport
 	// reads bytes of the body, and when an answer begins to arrive. It may be
 	// called after Put has returned.
 	Progress func()
@@ -47,12 +47,12 @@ type Order struct {
 	NewConnection bool
 }
 
-// Attempt is one PUT and how it ended. An attempt that was cut off in favor of
-// another one, or by Stop, ends with an error that wraps context.Canceled.
+// Attempt is one PUT and its result. The error of an attempt that was cancelled, by
+// Stop or in favor of another attempt, wraps context.Canceled.
 type Attempt struct {
 	Segment  *spool.Segment
 	Number   int // 1 for the first
-	Failures int // transient ones of this segment and of the disk, this one included unless it was cut off
+	Failures int // transient failures and read errors of this segment, including this attempt unless it was cancelled
 	Duration time.Duration
 	Err      *s3put.Error // nil: stored
 }
@@ -61,73 +61,73 @@ type Attempt struct {
 type Delivery struct {
 	Segment  *spool.Segment
 	Result   s3put.Result
-	Attempts int           // those cut off included
+	Attempts int           // including cancelled attempts
 	Duration time.Duration // from seal to acknowledgement
 }
 
-// Refusal is a segment that waits for a person, or is set aside.
+// Refusal is a segment that is parked or set aside.
 type Refusal struct {
 	Segment  *spool.Segment
 	Attempts int
-	Err      *s3put.Error // of class Parked, or Damaged
+	Err      *s3put.Error // its class is Parked or Damaged
 }
 
-// Uploader sends segments, lowest sequence first. It is safe for concurrent
-// use. It has no goroutine of its own: attempts run on one each, and their
-// ends, a timer and [Uploader.Add] decide what starts next.
+// Uploader uploads segments, lowest sequence first. It is safe for concurrent use.
+// It has no goroutine of its own. Each attempt runs on one, and the next attempts
+// start when an attempt ends, when the timer fires, or in [Uploader.Add].
 type Uploader struct {
 	set    Settings
 	ctx    context.Context // of all attempts; ended by Stop
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu      sync.Mutex
-	stopped bool
-	ready   bySequence // may start now
-	old     []*item    // likewise, of earlier runs; oldest first
-	oldNext bool       // the next start is theirs
-	delayed byTime     // wait for their own backoff
-	parked  []*item    // wait for a person, oldest refusal first
-	running map[*item]struct{}
+	mu            sync.Mutex
+	stopped       bool
+	ready         bySequence // segments of this run that may start now
+	recovered     []*item    // segments of previous runs that may start now, oldest first
+	recoveredNext bool       // the next start takes a recovered segment
+	delayed       byTime     // segments in backoff
+	parked        []*item    // oldest refusal first
+	running       map[*item]struct{}
 
-	callers [2]int // that wait, by Caller
+	callers [2]int // waiting callers, by Caller
 	pace    pace   // follows from callers
 
-	slots     int       // segments that may be sent at once: Concurrency, fewer after failures
-	spares    int       // spare attempts that may run beside them
-	spareNext bool      // the next spare attempt is for a segment that has none
-	failures  int       // transient failures in a row, over all segments; a success takes one off
-	failing   time.Time // when the first of them, or the last success, happened
-	gate      wait      // nothing starts before
-	refusals  [2]int    // parked outcomes in a row, over all segments but those apart, and over those
-	wanted    int       // new segments to try in spite of them
-	round     int       // of Unpark
-	probe     time.Time // when the next parked segment is tried
-	why       *Refusal  // the last one, while something is parked
-	timer     *time.Timer
+	slots       int       // attempts that may run in parallel: Concurrency, fewer after failures
+	spares      int       // spare attempts that may run in addition
+	spareNext   bool      // the next spare attempt is for a segment without a running attempt
+	failures    int       // transient failures in a row, over all segments; a success subtracts one
+	failing     time.Time // time of the first of these failures, or of the last success
+	gate        wait      // no attempt starts before its end
+	refusals    [2]int    // refusals in a row, by park group
+	newProbes   int       // segments of a refused group that may be tried nevertheless
+	unparks     int       // calls of Unpark
+	probe       time.Time // when the next parked segment is tried
+	lastRefusal *Refusal  // set while segments are parked
+	timer       *time.Timer
 }
 
-// item is a segment on its way.
+// item is a segment that is not delivered yet.
 type item struct {
 	seg      *spool.Segment
 	sealed   time.Time
 	attempts int // begun
 	running  []*attempt
-	stored   *s3put.Result // S3 has it; attempts that still run are cut off
-	refusal  *s3put.Error  // likewise: decides what follows when none runs
+	stored   *s3put.Result // the object is in S3; the other attempts are cancelled
+	refusal  *s3put.Error  // decides what follows when the cancelled attempts have ended
 
 	failures  int
-	failing   time.Time // when the first of them, or the last success, happened
+	failing   time.Time // time of the first of these failures, or of the last success
 	wait      wait
 	notBefore time.Time // the end of wait at the uploader's pace
-	lastSpare time.Time // when a spare attempt began beside another one
+	lastSpare time.Time // when a spare attempt began in parallel to another one
 
-	unread      int // attempts for which the disk had lost it
-	unreadSince time.Time
-	unreadWait  wait // until the next one counts
-	wasParked   bool
-	old         bool // of an earlier run
-	apart       int  // 1 if it may be refused where others are not, else 0
+	unreadable      int // counted attempts that the disk could not read
+	unreadableSince time.Time
+	unreadableWait  wait // attempts that begin before its end are not counted
+	wasParked       bool
+	recovered       bool // of a previous run
+	parkGroup       int  // segments of group 0 and of group 1 park independently
 
 	refreshed, reclocked, redirected bool // immediate retries already spent
 }
@@ -141,7 +141,7 @@ func New(set Settings) *Uploader {
 	return u
 }
 
-// Add takes a sealed segment to deliver. It never blocks.
+// Add queues a sealed segment. It never blocks.
 func (u *Uploader) Add(seg *spool.Segment) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -150,38 +150,39 @@ func (u *Uploader) Add(seg *spool.Segment) {
 	u.startLocked()
 }
 
-// AddOld is Add for a segment of an earlier run. They come in their order, and
-// share the attempts half and half with those of this run. Refusals of
-// those that are apart say nothing about the others, nor theirs about them.
-func (u *Uploader) AddOld(seg *spool.Segment, apart bool) {
+// AddRecovered queues a segment of a previous run. Recovered segments are uploaded
+// in the order of these calls, and alternate with segments of this run. Segments
+// with a separate prefix park independently of all others: the bucket may deny
+// only their prefix.
+func (u *Uploader) AddRecovered(seg *spool.Segment, separatePrefix bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	it := &item{seg: seg, sealed: time.Now(), old: true}
-	if apart {
-		it.apart = 1
+	it := &item{seg: seg, sealed: time.Now(), recovered: true}
+	if separatePrefix {
+		it.parkGroup = 1
 	}
-	u.old = append(u.old, it)
+	u.recovered = append(u.recovered, it)
 	u.startLocked()
 }
 
-// readyLocked makes an item wait for its turn.
+// readyLocked queues a segment that may start now.
 func (u *Uploader) readyLocked(it *item) {
-	if it.old {
-		u.old = append(u.old, it)
+	if it.recovered {
+		u.recovered = append(u.recovered, it)
 		return
 	}
 	heap.Push(&u.ready, it)
 }
 
-// nextLocked returns whose turn it is.
+// nextLocked removes the next segment from the queues and returns it.
 func (u *Uploader) nextLocked() *item {
-	if len(u.old) > 0 && (u.oldNext || len(u.ready) == 0) {
-		it := u.old[0]
-		u.old = u.old[1:]
-		u.oldNext = false
+	if len(u.recovered) > 0 && (u.recoveredNext || len(u.ready) == 0) {
+		it := u.recovered[0]
+		u.recovered = u.recovered[1:]
+		u.recoveredNext = false
 		return it
 	}
-	u.oldNext = true
+	u.recoveredNext = true
 	return heap.Pop(&u.ready).(*item)
 }
 
@@ -191,29 +192,29 @@ func (u *Uploader) Probe() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.probe = time.Time{}
-	u.wanted = u.set.Concurrency
+	u.newProbes = u.set.Concurrency
 	u.startLocked()
 }
 
-// Unpark tries every parked segment again, because what was wrong may be
-// mended; those too whose attempts are under way, if they are refused.
+// Unpark tries every parked segment again, because the cause may be fixed. A
+// running attempt that is refused is retried too instead of parked.
 func (u *Uploader) Unpark() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.round++
+	u.unparks++
 	u.unparkLocked()
 	u.startLocked()
 }
 
-// Why returns the refusal for which uploads are parked, or nil.
+// Why returns the last refusal while uploads are parked, or nil.
 func (u *Uploader) Why() *Refusal {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.why
+	return u.lastRefusal
 }
 
-// Stuck returns the parked segments, if others can be delivered meanwhile. At
-// a bucket that refuses everything there is nothing to set them apart from.
+// Stuck returns the parked segments while other segments can be uploaded. It
+// returns nil if the bucket refuses every segment.
 func (u *Uploader) Stuck() []*spool.Segment {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -240,12 +241,12 @@ func (u *Uploader) Stop() []*spool.Segment {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	var left []*spool.Segment
-	for _, queue := range [][]*item{u.ready, u.old, u.delayed, u.parked} {
+	for _, queue := range [][]*item{u.ready, u.recovered, u.delayed, u.parked} {
 		for _, it := range queue {
 			left = append(left, it.seg)
 		}
 	}
-	u.ready, u.old, u.delayed, u.parked = nil, nil, nil, nil
+	u.ready, u.recovered, u.delayed, u.parked = nil, nil, nil, nil
 	return left
 }
 
@@ -255,8 +256,8 @@ func (u *Uploader) wake() {
 	u.startLocked()
 }
 
-// startLocked starts what may start now, and sets the timer for what may
-// start later.
+// startLocked starts the attempts that may start now, and sets the timer for the
+// next ones.
 func (u *Uploader) startLocked() {
 	if u.stopped {
 		return
@@ -267,18 +268,18 @@ func (u *Uploader) startLocked() {
 	}
 	u.probeLocked(now)
 	taken := len(u.attemptsLocked(false))
-	for len(u.ready)+len(u.old) > 0 && taken < u.slots && !u.gate.end(u.pace).After(now) {
+	for len(u.ready)+len(u.recovered) > 0 && taken < u.slots && !u.gate.end(u.pace).After(now) {
 		it := u.nextLocked()
-		if u.refusedLocked(it.apart) && !it.wasParked {
-			if u.wanted == 0 && !u.probe.After(now) {
+		if u.refusedLocked(it.parkGroup) && !it.wasParked {
+			if u.newProbes == 0 && !u.probe.After(now) {
 				u.probe = now.Add(u.set.RetryParked)
 			}
-			if u.wanted == 0 {
-				u.parked = append(u.parked, it) // not even tried: the bucket refuses everything
+			if u.newProbes == 0 {
+				u.parked = append(u.parked, it) // without an attempt: the bucket refuses its group
 				it.wasParked = true
 				continue
 			}
-			u.wanted--
+			u.newProbes--
 		}
 		u.beginLocked(it, now, false)
 		taken++
@@ -287,19 +288,20 @@ func (u *Uploader) startLocked() {
 	u.setTimerLocked(now)
 }
 
-// refusedLocked reports whether the bucket has refused so often in a row that
-// new segments wait for the next probe instead of each sending their body.
-func (u *Uploader) refusedLocked(apart int) bool { return u.refusals[apart] >= u.set.Concurrency }
+// refusedLocked reports whether the bucket has refused so many segments of a park
+// group in a row that new ones wait for the next probe instead of each sending
+// their body.
+func (u *Uploader) refusedLocked(group int) bool { return u.refusals[group] >= u.set.Concurrency }
 
-// probeLocked lets one parked segment try, once an interval.
+// probeLocked makes one or two parked segments ready, once per interval.
 func (u *Uploader) probeLocked(now time.Time) {
 	if len(u.parked) == 0 || u.probe.After(now) {
 		return
 	}
 	u.readyLocked(u.parked[0])
 	u.parked = u.parked[1:]
-	// One that was never sent may be allowed where the others are not; the
-	// newest is likeliest to be what somebody waits for.
+	// A segment without any attempt may be accepted although the others were
+	// refused. The newest one is the most likely to be awaited by a caller.
 	for i := len(u.parked) - 1; i >= 0; i-- {
 		if u.parked[i].attempts == 0 {
 			u.readyLocked(u.parked[i])
@@ -316,7 +318,7 @@ func (u *Uploader) unparkLocked() {
 	}
 	u.parked = nil
 	u.refusals = [2]int{}
-	u.why = nil
+	u.lastRefusal = nil
 }
 
 func (u *Uploader) setTimerLocked(now time.Time) {
@@ -326,7 +328,7 @@ func (u *Uploader) setTimerLocked(now time.Time) {
 			next = t
 		}
 	}
-	if len(u.ready)+len(u.old) > 0 || u.pace != calm {
+	if len(u.ready)+len(u.recovered) > 0 || u.pace != calm {
 		earlier(u.gate.end(u.pace))
 	}
 	if len(u.delayed) > 0 {

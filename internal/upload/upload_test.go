@@ -329,7 +329,7 @@ func TestApart(t *testing.T) {
 		s := &store{answer: denied}
 		u := s.uploader(4)
 		for n := range uint64(100) {
-			u.AddOld(spool.NewSegment(spool.Header{Sequence: n + 1}), true)
+			u.AddRecovered(spool.NewSegment(spool.Header{Sequence: n + 1}), true)
 		}
 		for n := range uint64(100) {
 			add(u, n+101)

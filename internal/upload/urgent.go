@@ -32,7 +32,7 @@ const (
 	ForRoom
 )
 
-// Urgent registers a waiting caller; release removes it. While callers are
+// Urgent registers a waiting caller, and release removes it. While callers are
 // registered, backoffs are short, including the current ones, and an attempt without
 // progress gets a spare attempt.
 func (u *Uploader) Urgent(why Caller) (release func()) {
@@ -44,17 +44,17 @@ func (u *Uploader) count(why Caller, change int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.callers[why] += change
-	now := calm
+	pace := calm
 	switch {
 	case u.callers[ForDelivery] > 0:
-		now = awaited
+		pace = awaited
 	case u.callers[ForRoom] > 0:
-		now = short
+		pace = roomNeeded
 	}
-	if now == u.pace {
+	if pace == u.pace {
 		return
 	}
-	u.pace = now
+	u.pace = pace
 	for _, it := range u.delayed {
 		it.notBefore = it.wait.end(u.pace)
 	}
@@ -66,9 +66,9 @@ func (u *Uploader) count(why Caller, change int) {
 type pace int
 
 const (
-	calm    pace = iota // no caller waits
-	short               // callers wait for room
-	awaited             // callers wait for delivery
+	calm       pace = iota // no caller waits
+	roomNeeded             // callers wait for room
+	awaited                // callers wait for delivery
 )
 
 // limit returns the longest backoff in an outage of that duration so far.
@@ -76,7 +76,7 @@ func (p pace) limit(failing time.Duration) time.Duration {
 	switch p {
 	case awaited:
 		return urgentBackoff
-	case short:
+	case roomNeeded:
 		return min(max(urgentBackoff, failing/roomShare), maxBackoff)
 	}
 	return maxBackoff
