@@ -15,8 +15,8 @@ import (
 	"github.com/s3sink/s3sink"
 )
 
-// A job is what a child is told, as JSON on its standard input. When that ends
-// the parent is gone, and the child ends too.
+// A job is the order for a child, as JSON on its standard input. The child exits at
+// the end of its input, because then the parent has exited.
 type job struct {
 	Endpoint, Bucket, AccessKeyID, Secret string
 
@@ -29,38 +29,39 @@ type job struct {
 	Seed    uint64 // of the lot
 	Life    uint32
 	Sources int
-	Pause   time.Duration // between two events of a source, at the most
+	Pause   time.Duration // maximum time between two events of a source
 
-	Flush      time.Duration // how often; 0 is never
-	CloseAfter time.Duration // 0 is never
-	CloseFor   time.Duration
+	Flush      time.Duration // interval of Flush calls; 0: never
+	CloseAfter time.Duration // 0: never
+	CloseFor   time.Duration // the time that Close gets
 
-	Drain bool // upload what is there and do nothing else
+	Drain bool // upload the events in the spool and track none
 
-	StopAfter   time.Duration // a source stops tracking; 0 is never
-	StopRefused time.Duration // a source stops when nothing was taken for so long; 0 is never
+	StopAfter   time.Duration // a source stops tracking after this time; 0: never
+	StopRefused time.Duration // a source stops when its events were refused for this time; 0: never
 }
 
 const commitInterval = 50 * time.Millisecond
 
-// What a child writes to its standard output: records of one length, each in
-// one write, which a pipe keeps in one piece. Do not buffer them: what is in a
-// buffer dies with the child.
+// Kinds of records. A child writes records of recordLen bytes to its standard
+// output, each with one write, which a pipe keeps in one piece. Do not buffer them:
+// a kill would lose the buffered records.
 const (
 	started   = 's' // New has returned
 	acked     = 'a' // Track has returned nil
-	unknown   = 'u' // ... ErrOutcomeUnknown
+	unknown   = 'u' // Track has returned ErrOutcomeUnknown
 	alive     = 'h' // every few milliseconds
-	synced    = 'y' // Stats.Synced has changed: what was accepted before is on disk
+	synced    = 'y' // Stats.Synced has changed: events accepted before it are on disk
 	closing   = 'c' // Close is about to be called
 	closed    = 'd' // Close has returned, and dropped nothing
 	stopped   = 'e' // a source has stopped tracking
 	recordLen = 8
 )
 
-// heartbeat is how often a child says that it is alive.
+// heartbeat is the interval of alive records.
 const heartbeat = 5 * time.Millisecond
 
+// say writes a record.
 func say(kind byte, source int, n uint32) {
 	var r [recordLen]byte
 	r[0], r[1] = kind, byte(source)
@@ -73,7 +74,7 @@ func say(kind byte, source int, n uint32) {
 func child() int {
 	var j job
 	if err := json.NewDecoder(os.Stdin).Decode(&j); err != nil {
-		return 3 // killed before it had a job, or the parent was
+		return 3 // the parent has ended before it sent the job
 	}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin) // returns when the parent has ended
@@ -132,7 +133,8 @@ func (j *job) run() error {
 	select {}
 }
 
-// close fails if anything is given up, or with all if anything is left.
+// close closes the sink. It returns an error if events were dropped or damaged, and
+// with all also if events are left in the spool.
 func (j *job) close(sink *s3sink.Sink, most time.Duration, all bool) error {
 	say(closing, 0, 0)
 	ctx, cancel := context.WithTimeout(context.Background(), most)
@@ -146,7 +148,7 @@ func (j *job) close(sink *s3sink.Sink, most time.Duration, all bool) error {
 	return nil
 }
 
-// produce tracks the events of one source, one after the other.
+// produce tracks the events of one source, one after another.
 func (j *job) produce(sink *s3sink.Sink, number int) {
 	source, err := sink.Source(sourceID(number))
 	if err != nil {
@@ -171,7 +173,7 @@ func (j *job) produce(sink *s3sink.Sink, number int) {
 			time.Sleep(time.Millisecond)
 		case errors.Is(err, s3sink.ErrClosed):
 			return
-		default: // not taken: the same number is free
+		default: // the event was not taken: its number is used again
 			time.Sleep(time.Millisecond)
 		}
 		if j.Pause > 0 && rng.IntN(8) > 0 {

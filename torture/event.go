@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// region is the bucket's.
+// region is the region of the bucket.
 const region = "eu-west-1"
 
 func sourceID(number int) string { return fmt.Sprintf("source-%d", number) }
@@ -17,8 +17,8 @@ func sourceID(number int) string { return fmt.Sprintf("source-%d", number) }
 // compress: they fill a volume.
 const wideLife = 1 << 31
 
-// line is the n-th event that a source tracks in a life. All its bytes follow
-// from that, so that what was changed is told from what was delivered.
+// line returns the n-th event that a source tracks in a life. All its bytes follow
+// from the arguments, so that the oracle detects changed bytes.
 func line(seed uint64, source int, life, n uint32) []byte {
 	rng := rand.New(rand.NewPCG(seed^uint64(source)<<56, uint64(life)<<32|uint64(n)))
 	text := rng.IntN(300)
@@ -36,5 +36,5 @@ func line(seed uint64, source int, life, n uint32) []byte {
 		source, life, n, rng.Uint32(), strings.Repeat(string(rune('a'+rng.IntN(26))), text))
 }
 
-// upTo draws a time below d.
+// upTo returns a random time below d.
 func upTo(rng *rand.Rand, d time.Duration) time.Duration { return time.Duration(rng.Int64N(int64(d))) }

@@ -16,12 +16,12 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// A way to fill a volume.
+// filling is a way to fill a volume.
 type filling struct {
 	name       string
 	durability s3sink.Durability
-	kill       bool // the child that has filled it is killed, and another one drains it
-	others     bool // another program's file fills it, and S3 is well all the time
+	kill       bool // the child that filled it is killed, and another child drains it
+	others     bool // a file of another program fills it, and S3 is available all the time
 }
 
 var fillings = []filling{
@@ -33,11 +33,11 @@ var fillings = []filling{
 
 const (
 	drainWithin = time.Minute      // after S3 has returned
-	fillWithin  = 3 * time.Minute  // a slow machine's time to fill the largest volume
-	reserveName = "s3sink.reserve" // of the spool's file that is given up on a full volume
+	fillWithin  = 3 * time.Minute  // enough for a slow machine and the largest volume
+	reserveName = "s3sink.reserve" // name of the spool's file that is removed on a full volume
 )
 
-// fill fills volumes in every way, and returns an error if one does not drain.
+// fill fills volumes in every way. It returns an error if one does not drain.
 func (p *plan) fill(ctx context.Context, out io.Writer) error {
 	if p.seed == 0 {
 		p.seed = rand.Uint64()
@@ -45,7 +45,7 @@ func (p *plan) fill(ctx context.Context, out io.Writer) error {
 	begin := time.Now()
 	var bad []string
 	for _, fs := range p.systems {
-		if why := noPower(fs); why != "" {
+		if why := whyUnavailable(fs); why != "" {
 			fmt.Fprintf(out, "SKIP full %s: %s\n", fs, why)
 			continue
 		}
@@ -57,7 +57,7 @@ func (p *plan) fill(ctx context.Context, out io.Writer) error {
 				f := &full{filling: how, fs: fs, seed: rand.New(rand.NewPCG(p.seed, uint64(n))).Uint64()}
 				err := f.run(ctx, p.memory)
 				if err != nil {
-					return fmt.Errorf("full %s, %s could not be carried through: %w", fs, how.name, err)
+					return fmt.Errorf("full %s, %s did not complete: %w", fs, how.name, err)
 				}
 				fmt.Fprintf(out, "full %-6s %-28s %v\n", fs, how.name, f)
 				if f.tally.bad() {
@@ -74,7 +74,7 @@ func (p *plan) fill(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// full is a volume that is filled once.
+// full is one volume that is filled and drained.
 type full struct {
 	filling
 	fs   string
@@ -88,10 +88,10 @@ type full struct {
 	problems []string
 
 	reserve   int64         // bytes of the spool's reserve while the volume was full
-	freeFull  int64         // bytes, then
-	freeEnd   int64         // bytes free when all is delivered, the reserve among them
-	delivered int64         // acknowledged events that were, within the time
-	took      time.Duration // until all were, from when S3 was well
+	freeFull  int64         // free bytes while the volume was full
+	freeEnd   int64         // free bytes after everything was delivered, including the reserve
+	delivered int64         // acknowledged events that were delivered in time
+	took      time.Duration // from the return of S3 until everything was delivered
 }
 
 func (f *full) String() string {
@@ -105,8 +105,8 @@ func (f *full) complain(format string, args ...any) {
 	}
 }
 
-// run returns an error if the volume could not be filled for a reason that is
-// not the library's.
+// run fills and drains the volume. It returns an error if that failed for a reason
+// outside the library.
 func (f *full) run(ctx context.Context, memory string) (err error) {
 	dir, err := os.MkdirTemp(memory, "s3sink-torture-")
 	if err != nil {
@@ -139,11 +139,11 @@ func (f *full) run(ctx context.Context, memory string) (err error) {
 	defer func() { c.kill(); _ = c.end(true) }() // after an error, which is returned instead
 	if f.others {
 		c.wait(acked, 100, time.Now().Add(fillWithin))
-		// Stopped, the child cannot give up its reserve to a file that still grows.
+		// A stopped child cannot release its reserve while the other file still grows.
 		if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 			return err
 		}
-		err := f.disk.stuff()
+		err := f.disk.fillFromOutside()
 		if err := errors.Join(err, c.cmd.Process.Signal(syscall.SIGCONT)); err != nil {
 			return err
 		}
@@ -168,7 +168,7 @@ func (f *full) run(ctx context.Context, memory string) (err error) {
 			return err
 		}
 		f.add(c)
-		f.drained(ctx, d)
+		f.awaitDelivery(ctx, d)
 		d.kill()
 		if err := d.end(true); err != nil {
 			return err
@@ -176,7 +176,7 @@ func (f *full) run(ctx context.Context, memory string) (err error) {
 	} else {
 		f.server.Refuse(false)
 		f.add(c)
-		f.drained(ctx, c)
+		f.awaitDelivery(ctx, c)
 		c.kill()
 		if err := c.end(true); err != nil {
 			return err
@@ -185,16 +185,16 @@ func (f *full) run(ctx context.Context, memory string) (err error) {
 	return f.check(j)
 }
 
-// add takes what a child has said into the ledger. As long as it lives nothing
-// is lost that Track has taken.
+// add records the events of a child. Every acknowledged event must be delivered: a
+// child with SyncInterval is not killed before.
 func (f *full) add(c *life) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f.ledger.add(wideLife, s3sink.SyncEach, c.records, len(c.records), time.Now(), false)
 }
 
-// drained waits until everything that was acknowledged is in the bucket.
-func (f *full) drained(ctx context.Context, c *life) {
+// awaitDelivery waits until every acknowledged event is in the bucket.
+func (f *full) awaitDelivery(ctx context.Context, c *life) {
 	begin := time.Now()
 	known := map[string]bool{}
 	for f.delivered < f.ledger.acked && time.Since(begin) < drainWithin && ctx.Err() == nil {
@@ -221,12 +221,12 @@ func (f *full) drained(ctx context.Context, c *life) {
 		}
 	}
 	if f.took = time.Since(begin); f.delivered < f.ledger.acked {
-		f.complain("%d of %d events were not delivered; the child said: %s", f.ledger.acked-f.delivered, f.ledger.acked, c.stderr.String())
+		f.complain("%d of %d events were not delivered; log of the child: %s", f.ledger.acked-f.delivered, f.ledger.acked, c.stderr.String())
 	}
 }
 
-// check holds the bucket against what was acknowledged, and looks at what is
-// left of the volume.
+// check compares the bucket with the acknowledged events, and checks the spool and
+// the free space of the volume.
 func (f *full) check(j job) error {
 	f.ledger.check(f.server.Objects(bucket), f.server.Requests(), true, &f.tally, f.complain)
 	f.tally.Acknowledged = f.ledger.acked
@@ -240,12 +240,12 @@ func (f *full) check(j job) error {
 	}
 	if err := c.end(false); err != nil {
 		f.tally.Trouble++
-		f.complain("the last child: %v: %s", err, c.stderr.String())
+		f.complain("the draining child: %v: %s", err, c.stderr.String())
 		return nil
 	}
 	if left, err := leftovers(f.spool); err != nil || len(left) > 0 {
 		f.tally.Left++
-		f.complain("left in the spool when all is delivered: %v %v", left, err)
+		f.complain("files left in the spool after everything was delivered: %v %v", left, err)
 	}
 	if f.freeEnd, err = f.disk.free(); err != nil {
 		return err
@@ -257,8 +257,8 @@ func (f *full) check(j job) error {
 	return nil
 }
 
-// stuff fills the file system with a file that is not the spool's.
-func (d *disk) stuff() error {
+// fillFromOutside fills the file system with a file of another program.
+func (d *disk) fillFromOutside() error {
 	f, err := os.Create(filepath.Join(d.mountPoint, "stuff"))
 	if err != nil {
 		return err
@@ -267,7 +267,7 @@ func (d *disk) stuff() error {
 	rng := rand.NewChaCha8([32]byte{})
 	for size := 1 << 20; size >= 512; {
 		if free, err := d.free(); err != nil || free == 0 {
-			return err // the rest is root's
+			return err // the rest is reserved for root
 		}
 		piece := make([]byte, size)
 		rng.Read(piece)
@@ -282,7 +282,7 @@ func (d *disk) stuff() error {
 	return nil
 }
 
-// free returns how many bytes the file system would give to a user.
+// free returns the number of bytes that are free for a user other than root.
 func (d *disk) free() (int64, error) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(d.mountPoint, &st); err != nil {

@@ -11,10 +11,11 @@ import (
 	"time"
 )
 
-// childVariable in the environment makes this program, or its test, a child.
+// childVariable is an environment variable with which this program, or its test,
+// runs as a child.
 const childVariable = "S3SINK_TORTURE_CHILD"
 
-// record is what a child said, and when it was read. It was said before that.
+// record is a record of a child, and the time at which the parent has read it.
 type record struct {
 	kind   byte
 	source byte
@@ -22,16 +23,16 @@ type record struct {
 	at     time.Time
 }
 
-// life is one child.
+// life is one child process.
 type life struct {
 	cmd    *exec.Cmd
 	stdin  io.Closer
 	stderr lastBytes
-	done   chan struct{} // everything that it said has been read
+	done   chan struct{} // closed when every record has been read
 
 	mu      sync.Mutex
 	records []record
-	heard   chan struct{} // closed and replaced with each record
+	updated chan struct{} // closed and replaced with each record
 }
 
 func start(j *job) (*life, error) {
@@ -39,7 +40,7 @@ func start(j *job) (*life, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &life{cmd: exec.Command(self), done: make(chan struct{}), heard: make(chan struct{})}
+	l := &life{cmd: exec.Command(self), done: make(chan struct{}), updated: make(chan struct{})}
 	l.cmd.Env = []string{
 		childVariable + "=1", "GOTRACEBACK=all",
 		"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=" + os.DevNull, "AWS_SHARED_CREDENTIALS_FILE=" + os.DevNull,
@@ -73,8 +74,8 @@ func (l *life) read(r io.Reader) {
 		for b := buf[:whole]; len(b) > 0; b = b[recordLen:] {
 			l.records = append(l.records, record{b[0], b[1], uint32(b[4]) | uint32(b[5])<<8 | uint32(b[6])<<16 | uint32(b[7])<<24, now})
 		}
-		close(l.heard)
-		l.heard = make(chan struct{})
+		close(l.updated)
+		l.updated = make(chan struct{})
 		l.mu.Unlock()
 		have = copy(buf, buf[whole:have])
 		if err != nil {
@@ -83,19 +84,19 @@ func (l *life) read(r io.Reader) {
 	}
 }
 
-// said returns how much was read up to now.
-func (l *life) said() int {
+// recordCount returns the number of records read so far.
+func (l *life) recordCount() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.records)
 }
 
-// wait returns when as many records of a kind were read, when the child has
+// wait returns when that many records of a kind were read, when the child has
 // ended, or at the deadline.
 func (l *life) wait(kind byte, count int, deadline time.Time) {
 	for {
 		l.mu.Lock()
-		seen, heard := 0, l.heard
+		seen, updated := 0, l.updated
 		for _, r := range l.records {
 			if r.kind == kind {
 				seen++
@@ -106,7 +107,7 @@ func (l *life) wait(kind byte, count int, deadline time.Time) {
 			return
 		}
 		select {
-		case <-heard:
+		case <-updated:
 		case <-l.done:
 			return
 		case <-time.After(time.Until(deadline)):
@@ -115,10 +116,11 @@ func (l *life) wait(kind byte, count int, deadline time.Time) {
 	}
 }
 
-// kill ends the child, and returns when all that it said has been read.
+// kill kills the child. It does not wait for its end.
 func (l *life) kill() { _ = l.cmd.Process.Kill() } // fails if the child has ended already
 
-// end waits for the end of the child, and returns an error if it was its own.
+// end waits until the child has ended and all its records were read. It returns an
+// error if the child has failed by itself.
 func (l *life) end(killed bool) error {
 	<-l.done
 	err := l.cmd.Wait()
@@ -132,7 +134,7 @@ func (l *life) end(killed bool) error {
 	return nil
 }
 
-// lastBytes keeps the beginning and the end of what is written.
+// lastBytes keeps the first and the last bytes that were written to it.
 type lastBytes struct {
 	mu          sync.Mutex
 	first, last []byte

@@ -16,22 +16,21 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// lot is a number of lives on one spool, and the look at the bucket behind
-// them.
+// lot is a number of lives on one spool, followed by a check of the bucket.
 type lot struct {
-	name       string // what is done to it
+	name       string // kind of the lot
 	seed       uint64
 	durability s3sink.Durability
 	lives      int
-	dir        string                  // of its own, for the spool or its image; removed if all is well
-	fs         string                  // "" for a directory that only processes die on
-	alive      func(lives, acks int64) // progress
+	dir        string                  // for the spool or its image; removed if the check succeeds
+	fs         string                  // file system for power cuts; "": only processes are killed
+	alive      func(lives, acks int64) // counts progress
 
 	rng      *rand.Rand
 	ledger   ledger
 	tally    tally
 	server   *s3sinktest.Server
-	history  []string // a line for each life
+	history  []string // one line for each life
 	problems []string
 	disk     *disk
 }
@@ -42,8 +41,8 @@ const (
 	secret      = "torture/secret/access/key/00000000000000"
 )
 
-// run returns an error if the lot could not be carried through for a reason
-// that is not the library's.
+// run runs the lot. It returns an error if the lot failed for a reason outside the
+// library.
 func (l *lot) run(ctx context.Context) (err error) {
 	l.rng = rand.New(rand.NewPCG(l.seed, 1))
 	l.ledger = ledger{seed: l.seed, events: map[place][]byte{}}
@@ -68,42 +67,42 @@ func (l *lot) run(ctx context.Context) (err error) {
 	if l.rng.IntN(2) == 0 {
 		j.CreateOnly = s3sink.CreateOnlyOff
 	}
-	l.fail()
+	l.injectFaults()
 	for ; int(j.Life) < l.lives && ctx.Err() == nil; j.Life++ {
-		if err := l.life(j); err != nil {
+		if err := l.runLife(j); err != nil {
 			return err
 		}
 		l.tally.Lives++
 		l.alive(1, 0)
 	}
 	if ctx.Err() != nil {
-		return nil // the children may have been told to end too
+		return nil // the signal may have ended the children too
 	}
 	l.server.ClearFaults()
 	err = l.drain(j)
-	if err != nil && l.disk != nil { // the kernel may still report an error from before the cut
-		if err := l.disk.again(); err != nil {
+	if err != nil && l.disk != nil { // the kernel may report an error from before the cut
+		if err := l.disk.remount(); err != nil {
 			return err
 		}
 		err = l.drain(j)
 	}
 	if err != nil {
 		l.tally.Trouble++
-		l.complain("the last child, which only uploads: %v", err)
+		l.complain("the draining child: %v", err)
 	}
 	left, err := leftovers(spool)
 	if err != nil || len(left) > 0 {
 		l.tally.Left++
-		l.complain("left in the spool when all is delivered: %v %v", left, err)
+		l.complain("files left in the spool after everything was delivered: %v %v", left, err)
 	}
 	l.ledger.check(l.server.Objects(bucket), l.server.Requests(), j.CreateOnly == s3sink.CreateOnlyOn, &l.tally, l.complain)
 	l.alive(0, l.ledger.acked)
 	return nil
 }
 
-// fail makes the server bad: one request in eight is refused or its answer
-// lost, and one in eight is slow.
-func (l *lot) fail() {
+// injectFaults makes the server unreliable: of eight requests, one is refused or
+// loses its answer, and one is slow.
+func (l *lot) injectFaults() {
 	var mu sync.Mutex
 	rng := rand.New(rand.NewPCG(l.seed, 2))
 	one := func(in int) func(*http.Request) bool {
@@ -126,11 +125,11 @@ func (l *lot) complain(format string, args ...any) {
 	}
 }
 
-// life runs one child to its end.
-func (l *lot) life(j job) error {
+// runLife runs one child to its end.
+func (l *lot) runLife(j job) error {
 	rng := l.rng
 	j.MaxObjectEvents = []int64{0, 1, 7, 50}[rng.IntN(4)]
-	j.MaxObjectAge = []time.Duration{100 * time.Millisecond, time.Minute}[rng.IntN(2)] // a seal is a commit too
+	j.MaxObjectAge = []time.Duration{100 * time.Millisecond, time.Minute}[rng.IntN(2)] // sealing a segment also commits
 	j.Pause = upTo(rng, 3*time.Millisecond)
 	if l.durability == s3sink.SyncInterval {
 		j.Pause += time.Millisecond
@@ -142,7 +141,7 @@ func (l *lot) life(j job) error {
 		j.CloseAfter, j.CloseFor = time.Millisecond+upTo(rng, 30*time.Millisecond), upTo(rng, 20*time.Millisecond)
 	}
 	quiet := l.durability == s3sink.SyncInterval && rng.IntN(3) == 0
-	if quiet { // nothing but the interval commits
+	if quiet { // only the interval causes commits
 		j.MaxObjectEvents, j.MaxObjectAge, j.Flush, j.CloseAfter = 0, time.Minute, 0, 0
 	}
 	begin := time.Now()
@@ -151,8 +150,8 @@ func (l *lot) life(j job) error {
 		return err
 	}
 
-	// The moment: while it starts and recovers, with the first events, or
-	// whenever it comes.
+	// The moment of the kill: during the start and recovery, after the first
+	// events, or at any time.
 	var how string
 	most := begin.Add(30 * time.Second)
 	switch rng.IntN(8) {
@@ -174,7 +173,7 @@ func (l *lot) life(j job) error {
 		c.wait(closed, 1, time.Now().Add(wait))
 	}
 
-	cut, at := c.said(), time.Now() // what is read from now on may not be on disk
+	cut, at := c.recordCount(), time.Now() // events acknowledged later may not be on disk
 	if l.disk != nil {
 		flag := 1 + int(j.Life)%2
 		how += fmt.Sprintf(", flag %d", flag)
@@ -182,7 +181,7 @@ func (l *lot) life(j job) error {
 			c.kill()
 			return errors.Join(err, c.end(true))
 		}
-		time.Sleep(upTo(rng, 5*time.Millisecond)) // uploads go on, and should not say more than the disk
+		time.Sleep(upTo(rng, 5*time.Millisecond)) // uploads continue, and must not deliver events that are not on disk
 	}
 	c.kill()
 	ended := c.end(true)
@@ -198,7 +197,7 @@ func (l *lot) life(j job) error {
 		l.complain("life %d: %s", j.Life, c.stderr.String())
 	}
 	if l.disk != nil {
-		return l.disk.again()
+		return l.disk.remount()
 	}
 	return nil
 }
@@ -214,13 +213,13 @@ func (l *lot) drain(j job) error {
 	}
 	if c.stderr.damaged {
 		l.tally.Unreadable++
-		l.complain("the last child: %s", c.stderr.String())
+		l.complain("the draining child: %s", c.stderr.String())
 	}
 	return nil
 }
 
-// finish removes the lot's directory, or writes into it what went wrong.
-func (l *lot) finish() error {
+// removeOrReport removes the directory of the lot, or writes the problems into it.
+func (l *lot) removeOrReport() error {
 	if !l.tally.bad() {
 		return os.RemoveAll(l.dir)
 	}

@@ -20,40 +20,40 @@ import (
 	"github.com/s3sink/s3sink"
 )
 
-// plan is what is to be done.
+// plan holds the flags of the command.
 type plan struct {
-	kills   int // for each durability
-	cuts    int // for each file system
-	full    int // how often each file system is filled, in each way
-	systems []string
-	each    bool // SyncEach
-	often   bool // SyncInterval
-	lot     int  // lives before the bucket is looked at
-	jobs    int  // lots at once
-	seed    uint64
-	dir     string
-	memory  string // a directory for what a slow disk would spoil
+	kills    int // for each durability
+	cuts     int // for each file system
+	full     int // how often each file system is filled, in each way
+	systems  []string
+	each     bool // SyncEach
+	interval bool // SyncInterval
+	lot      int  // lives on one spool before the bucket is checked
+	jobs     int  // lots in parallel
+	seed     uint64
+	dir      string
+	memory   string // a directory in memory, for SyncInterval and for images
 }
 
 func main() {
 	if os.Getenv(childVariable) != "" {
 		os.Exit(child())
 	}
-	p := plan{each: true, often: true}
-	flag.IntVar(&p.kills, "kills", 1000, "how many children are killed, for each durability")
-	flag.IntVar(&p.cuts, "cuts", 0, "how often the power is cut, for each file system")
+	p := plan{each: true, interval: true}
+	flag.IntVar(&p.kills, "kills", 1000, "number of killed children, for each durability")
+	flag.IntVar(&p.cuts, "cuts", 0, "number of power cuts, for each file system")
 	full := flag.Bool("full", false, "fill file systems instead: see -runs")
 	flag.IntVar(&p.full, "runs", 5, "how often -full fills each file system, in each way")
 	systems := flag.String("fs", "ext4,xfs", "file systems for -cuts and -full")
 	durability := flag.String("durability", "each,interval", "")
-	flag.IntVar(&p.lot, "lot", 100, "lives on one spool, before a child drains it and the bucket is looked at")
-	flag.IntVar(&p.jobs, "jobs", 4, "spools at once")
-	flag.Uint64Var(&p.seed, "seed", 0, "of everything but time; 0 draws one")
-	flag.StringVar(&p.dir, "dir", os.TempDir(), "where spools and images are made")
-	flag.StringVar(&p.memory, "memory", shm(), "where those are made that a slow disk would spoil: SyncInterval, images")
+	flag.IntVar(&p.lot, "lot", 100, "lives on one spool, before a child drains it and the bucket is checked")
+	flag.IntVar(&p.jobs, "jobs", 4, "number of spools in parallel")
+	flag.Uint64Var(&p.seed, "seed", 0, "seed of everything except timing; 0: a random seed")
+	flag.StringVar(&p.dir, "dir", os.TempDir(), "directory for spools")
+	flag.StringVar(&p.memory, "memory", memoryDir(), "directory in memory, for spools with SyncInterval and for images: a slow disk would distort these")
 	flag.Parse()
 	p.systems = strings.Split(*systems, ",")
-	p.each, p.often = strings.Contains(*durability, "each"), strings.Contains(*durability, "interval")
+	p.each, p.interval = strings.Contains(*durability, "each"), strings.Contains(*durability, "interval")
 	p.memory = cmp.Or(p.memory, p.dir)
 	work := p.run
 	if *full {
@@ -68,15 +68,15 @@ func main() {
 	}
 }
 
-// shm is a file system in memory.
-func shm() string {
+// memoryDir returns a directory in memory, or "".
+func memoryDir() string {
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
 		return "/dev/shm"
 	}
 	return ""
 }
 
-// kind is lots of one sort.
+// kind describes lots with the same durability and file system.
 type kind struct {
 	name       string
 	durability s3sink.Durability
@@ -89,7 +89,7 @@ func (p *plan) kinds(out io.Writer) (all []kind) {
 	if p.each {
 		levels = append(levels, kind{name: "SyncEach", durability: s3sink.SyncEach, dir: p.dir})
 	}
-	if p.often {
+	if p.interval {
 		levels = append(levels, kind{name: "SyncInterval", durability: s3sink.SyncInterval, dir: p.memory})
 	}
 	for _, k := range levels {
@@ -100,13 +100,13 @@ func (p *plan) kinds(out io.Writer) (all []kind) {
 		if p.cuts == 0 {
 			break
 		}
-		if why := noPower(fs); why != "" {
+		if why := whyUnavailable(fs); why != "" {
 			fmt.Fprintf(out, "SKIP cuts on %s: %s\n", fs, why)
 			continue
 		}
 		for i, k := range levels {
 			k.name, k.fs, k.dir = "cuts "+fs+" "+k.name, fs, p.memory
-			if k.lives = p.cuts; len(levels) > 1 { // most where most is promised
+			if k.lives = p.cuts; len(levels) > 1 { // most cuts for the level with the stronger promise
 				k.lives = []int{p.cuts - p.cuts/4, p.cuts / 4}[i]
 			}
 			all = append(all, k)
@@ -115,7 +115,7 @@ func (p *plan) kinds(out io.Writer) (all []kind) {
 	return all
 }
 
-// run does it all, and returns an error if a promise was broken.
+// run runs every kind of lots. It returns an error if a promise was broken.
 func (p *plan) run(ctx context.Context, out io.Writer) error {
 	if p.seed == 0 {
 		p.seed = rand.Uint64()
@@ -123,9 +123,9 @@ func (p *plan) run(ctx context.Context, out io.Writer) error {
 	begin := time.Now()
 	var bad []string
 	for i, k := range p.kinds(out) {
-		t, problems, err := p.lots(ctx, out, uint64(i), k)
+		t, problems, err := p.runLots(ctx, out, uint64(i), k)
 		if err != nil {
-			return fmt.Errorf("%s could not be carried through: %w", k.name, err)
+			return fmt.Errorf("%s did not complete: %w", k.name, err)
 		}
 		bad = append(bad, problems...)
 		if t.Lives > 0 {
@@ -139,8 +139,8 @@ func (p *plan) run(ctx context.Context, out io.Writer) error {
 	return ctx.Err()
 }
 
-// lots runs all lots of a kind, some at once.
-func (p *plan) lots(ctx context.Context, out io.Writer, number uint64, k kind) (sum tally, problems []string, failed error) {
+// runLots runs all lots of a kind, p.jobs of them in parallel.
+func (p *plan) runLots(ctx context.Context, out io.Writer, number uint64, k kind) (sum tally, problems []string, failed error) {
 	var lives, acks atomic.Int64
 	stop := progress(out, func() string { return fmt.Sprintf("%s %d/%d", k.name, lives.Load(), k.lives) })
 	defer stop()
@@ -157,7 +157,7 @@ func (p *plan) lots(ctx context.Context, out io.Writer, number uint64, k kind) (
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			l, err := p.one(ctx, k, rand.New(rand.NewPCG(p.seed, number<<32|uint64(n))).Uint64(), min(p.lot, k.lives-n*p.lot),
+			l, err := p.runLot(ctx, k, rand.New(rand.NewPCG(p.seed, number<<32|uint64(n))).Uint64(), min(p.lot, k.lives-n*p.lot),
 				func(life, ack int64) { lives.Add(life); acks.Add(ack) })
 			mu.Lock()
 			defer mu.Unlock()
@@ -168,7 +168,7 @@ func (p *plan) lots(ctx context.Context, out io.Writer, number uint64, k kind) (
 			}
 			sum.add(l.tally)
 			if l.tally.bad() {
-				problems = append(problems, fmt.Sprintf("%s, seed %d, lot %d: %v\n  %s\n  look at %s", k.name, p.seed, n, l.tally,
+				problems = append(problems, fmt.Sprintf("%s, seed %d, lot %d: %v\n  %s\n  see %s", k.name, p.seed, n, l.tally,
 					strings.Join(l.problems[:min(len(l.problems), 5)], "\n  "), filepath.Join(l.dir, "report.txt")))
 			}
 		})
@@ -177,7 +177,8 @@ func (p *plan) lots(ctx context.Context, out io.Writer, number uint64, k kind) (
 	return sum, problems, failed
 }
 
-func (p *plan) one(ctx context.Context, k kind, seed uint64, lives int, alive func(lives, acks int64)) (*lot, error) {
+// runLot runs one lot in a new directory.
+func (p *plan) runLot(ctx context.Context, k kind, seed uint64, lives int, alive func(lives, acks int64)) (*lot, error) {
 	dir, err := os.MkdirTemp(k.dir, "s3sink-torture-")
 	if err != nil {
 		return nil, err
@@ -186,11 +187,11 @@ func (p *plan) one(ctx context.Context, k kind, seed uint64, lives int, alive fu
 	if err := l.run(ctx); err != nil {
 		return nil, fmt.Errorf("%w (see %s)", err, dir)
 	}
-	return l, l.finish()
+	return l, l.removeOrReport()
 }
 
-// progress writes a line over and over on a terminal, and now and then
-// elsewhere.
+// progress writes a line every second on a terminal, where it overwrites the
+// previous one, and every 20 seconds elsewhere.
 func progress(out io.Writer, line func() string) (stop func()) {
 	every, format := 20*time.Second, "%s\n"
 	if f, ok := out.(*os.File); ok {

@@ -13,16 +13,16 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// What is known of an event.
+// States of an event in the ledger.
 const (
 	never  = iota // Track has not taken it
-	may           // it may be delivered: the promise says nothing, or the outcome is unknown
-	must          // it was acknowledged, and the promise holds for it
+	may           // it may be delivered: no promise applies, or the outcome is unknown
+	must          // it was acknowledged with a promise: it must be delivered
 	seen          // it is in an object
-	counts        // of states
+	counts        // number of states
 )
 
-// ledger is what the children of a lot have said.
+// ledger holds the events that the children of a lot have reported.
 type ledger struct {
 	seed   uint64
 	events map[place][]byte // states, by number
@@ -34,15 +34,14 @@ type place struct {
 	life   uint32
 }
 
-// add takes what a life said into the ledger. cut is how many records were read
-// when its end began, and at when that was; power says that the page cache was
-// lost too.
+// add records the events of a life. The kill or the power cut began at the time at,
+// when cut records had been read. power is true if the page cache was lost too.
 func (g *ledger) add(number uint32, d s3sink.Durability, records []record, cut int, at time.Time, power bool) {
-	most := at.Add(-2*commitInterval - stalls(records[:cut], at))
+	promised := at.Add(-2*commitInterval - stalls(records[:cut], at)) // events acknowledged before it must be delivered
 	if d == s3sink.SyncInterval && slices.ContainsFunc(records[:cut], func(r record) bool { return r.kind == closed }) {
-		most, power = at, false // Close has committed
+		promised, power = at, false // Close has committed
 	}
-	var onDisk time.Time // what was acknowledged before
+	var onDisk time.Time // events acknowledged before it are on disk
 	for _, r := range records[:cut] {
 		if r.kind == synced {
 			onDisk = r.time()
@@ -58,11 +57,11 @@ func (g *ledger) add(number uint32, d s3sink.Durability, records []record, cut i
 			if i < cut || !power {
 				state = must
 			}
-		case i < cut && (!r.at.After(most) && !power || !r.at.Round(0).After(onDisk)):
-			state = must // the disk of a cut may be slow, and only what was said counts
+		case i < cut && (!r.at.After(promised) && !power || !r.at.Round(0).After(onDisk)):
+			state = must // at a power cut the disk may be late, and only synced records count
 		}
 		p := place{r.source, number}
-		for len(g.events[p]) < int(r.n) { // numbers come in turn
+		for len(g.events[p]) < int(r.n) { // numbers rise by one
 			g.events[p] = append(g.events[p], never)
 		}
 		g.events[p] = append(g.events[p], state)
@@ -72,15 +71,16 @@ func (g *ledger) add(number uint32, d s3sink.Durability, records []record, cut i
 	}
 }
 
-// time returns what the record of a commit says: its number is the low end of a
-// time in microseconds, not long before it was read.
+// time returns the time in a synced record. Its number holds the low 32 bits of a
+// time in microseconds, shortly before the record was read.
 func (r *record) time() time.Time {
 	age := uint32(r.at.UnixMicro()) - r.n
 	return time.UnixMicro(r.at.UnixMicro() - int64(age))
 }
 
-// stalls returns for how long in all a child, or we, did not run: a promise of
-// time cannot be held against a machine that is busy elsewhere.
+// stalls returns the total time in which the child or the parent did not run. The
+// promise of SyncInterval is about time, and cannot be kept by a process that the
+// machine does not run.
 func stalls(records []record, end time.Time) (sum time.Duration) {
 	var last time.Time
 	for _, r := range append(slices.Clip(records), record{kind: alive, at: end}) {
@@ -95,7 +95,7 @@ func stalls(records []record, end time.Time) (sum time.Duration) {
 	return sum
 }
 
-// tally is the outcome of lots.
+// tally is the result of lots.
 type tally struct {
 	Lives, Acknowledged, Delivered, Objects                 int64
 	Lost, Doubled, Phantom, Unreadable, Disorder, Different int64
@@ -135,9 +135,8 @@ func (t tally) String() string {
 	return s
 }
 
-// check holds what is in a bucket, and what was sent to it, against the ledger.
-// Keys of a source rise in the order
-// of its events.
+// check compares the objects of a bucket, and the requests to it, with the ledger.
+// The keys of a source rise in the order of its events.
 func (g *ledger) check(objects []s3sinktest.Object, requests []s3sinktest.Request, createOnly bool, t *tally, complain func(string, ...any)) {
 	last := map[byte]uint64{}
 	for _, o := range objects {
@@ -168,7 +167,7 @@ func (g *ledger) check(objects []s3sinktest.Object, requests []s3sinktest.Reques
 				continue
 			}
 			if len(g.events[p]) == int(n) {
-				g.events[p] = append(g.events[p], may) // the child died before it could say so
+				g.events[p] = append(g.events[p], may) // the child was killed before it wrote the record
 			}
 			switch {
 			case len(g.events[p]) < int(n) || g.events[p][n] == never:
@@ -185,7 +184,7 @@ func (g *ledger) check(objects []s3sinktest.Object, requests []s3sinktest.Reques
 			at := uint64(p.life)<<32 | uint64(n)
 			if before, ok := last[p.source]; ok && at < before {
 				t.Disorder++
-				complain("out of order: %.60s is behind life %d n %d in %s", text, before>>32, uint32(before), where)
+				complain("out of order: %.60s is after life %d n %d in %s", text, before>>32, uint32(before), where)
 			}
 			last[p.source] = at
 		}
@@ -217,7 +216,7 @@ func checksum(h http.Header) string {
 	return h.Get("X-Amz-Checksum-Crc32") + " " + h.Get("X-Amz-Decoded-Content-Length") + h.Get("Content-Length")
 }
 
-// leftovers are the names in a drained spool, but for the lock.
+// leftovers returns the names of the files in a drained spool, except the lock.
 func leftovers(dir string) (names []string, err error) {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {

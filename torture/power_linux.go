@@ -13,19 +13,19 @@ import (
 	"unsafe"
 )
 
-// disk is a file system in a file, that can be shut down as if its power had
-// failed.
+// disk is a file system in an image file, or a tmpfs. An image can be shut down as
+// if its power had failed.
 type disk struct {
 	fs, device, mountPoint string
 	mounted                bool
 }
 
-// shutdownRequest is EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN. Its flags are 1, which
-// brings the log of the file system to the disk, and 2, which does not.
+// shutdownRequest is EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN. Flag 1 writes the log
+// of the file system to disk, and flag 2 does not.
 const shutdownRequest = 0x8004587D
 
-// noPower returns why there is no power torture here, or "".
-func noPower(fs string) string {
+// whyUnavailable returns the reason why a file system cannot be mounted here, or "".
+func whyUnavailable(fs string) string {
 	if os.Geteuid() != 0 {
 		return "it needs root, to mount"
 	}
@@ -34,11 +34,11 @@ func noPower(fs string) string {
 	}
 	for _, tool := range []string{"mkfs." + fs, "losetup"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			return "there is no " + tool
+			return "it needs " + tool
 		}
 	}
 	if _, err := os.Stat("/dev/loop-control"); err != nil {
-		return "there are no loop devices"
+		return "it needs loop devices"
 	}
 	return ""
 }
@@ -103,7 +103,7 @@ func (d *disk) unmount() (err error) {
 	return nil
 }
 
-// cut shuts the file system down. What is in its memory is not written.
+// cut shuts the file system down. Bytes in the page cache are not written.
 func (d *disk) cut(flag int) error {
 	f, err := os.Open(d.mountPoint)
 	if err != nil {
@@ -117,8 +117,8 @@ func (d *disk) cut(flag int) error {
 	return nil
 }
 
-// again turns the power on.
-func (d *disk) again() error {
+// remount unmounts and mounts the file system, as after a power failure.
+func (d *disk) remount() error {
 	if err := d.unmount(); err != nil {
 		return err
 	}

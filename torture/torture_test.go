@@ -21,15 +21,18 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A slice of what the command does for as long as it is told to.
+// Given a few lots, when children are killed at random moments, then no promise is
+// broken.
 func TestKills(t *testing.T) {
 	run(t, plan{kills: 30})
 }
 
+// Given file systems in images, when they are shut down at random moments, then no
+// promise is broken.
 func TestCuts(t *testing.T) {
 	for _, fs := range []string{"ext4", "xfs"} {
 		t.Run(fs, func(t *testing.T) {
-			if why := noPower(fs); why != "" {
+			if why := whyUnavailable(fs); why != "" {
 				t.Skipf("SKIP cuts on %s: %s", fs, why)
 			}
 			d, err := makeDisk(t.TempDir(), fs)
@@ -44,11 +47,12 @@ func TestCuts(t *testing.T) {
 	}
 }
 
-// A volume that fills up while S3 is down drains when S3 is well.
+// Given a volume that fills up while S3 is down, when S3 is back, then the volume
+// drains.
 func TestFullVolumes_Drain(t *testing.T) {
 	for _, fs := range []string{"tmpfs", "ext4"} {
 		t.Run(fs, func(t *testing.T) {
-			if why := noPower(fs); why != "" {
+			if why := whyUnavailable(fs); why != "" {
 				t.Skipf("SKIP full %s: %s", fs, why)
 			}
 			d, err := makeDisk(t.TempDir(), fs)
@@ -67,35 +71,36 @@ func TestFullVolumes_Drain(t *testing.T) {
 }
 
 func run(t *testing.T, p plan) {
-	p.each, p.often, p.lot, p.jobs = true, true, 8, 4
+	p.each, p.interval, p.lot, p.jobs = true, true, 8, 4
 	p.dir = t.TempDir()
 	var err error
-	if p.memory, err = os.MkdirTemp(cmp.Or(shm(), p.dir), "s3sink-torture-test-"); err != nil {
+	if p.memory, err = os.MkdirTemp(cmp.Or(memoryDir(), p.dir), "s3sink-torture-test-"); err != nil {
 		t.Fatal(err)
 	}
-	defer os.Remove(p.memory) // it stays if there is a report in it
+	defer os.Remove(p.memory) // stays if it contains a report
 	if err := p.run(t.Context(), t.Output()); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// An oracle that never complains proves nothing.
-func TestOracleSees(t *testing.T) {
+// Given objects and requests with one fault each, when the oracle checks them, then
+// it counts that fault: an oracle that never complains proves nothing.
+func TestOracle_CountsEachFault(t *testing.T) {
 	put := func(key, sum string) s3sinktest.Request {
 		return s3sinktest.Request{Operation: "PutObject", Key: key, Header: http.Header{"X-Amz-Checksum-Crc32": {sum}}}
 	}
 	for name, tt := range map[string]struct {
 		numbers []uint32 // of events in the object
-		more    string   // and another line
+		more    string   // appended after them
 		writes  int
 		puts    []s3sinktest.Request
 		want    tally
 	}{
-		"what is there":    {numbers: []uint32{0, 1, 2}},
-		"one unheard":      {numbers: []uint32{0, 1, 2, 3}},
-		"a loss":           {numbers: []uint32{0, 2}, want: tally{Lost: 1}},
-		"a double":         {numbers: []uint32{0, 1, 1, 2}, want: tally{Doubled: 1}},
-		"a far invention":  {numbers: []uint32{0, 1, 2, 9}, want: tally{Phantom: 1}},
+		"no fault":         {numbers: []uint32{0, 1, 2}},
+		"not reported":     {numbers: []uint32{0, 1, 2, 3}},
+		"lost":             {numbers: []uint32{0, 2}, want: tally{Lost: 1}},
+		"delivered twice":  {numbers: []uint32{0, 1, 1, 2}, want: tally{Doubled: 1}},
+		"never tracked":    {numbers: []uint32{0, 1, 2, 9}, want: tally{Phantom: 1}},
 		"other bytes":      {numbers: []uint32{0, 1, 2}, more: `{"source":0,"life":0,"n":3}` + "\n", want: tally{Phantom: 1}},
 		"the wrong order":  {numbers: []uint32{0, 2, 1}, want: tally{Disorder: 1}},
 		"a torn line":      {numbers: []uint32{0, 1, 2}, more: "{", want: tally{Unreadable: 1, Lost: 3}},
@@ -128,11 +133,12 @@ func TestOracleSees(t *testing.T) {
 	}
 }
 
-// What a level does not promise is not held against it.
-func TestLedgerKnowsThePromise(t *testing.T) {
+// Given acknowledgements of a life, when it is killed or its power is cut, then
+// exactly the events with a promise of that durability must be delivered.
+func TestLedger_FollowsPromise(t *testing.T) {
 	end := time.Now()
 	ago := func(d time.Duration, n uint32) record { return record{kind: acked, n: n, at: end.Add(-d)} }
-	beats := []record{{kind: alive, at: end.Add(-commitInterval)}, {kind: alive, at: end}} // a stall of that, almost
+	beats := []record{{kind: alive, at: end.Add(-commitInterval)}, {kind: alive, at: end}} // a stall of commitInterval
 	said := []record{ago(5*commitInterval, 0), ago(commitInterval, 1), ago(0, 2)}          // the last after the end began
 	for name, tt := range map[string]struct {
 		durability s3sink.Durability
@@ -162,8 +168,9 @@ func TestLedgerKnowsThePromise(t *testing.T) {
 	}
 }
 
-// The low end of a time is enough to know it by.
-func TestTimeOfACommit(t *testing.T) {
+// Given a synced record, when it is read up to a second later, then its 32 bits give
+// the exact time.
+func TestRecordTime_FromLowBits(t *testing.T) {
 	for _, at := range []int64{1 << 51, 1<<51 + 1<<32 - 1} {
 		for _, age := range []int64{0, 5, 1 << 20} {
 			r := record{kind: synced, n: uint32(at), at: time.UnixMicro(at + age)}
