@@ -20,9 +20,9 @@ import (
 	"github.com/s3sink/s3sink/internal/deflate"
 )
 
-// What remembers a block on disk is as small as is charged for it: there may be
-// very many, of earlier runs too.
-func TestBlockIsSmall(t *testing.T) {
+// A block record is not larger than its charge of spooledBytes: there may be
+// very many blocks on disk, also of previous runs.
+func TestBlock_SizeIsCharged(t *testing.T) {
 	t.Parallel()
 	if size := unsafe.Sizeof(block{}); size > spooledBytes {
 		t.Errorf("a block takes %d bytes, want at most %d", size, spooledBytes)
@@ -80,9 +80,10 @@ func openInternal(t *testing.T, store http.RoundTripper, change ...func(*Config)
 	return sink
 }
 
-// When the clock goes back over midnight, later events go to later objects,
-// although an object of their day is open; noise of the clock makes none.
-func TestClockGoesBackOverMidnight(t *testing.T) {
+// Given an open object of the day before, when the clock goes back over
+// midnight, then later events go to later objects. A step of less than
+// clockNoise opens no object.
+func TestTrack_ClockGoesBackOverMidnight(t *testing.T) {
 	t.Parallel()
 	var store keyStore
 	sink := openInternal(t, &store)
@@ -111,8 +112,9 @@ func (stalled) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, r.Context().Err()
 }
 
-// A Flush that is given up leaves nothing behind.
-func TestAbandonedFlush(t *testing.T) {
+// Given a store that does not answer, when the ctx of a Flush ends, then no
+// waiter is left.
+func TestFlush_CtxEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		sink := openInternal(t, stalled{})
@@ -156,8 +158,9 @@ func noiseLine(seed, n int) []byte {
 	return append(b, `"}`...)
 }
 
-// Blocks grow while the compressors are busy anyway.
-func TestBlocksGrowUnderLoad(t *testing.T) {
+// Given busy compressors, then a block is full at maxBlock, and otherwise at
+// minBlock.
+func TestBlock_GrowsWhileCompressorsAreBusy(t *testing.T) {
 	t.Parallel()
 	sink := openInternal(t, new(keyStore))
 	b := sink.batcher
@@ -172,9 +175,9 @@ func TestBlocksGrowUnderLoad(t *testing.T) {
 	}
 }
 
-// No object has too many events, also when one is closed by size while a block
-// is past a boundary of the count.
-func TestEventsNeverExceedTheirLimit(t *testing.T) {
+// Given a block that crosses a multiple of MaxObjectEvents, when an object is
+// closed by size, then no object has more events than the limit.
+func TestMaxObjectEvents_ObjectsClosedBySize(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var store keyStore
@@ -209,9 +212,9 @@ func TestEventsNeverExceedTheirLimit(t *testing.T) {
 	})
 }
 
-// After an object that is full by events the next one's age counts from its
-// own first event.
-func TestAgeAfterEvents(t *testing.T) {
+// Given an object that was closed by MaxObjectEvents, then the age of the next
+// object counts from its own first event.
+func TestMaxObjectAge_AfterFullObject(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var store keyStore
@@ -238,9 +241,9 @@ func TestAgeAfterEvents(t *testing.T) {
 	})
 }
 
-// The times in the metadata are the earliest and the latest, also when the
-// clock goes back.
-func TestReceivedTimesWhenTheClockGoesBack(t *testing.T) {
+// Given a clock that goes back, then the metadata has the earliest and the
+// latest received time.
+func TestMetadata_ReceivedTimesWithClockGoingBack(t *testing.T) {
 	t.Parallel()
 	var store keyStore
 	sink := openInternal(t, &store)
@@ -259,8 +262,9 @@ func TestReceivedTimesWhenTheClockGoesBack(t *testing.T) {
 	}
 }
 
-// What is parked does not count as memory that comes free.
-func TestReliefBesideWhatIsParked(t *testing.T) {
+// Given memory full of parked segments of one source, when other sources wait
+// for memory, then relief seals their objects.
+func TestRelief_ParkedSegmentsAreNotFreed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		sink := openInternal(t, &keyStore{denied: "/denied"}, func(c *Config) {
@@ -300,9 +304,9 @@ func TestReliefBesideWhatIsParked(t *testing.T) {
 	})
 }
 
-// Relief does not seal what is small in its segment and large under
-// compression.
-func TestReliefPassesOverWhatIsUnderWay(t *testing.T) {
+// Given a partition with large blocks in compression and a small segment, when
+// memory runs short, then relief seals other partitions.
+func TestRelief_IgnoresBlocksInCompression(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var sealed []string
@@ -349,8 +353,9 @@ func TestReliefPassesOverWhatIsUnderWay(t *testing.T) {
 	})
 }
 
-// Ids that are seen once leave nothing behind.
-func TestSourcesAreForgotten(t *testing.T) {
+// Given ten thousand ids that were used once, when the garbage collector runs,
+// then none of their Sources is left.
+func TestSources_UnusedIDsAreFreed(t *testing.T) {
 	t.Parallel()
 	sink := openInternal(t, new(keyStore))
 	defer sink.Close(t.Context())

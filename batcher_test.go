@@ -25,8 +25,8 @@ func hex(r *rand.Rand, n int) string {
 	return b.String()[:n]
 }
 
-// Under load every object but the last is at least nine tenths full, and none
-// is over its limit by a byte, however many cores compress.
+// Given load on all cores, then every object except the last is at least nine
+// tenths full, and none exceeds the limit by a byte.
 func TestMaxObjectBytes(t *testing.T) { // not parallel: it sets GOMAXPROCS
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	for _, cores := range []int{1, 2, 64} {
@@ -73,8 +73,8 @@ func TestMaxObjectBytes(t *testing.T) { // not parallel: it sets GOMAXPROCS
 	}
 }
 
-// The largest event that is allowed fits the smallest object that is allowed.
-func TestLargestEventInSmallestObject(t *testing.T) {
+// The largest allowed event fits into the smallest allowed object.
+func TestMaxObjectBytes_LargestEventInSmallestObject(t *testing.T) {
 	t.Parallel()
 	server, cfg := s3sinktest.New(t)
 	cfg.MaxEventBytes = 1000
@@ -130,8 +130,8 @@ func TestMaxObjectEvents(t *testing.T) {
 	}
 }
 
-// An idle object is closed on time: counted from its first event, not from
-// the last one, and not before.
+// Given an idle object, then it is closed MaxObjectAge after its first event,
+// not after its last event, and not before.
 func TestMaxObjectAge(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -162,9 +162,9 @@ func TestMaxObjectAge(t *testing.T) {
 	})
 }
 
-// An object that is closed by size hands its age to nobody: the next one
+// Given an object that was closed by size, then the age of the next object
 // counts from its own first event, neither earlier nor later.
-func TestAgeAfterSize(t *testing.T) {
+func TestMaxObjectAge_AfterObjectClosedBySize(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxObjectAge = time.Minute
@@ -192,9 +192,9 @@ func TestAgeAfterSize(t *testing.T) {
 	})
 }
 
-// Days do not mix, nothing is sealed at midnight, and the events of a source
-// stay in order from one day's objects to the next's, also when the clock goes
-// back over midnight.
+// Given events around midnight and a clock that goes back, then no object has
+// events of two days, no object is sealed at midnight, and the events of a
+// source stay in order across objects.
 func TestReceivedDay(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -233,9 +233,9 @@ type numbered struct {
 	Pad    string `json:"pad,omitempty"`
 }
 
-// Events of one source that happen one after another are stored in that
-// order: within an object, and from object to object. A baton passed between
-// goroutines makes one happen before the next across goroutines as well.
+// Given events of one source that happen one after another, then they are
+// stored in that order, within an object and across objects. A baton passed
+// between goroutines orders their events too.
 func TestOrder(t *testing.T) {
 	t.Parallel()
 	server, cfg := s3sinktest.New(t)
@@ -312,9 +312,9 @@ func uuidOf(key string) string {
 	return key[max(0, len(key)-36):]
 }
 
-// A limit by events counts the events of the object that is open, also after
-// one was closed by size.
-func TestMaxObjectEventsAfterSize(t *testing.T) {
+// Given an object that was closed by size, then MaxObjectEvents counts only the
+// events of the open object.
+func TestMaxObjectEvents_AfterObjectClosedBySize(t *testing.T) {
 	t.Parallel()
 	server, cfg := s3sinktest.New(t)
 	cfg.MaxEventBytes = 2000

@@ -81,7 +81,7 @@ func (b oneBucket) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Header: header, Body: http.NoBody, Request: r}, nil
 }
 
-// Given any Bucket, New refuses it, or what is tracked is stored in it.
+// Given any Bucket, then New refuses it, or a tracked event is stored in it.
 func FuzzBucket(f *testing.F) {
 	for _, bucket := range []string{"acme", "acme-events/path", "acme.events", "acme--use1-az4--x-s3", "acme--use1-az4--xa-s3",
 		"acme-o01234567890123456ec2000-4d5e6f7890abcdefghijklmnopq--op-s3", "acme--ol-s3", "acme--table-s3", "a.mrap", "xn--a", "sthree-a",

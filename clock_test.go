@@ -69,9 +69,9 @@ func (s *otherClock) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer(200, "")
 }
 
-// A clock that is wrong costs one attempt whenever it becomes wrong, however
-// far, and no more sessions than a right one.
-func TestClocksDisagree(t *testing.T) {
+// Given a clock that becomes wrong by any amount at any time, then it costs one
+// attempt, and no extra sessions.
+func TestClock_WrongByHours(t *testing.T) {
 	t.Parallel()
 	const year = 365 * 24 * time.Hour
 	for name, credentials := range map[string]s3sink.Credentials{
@@ -117,9 +117,9 @@ func TestClocksDisagree(t *testing.T) {
 	}
 }
 
-// After days in which nothing happened, as when the machine slept, a sink wakes
-// up as if it had just begun: no attempt fails, nothing comes twice.
-func TestAfterDaysOfNothing(t *testing.T) {
+// Given a machine that slept for days, when an event is tracked, then no
+// attempt fails and no event is stored twice.
+func TestSink_WakesAfterDays(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		twoHops(server, &cfg)
@@ -138,8 +138,8 @@ func TestAfterDaysOfNothing(t *testing.T) {
 	})
 }
 
-// Keys, days and stamps are UTC wherever the process runs: the tests that look
-// at them pass in other time zones too.
+// Given other time zones, then keys, days and timestamps are UTC: the tests
+// that check them pass in those zones.
 func TestTimeZones(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {

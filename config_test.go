@@ -64,8 +64,9 @@ func TestConfigReportsEveryProblem(t *testing.T) {
 	}
 }
 
-// What may hold a password is not printed, however it is broken.
-func TestConfigErrorsHideSecrets(t *testing.T) {
+// Given an invalid value that may hold a password, then the error does not
+// contain it.
+func TestConfigError_HidesSecrets(t *testing.T) {
 	t.Parallel()
 	for _, cfg := range []s3sink.Config{
 		{Bucket: "s3://AKIA:hunter2@bucket"},
@@ -117,8 +118,9 @@ func TestPlaintextIsRefused(t *testing.T) {
 	}
 }
 
-// An endpoint from the environment is used, said, and held to the same rules.
-func TestAmbientEndpoint(t *testing.T) {
+// Given an endpoint in the environment, then the sink uses it, logs it, and
+// checks it like Config.Endpoint.
+func TestEndpoint_FromEnvironment(t *testing.T) {
 	t.Setenv("AWS_CONFIG_FILE", t.TempDir()+"/none")
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", t.TempDir()+"/none")
 	for _, name := range []string{"AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"} {
@@ -166,8 +168,8 @@ func TestRoleARNs(t *testing.T) {
 	}
 }
 
-// Two required fields, no more.
-func TestZeroValuesWork(t *testing.T) {
+// Given only Bucket and SourceID, then New accepts the Config.
+func TestConfig_TwoRequiredFields(t *testing.T) {
 	for _, name := range []string{"AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"} {
 		t.Setenv(name, "")
 	}

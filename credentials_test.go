@@ -55,9 +55,9 @@ func uploadFor(t *testing.T, sink *s3sink.Sink, d, every time.Duration) {
 	}
 }
 
-// Hourly sessions of every hop are renewed early and used for all that is
-// uploaded.
-func TestSessionsAreCached(t *testing.T) {
+// Given a chain of roles with sessions of an hour, then the session of each
+// role is used for all uploads and renewed before it ends.
+func TestSession_CachedAndRenewedEarly(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		twoHops(server, &cfg)
@@ -84,9 +84,9 @@ func TestSessionsAreCached(t *testing.T) {
 	})
 }
 
-// While STS is down, for the last 10 minutes of each session, the last session
-// of every hop serves until it really ends.
-func TestSessionsServeWhileSTSIsDown(t *testing.T) {
+// Given STS that is down for the last 10 minutes of each session, then the
+// session of each role is used until it ends.
+func TestSession_UsedWhileSTSIsDown(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		twoHops(server, &cfg)
@@ -118,9 +118,9 @@ func TestSessionsServeWhileSTSIsDown(t *testing.T) {
 	})
 }
 
-// A session that has really ended signs nothing, and one that S3 no longer
-// takes is not used again, also when STS is down.
-func TestEndedSessionIsNotUsed(t *testing.T) {
+// Given a session that has expired, or that S3 no longer accepts, when STS is
+// down, then the session signs no request.
+func TestSession_ExpiredIsNotUsed(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		sink := open(t, cfg)
@@ -176,9 +176,9 @@ func TestEndedSessionIsNotUsed(t *testing.T) {
 	})
 }
 
-// While the session is good, nobody waits for its renewal, and people are told
-// that it fails.
-func TestRenewalIsInTheBackground(t *testing.T) {
+// Given a valid session, when STS is slow or fails, then no upload waits for
+// the renewal, and the log reports the failure.
+func TestSession_RenewedInBackground(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		var log strings.Builder
@@ -229,9 +229,9 @@ func TestRenewalIsInTheBackground(t *testing.T) {
 	})
 }
 
-// STS says that the session of the hop before has ended: that hop is renewed,
-// and nothing else notices.
-func TestEndedHopIsRenewed(t *testing.T) {
+// Given a chain of roles, when STS says that the session of the intermediate
+// role has expired, then that session is renewed and the upload succeeds.
+func TestChainOfRoles_ExpiredIntermediateRole(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		twoHops(server, &cfg)
@@ -250,8 +250,8 @@ func TestEndedHopIsRenewed(t *testing.T) {
 	})
 }
 
-// Close does not wait for an STS that hangs.
-func TestCloseEndsRenewals(t *testing.T) {
+// Given an STS that does not answer, then Close does not wait for it.
+func TestClose_STSHangs(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		sink := open(t, cfg)
@@ -268,7 +268,9 @@ func TestCloseEndsRenewals(t *testing.T) {
 	})
 }
 
-func TestSTSThatHangsIsGivenUp(t *testing.T) {
+// Given an STS that does not answer, then a refresh ends after its timeout and
+// is tried again.
+func TestSession_STSHangs(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		server.Inject(s3sinktest.Fault{Operation: "AssumeRole", Stall: true, Times: 1})
@@ -283,7 +285,8 @@ func TestSTSThatHangsIsGivenUp(t *testing.T) {
 	})
 }
 
-// Each hop of a chain is assumed by the one before it.
+// Given a chain of roles, then each role is assumed with the session of the
+// previous one.
 func TestChainOfRoles(t *testing.T) {
 	t.Parallel()
 	server, cfg := s3sinktest.New(t)
@@ -359,8 +362,8 @@ func TestProvider(t *testing.T) {
 	}
 }
 
-// Ambient credentials have RudderStack's precedence. Not parallel: it sets the
-// environment.
+// Given RudderStack's variables, then ambient credentials have RudderStack's
+// precedence. The test sets the environment, so it is not parallel.
 func TestAmbient(t *testing.T) {
 	const (
 		aws, copyUser = "arn:aws:iam::123456789012:user/aws", "arn:aws:iam::123456789012:user/copy"

@@ -35,11 +35,11 @@ func damage(r *http.Request) {
 	r.Body, r.GetBody = io.NopCloser(bytes.NewReader(body)), nil
 }
 
-// Given a store that does not know x-amz-checksum-crc32 and a path that damages
-// three bodies in a row, when events are tracked over https, then the store
-// refuses the damaged bodies and holds the object that was meant. With
-// SignPayloadOff it holds a damaged one.
-func TestSignPayload_DamageOnTheWay(t *testing.T) {
+// Given a store that ignores x-amz-checksum-crc32 and a path that damages three
+// bodies in a row, when events are tracked over https, then the store refuses
+// the damaged bodies and gets the intact object. With SignPayloadOff it keeps a
+// damaged object.
+func TestSignPayload_DamageInTransit(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		sign    s3sink.SignPayload
@@ -81,8 +81,8 @@ func TestSignPayload_DamageOnTheWay(t *testing.T) {
 	}
 }
 
-// SignPayloadAuto signs what goes to stores that are not AWS. Over http every
-// body is signed.
+// Given a store other than AWS, then SignPayloadAuto signs the body. Over http
+// every body is signed.
 func TestSignPayload_Header(t *testing.T) {
 	t.Parallel()
 	const unsigned = "UNSIGNED-PAYLOAD"

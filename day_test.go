@@ -27,12 +27,11 @@ var (
 	daySeed = flag.Uint64("seed", 1, "of the first of these days; each next one has the next")
 )
 
-// A day of a service whose world is bad: S3 and STS fail in every way, for
-// minutes or for hours, and so does the disk; and the process is stopped, killed,
-// and has its power cut, some dozens of times, also within an operation of the
-// disk and while it recovers. Then all is well again, and a last process
-// delivers what is left. What was promised is in the bucket once and in order,
-// nothing else is, and in every life the books balance.
+// Given a day in which S3, STS and the disk fail in every way, for minutes or
+// hours, when the process is stopped, killed or loses power some dozens of
+// times, also during a disk operation and during recovery, then a last process
+// delivers the remaining events. Every promised event is in the bucket once and
+// in order, no other event is, and the counts balance in every run.
 func TestDayWithRestarts(t *testing.T) {
 	t.Parallel()
 	long := 24 * time.Hour

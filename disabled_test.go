@@ -13,7 +13,8 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// A disabled sink takes events, checks and counts them, and that is all.
+// Given a disabled sink, then events are checked and counted, and nothing else
+// happens.
 func TestDisabled(t *testing.T) {
 	t.Parallel()
 	server, cfg := s3sinktest.New(t)
@@ -77,8 +78,8 @@ func TestDisabled(t *testing.T) {
 	}
 }
 
-// Nothing happens later either: no timer was left behind.
-func TestDisabledStaysQuiet(t *testing.T) {
+// Given a disabled sink, when a day passes, then no timer fires.
+func TestDisabled_NoTimers(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.Disabled = true
@@ -96,8 +97,8 @@ func TestDisabledStaysQuiet(t *testing.T) {
 	})
 }
 
-// Setting the bucket up comes before enabling the sink.
-func TestDisabledValidates(t *testing.T) {
+// Given a disabled sink, then Validate checks the bucket.
+func TestDisabled_Validate(t *testing.T) {
 	t.Parallel()
 	server, cfg := s3sinktest.New(t)
 	cfg.Disabled = true
@@ -121,9 +122,9 @@ func TestDisabledValidates(t *testing.T) {
 	}
 }
 
-// Whatever happens at once, no event is taken behind Close, and the books
+// Given concurrent callers, then no event is taken after Close, and the counts
 // balance at every moment.
-func TestDisabledConcurrently(t *testing.T) {
+func TestDisabled_Concurrent(t *testing.T) {
 	t.Parallel()
 	cfg := new(nullStore).config()
 	cfg.Disabled = true

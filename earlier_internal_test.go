@@ -17,9 +17,10 @@ import (
 	"github.com/s3sink/s3sink/internal/upload"
 )
 
-// A session may be older than what recovery finds: Validate has asked for the
-// region with it. It is not used for the objects that it may not write.
-func TestSessionFromBeforeRecoveryIsNotUsed(t *testing.T) {
+// Given a session that Validate has created before recovery, when recovery
+// finds keys of another KeyFormat, then uploads use a new session whose policy
+// allows these keys.
+func TestRecovery_SessionWithOldPolicyIsNotUsed(t *testing.T) {
 	t.Parallel()
 	var scopes []string // of sessions, by number
 	transport := roundTripper(func(r *http.Request) (*http.Response, error) {

@@ -101,9 +101,10 @@ func stored(t *testing.T, server *s3sinktest.Server, folder string) (n int) {
 	return n
 }
 
-// Another KeyFormat is for new events. What the spool holds, sealed or not, goes
-// to the keys that it had, and sessions may write there, and nowhere else.
-func TestKeyFormatChangesBehindASpool(t *testing.T) {
+// Given a spool of another KeyFormat, then its objects keep their keys,
+// sessions may write to the folders of both formats and nowhere else, and new
+// events get new keys.
+func TestKeyFormat_ChangedWithSpool(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		prefix   string
@@ -175,9 +176,9 @@ func TestKeyFormatChangesBehindASpool(t *testing.T) {
 	}
 }
 
-// A session policy has little room. Where the spool's keys are in more folders
-// than fit, it names folders above them, but never one above the prefix.
-func TestSpoolWithManyFolders(t *testing.T) {
+// Given keys in more folders than fit into a session policy, then the policy
+// allows parent folders instead, but nothing above the prefix.
+func TestKeyFormat_ManyFoldersInSpool(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		prefix string
@@ -225,10 +226,11 @@ func mayWrite(folders ...string) s3sinktest.Role {
 	}
 }
 
-// Where the role may write to the new folder alone, what is left for the old one
-// is parked and says what is missing, new events go on at once, and when the
-// role may again all of it goes.
-func TestRoleForgetsTheOldFolder(t *testing.T) {
+// Given a role that may write to the new folder only, then objects of the old
+// folder are parked with an error that names the missing permission, and new
+// events are delivered. When the role may write to both, all objects are
+// delivered.
+func TestKeyFormat_RoleDeniesOldFolder(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		const left = 30 // many more than are sent at once
@@ -286,8 +288,9 @@ func TestRoleForgetsTheOldFolder(t *testing.T) {
 	})
 }
 
-// What has nothing to do with the old folder does not speak of it.
-func TestOtherRefusalsDoNotBlameTheKeyFormat(t *testing.T) {
+// Given a refusal that has nothing to do with the old folder, then the error
+// does not mention the KeyFormat.
+func TestKeyFormat_UnrelatedRefusal(t *testing.T) {
 	t.Parallel()
 	for name, mend := range map[string]func(*s3sinktest.Server){
 		"the role may not be assumed": func(server *s3sinktest.Server) {

@@ -25,8 +25,9 @@ type writes string // MarshalJSON returns it as it is
 
 func (w writes) MarshalJSON() ([]byte, error) { return []byte(w), nil }
 
-// Each bad event is refused with what is wrong, and the next one is fine.
-func TestBadEvents(t *testing.T) {
+// Given an invalid event, then Track returns an error with the reason, and the
+// next event is accepted.
+func TestTrack_InvalidEvents(t *testing.T) {
 	t.Parallel()
 	loop := new(cycle)
 	loop.Next = loop
@@ -176,8 +177,9 @@ func TestGoodEvents(t *testing.T) {
 	}
 }
 
-// Track keeps nothing of its argument and writes nothing to it.
-func TestArgumentIsCopied(t *testing.T) {
+// When Track has returned, then the caller may change the argument; Track does
+// not change it.
+func TestTrack_CopiesArgument(t *testing.T) {
 	t.Parallel()
 	server, cfg := s3sinktest.New(t)
 	sink := open(t, cfg)
@@ -284,8 +286,8 @@ func TestMessageIDIsDrawn(t *testing.T) {
 	}
 }
 
-// Given a time that ISO 8601 cannot write, the error names its field. The years 0
-// and 9999 are the first and the last that are written.
+// Given a time that ISO 8601 cannot represent, then the error names its field.
+// The years 0 and 9999 are valid.
 func TestEvent_YearOutOfRange(t *testing.T) {
 	t.Parallel()
 	date := func(year int) time.Time { return time.Date(year, 6, 1, 12, 0, 0, 5_999_999, time.UTC) }
@@ -332,9 +334,9 @@ func TestEvent_YearOutOfRange(t *testing.T) {
 	})
 }
 
-// An error names the part of the event that cannot be encoded, by names that the
-// caller knows.
-func TestEventError_NamesThePart(t *testing.T) {
+// Given an event with a part that cannot be encoded, then the error names that
+// part as the caller knows it.
+func TestEventError_NamesPart(t *testing.T) {
 	t.Parallel()
 	_, cfg := s3sinktest.New(t)
 	sink := open(t, cfg)
@@ -374,7 +376,8 @@ func TestEventError_NamesThePart(t *testing.T) {
 	}
 }
 
-// A byte order mark cannot be seen, so the error names it.
+// Given an event that begins with a byte order mark, which is invisible, then
+// the error names it.
 func TestTrack_ByteOrderMark(t *testing.T) {
 	t.Parallel()
 	_, cfg := s3sinktest.New(t)

@@ -99,10 +99,10 @@ func (s toStore) RoundTrip(r *http.Request) (*http.Response, error) {
 	return s.next.RoundTrip(r)
 }
 
-// Given code of a user that panics or ends its goroutine on the way of an object
-// to S3, when events are tracked, then the process lives, uploads are parked with
-// an error that says so, the log has the stack, and Validate returns the error.
-// Once that code is well everything is delivered, with all slots of uploads.
+// Given code of the application that panics or ends its goroutine while an
+// object is uploaded, then the process continues, uploads are parked with an
+// error that says so, the log has the stack, and Validate returns the error.
+// When that code works again, everything is delivered with all upload slots.
 func TestForeignCode_Panics(t *testing.T) {
 	t.Parallel()
 	for name, sabotage := range saboteurs {
@@ -157,8 +157,8 @@ func TestForeignCode_Panics(t *testing.T) {
 	}
 }
 
-// Given a provider that panics when a session is to be renewed, the session
-// serves until it ends and nothing is parked before.
+// Given a provider that panics during a renewal, then the session is used until
+// it ends, and nothing is parked before.
 func TestForeignCode_PanicsInRefresh(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -200,8 +200,8 @@ func (h brokenHandler) WithAttrs([]slog.Attr) slog.Handler        { return h }
 func (h brokenHandler) WithGroup(string) slog.Handler             { return h }
 
 // Given a Logger that panics or ends its goroutine at each record, when uploads
-// are parked and hooks panic, then the process lives and everything is delivered
-// in the end.
+// are parked and hooks panic, then the process continues and everything is
+// delivered in the end.
 func TestForeignCode_LoggerPanics(t *testing.T) {
 	t.Parallel()
 	for _, enabled := range []bool{false, true} {

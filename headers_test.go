@@ -10,7 +10,7 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// What the Config says is what the request says.
+// Given a Config, then the request has the headers of that Config.
 func TestHeaders(t *testing.T) {
 	t.Parallel()
 	const key = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"

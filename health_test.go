@@ -62,9 +62,9 @@ const (
 	againText   = "Track takes events again"
 )
 
-// Given S3 that refuses connections for longer than the memory lasts, the log says
-// at the first refused event that events are refused and why, then once a minute how
-// many, and once that they are taken again; the numbers add up to Stats.Rejected.
+// Given S3 that refuses connections until memory is full, then the log reports
+// the first refused event with the reason, the number of refused events once a
+// minute, and the end of the shortage. The numbers add up to Stats.Rejected.
 func TestOutage_LogsRefusedEvents(t *testing.T) {
 	t.Parallel()
 	for name, spooled := range map[string]bool{"memory": false, "spool": true} {
@@ -120,8 +120,8 @@ func TestOutage_LogsRefusedEvents(t *testing.T) {
 	}
 }
 
-// Given a sink that is closed while events are refused, the last warning has the
-// events that no other one has counted.
+// Given a sink that is closed while events are refused, then the last warning
+// counts the events that no earlier warning has counted.
 func TestOutage_CloseLogsRefusedEvents(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -145,9 +145,9 @@ func TestOutage_CloseLogsRefusedEvents(t *testing.T) {
 	})
 }
 
-// Given an outage, every error of a caller who waits for S3 wraps the error of the
-// last attempt; Stats has it and its beginning at once, and Err once the outage has
-// lasted.
+// Given an outage, then every error of a waiting call wraps the error of the
+// last attempt. Stats has that error and the beginning of the outage at once;
+// Err returns it after LastingOutage.
 func TestOutage_ErrorsWrapLastUploadError(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -203,8 +203,8 @@ func TestOutage_ErrorsWrapLastUploadError(t *testing.T) {
 	})
 }
 
-// Given a sink whose uploads work, when events come faster than there is memory
-// for, then Err says that there was no room, and forgets it after a minute.
+// Given a sink whose uploads work, when events arrive faster than memory is
+// freed, then Err returns ErrBufferFull, and nil again after a minute.
 func TestErr_RefusedEventsWhileUploadsWork(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {

@@ -51,8 +51,9 @@ func TestHooks(t *testing.T) {
 	})
 }
 
-// A hook that hangs holds up neither events nor uploads, and misses calls.
-func TestSlowHook(t *testing.T) {
+// Given a hook that does not return, then events and uploads continue, and
+// skipped calls are counted.
+func TestHooks_SlowHook(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		release := make(chan struct{})
@@ -74,9 +75,9 @@ func TestSlowHook(t *testing.T) {
 	})
 }
 
-// A hook that panics, or ends its goroutine, is logged or passed over, and the
-// next call comes.
-func TestHookPanics(t *testing.T) {
+// Given a hook that panics or ends its goroutine, then the log has the panic,
+// and the next call is made.
+func TestHooks_Panic(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		var log strings.Builder
@@ -97,8 +98,8 @@ func TestHookPanics(t *testing.T) {
 	})
 }
 
-// The hooks of one object come in the order of what happened to it.
-func TestHookOrder(t *testing.T) {
+// The hooks of one object are called in the order of its state changes.
+func TestHooks_Order(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxObjectEvents = 1
@@ -129,8 +130,8 @@ func TestHookOrder(t *testing.T) {
 	})
 }
 
-// While uploads are parked somebody is told, once an interval.
-func TestParkedIsLogged(t *testing.T) {
+// Given parked uploads, then the log has one warning per RetryParked.
+func TestParked_LoggedOncePerInterval(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		var log strings.Builder

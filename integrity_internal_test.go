@@ -70,8 +70,8 @@ func (b bitFlip) Object(seg *spool.Segment) io.ReadSeeker {
 	return bytes.NewReader(object)
 }
 
-// A body that was damaged on its way is sent again.
-func TestDamageOnTheWay(t *testing.T) {
+// Given a body that was damaged in transit, then the object is sent again.
+func TestUpload_DamageInTransit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := &digester{spoil: 3}
@@ -88,9 +88,9 @@ func TestDamageOnTheWay(t *testing.T) {
 	})
 }
 
-// An object that was damaged in memory is set aside and named; others are not
-// affected.
-func TestDamageInMemory(t *testing.T) {
+// Given an object that was damaged in memory, then it is set aside and named,
+// and other objects are delivered.
+func TestUpload_DamageInMemory(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := new(digester)
@@ -149,8 +149,9 @@ type unreadable struct{ io.ReadSeeker }
 
 func (unreadable) Read([]byte) (int, error) { return 0, syscall.EIO }
 
-// A disk that cannot be read when the damage is looked for has damaged nothing.
-func TestUnreadIsNotDamaged(t *testing.T) {
+// Given a disk that cannot be read while damage is looked for, then the object
+// is not set aside.
+func TestUpload_ReadErrorIsNotDamage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := &digester{spoil: 1}

@@ -12,10 +12,10 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// Two sinks of a process share nothing but what they are given: whatever
-// happens to one, the other takes, stores and forgets events as if it were
-// alone, also with one HTTP client for both.
-func TestSinksAreIndependent(t *testing.T) {
+// Given two sinks in one process, also with one HTTP client, when one of them
+// fails in any way, then the other one accepts, stores and drops events as
+// before.
+func TestSinks_Independent(t *testing.T) {
 	t.Parallel()
 	const bucket, role = "other", "arn:aws:iam::999999999999:role/Other"
 	toBucket := func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/"+bucket+"/") }

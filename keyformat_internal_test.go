@@ -15,7 +15,8 @@ var (
 	escape  = regexp.MustCompile(`~[0-9a-f]{2}`)
 )
 
-// Whatever a source id is, it is one folder, and it can be read back.
+// Given any source id, then its escaped form is one folder name, and can be
+// decoded.
 func FuzzEscapeSource(f *testing.F) {
 	for _, id := range []string{"checkout", "../../x", "/abs", "a//b", ".", "..", "...", "%2e%2e", `\`, "\x00", "\r\n", "\x7f", "\u202e", "e\u0301", "~2e", "\xff", strings.Repeat("é", 128)} {
 		f.Add(id)
@@ -38,8 +39,8 @@ func FuzzEscapeSource(f *testing.F) {
 	})
 }
 
-// A Config that is accepted makes keys that S3 takes: of 1,024 bytes at most,
-// in UTF-8, below the prefix, and of another name for each object.
+// Given a valid Config, then its keys are valid in S3: at most 1,024 bytes of
+// UTF-8, below the prefix, and different for each object.
 func FuzzKeyFormat(f *testing.F) {
 	for _, format := range []KeyFormat{SegmentKeys, RudderStackKeys, RudderStackListedKeys, HiveKeys, "{uuid}", "{source}{source}{uuid}", "{received_day:MMDD}-{uuid}"} {
 		f.Add(string(format), "path/to", "/prefix/", "source", int64(946684800))

@@ -69,8 +69,9 @@ func TestBadKeyFormats(t *testing.T) {
 	}
 }
 
-// Whatever the source id, it is one folder, and two ids are two folders.
-func TestSourceIDsAreEscaped(t *testing.T) {
+// Given any source ids, then each is one folder, and different ids have
+// different folders.
+func TestSourceID_OneFolderEach(t *testing.T) {
 	t.Parallel()
 	server, cfg := s3sinktest.New(t)
 	sink := open(t, cfg)

@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// Whatever bytes are tracked, what is taken is the same object on one line.
+// Given any bytes, then an accepted line is the same object on one line.
 func FuzzRawLine(f *testing.F) {
 	for _, s := range []string{`{}`, `{"a":1}`, "{\n}", `[]`, `{"a":"\ud800"}`, "{\"a\":\"\xff\"}", `{}{}`, " {\"a\"\r\n: [ 1 ] } ", "\ufeff{}", "{}\u00a0", "{}\v", "\f{}", "\u2028{}"} {
 		f.Add([]byte(s))

@@ -31,11 +31,11 @@ func (s *outageStore) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusServiceUnavailable, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
 }
 
-// With S3 down and every core producing, memory stays under its bound, Track
-// returns at once whether it has room or not, TrackContext waits, and all that
-// was taken arrives when S3 is back. `go test -v -run TestFullSpeedIntoNothing`
-// prints what the process needs besides.
-func TestFullSpeedIntoNothing(t *testing.T) {
+// Given S3 that is down and producers on every core, then memory stays within
+// MaxMemory, Track returns at once with or without room, TrackContext waits,
+// and every accepted event is delivered when S3 is back. `go test -v -run
+// TestFullSpeed_S3Down` prints the memory that the process needs in addition.
+func TestFullSpeed_S3Down(t *testing.T) {
 	t.Parallel()
 	const producers, sources = 8, 5
 	store := new(outageStore)
@@ -123,9 +123,9 @@ func resident() string {
 	return strings.TrimSpace(line)
 }
 
-// As many source ids as anybody can think of cost no more memory and no more
-// open objects than the Config allows, and each of their events is stored.
-func TestManyIDs(t *testing.T) {
+// Given a very large number of source ids, then memory and open objects stay
+// within the Config, and every event is stored.
+func TestSources_ManyIDs(t *testing.T) {
 	t.Parallel()
 	ids := 100_000
 	if testing.Short() || raceEnabled { // an object each: two minutes with the race detector
@@ -164,8 +164,9 @@ func TestManyIDs(t *testing.T) {
 	}
 }
 
-// A thousand callers of Flush share one object, and as many of Close one end.
-func TestHerds(t *testing.T) {
+// Given a thousand callers of Flush, then they share one object; a thousand
+// callers of Close share one shutdown.
+func TestFlush_ManyConcurrentCallers(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		server.Inject(s3sinktest.Fault{Operation: "PutObject", Delay: time.Second})
@@ -195,8 +196,9 @@ func TestHerds(t *testing.T) {
 	})
 }
 
-// A hook may call whatever it likes of the sink but Close: it holds up nobody.
-func TestReentrantHooks(t *testing.T) {
+// Given hooks that call every method of the sink except Close, then nothing
+// blocks.
+func TestHooks_CallTheSink(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		var sink *s3sink.Sink

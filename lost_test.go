@@ -13,10 +13,10 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// However many answers are lost after S3 has stored the object, none is there
-// twice: with CreateOnly S3 does not store it again, and without, the repeat
-// puts the same bytes in the same place.
-func TestTenThousandLostAnswers(t *testing.T) {
+// Given answers that are lost after S3 has stored the object, then no object is
+// there twice. With CreateOnly S3 stores it once; without it, a retry stores
+// the same bytes with the same key.
+func TestLostAnswer_TenThousand(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		create                s3sink.CreateOnly

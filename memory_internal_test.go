@@ -9,7 +9,8 @@ import (
 	"github.com/s3sink/s3sink/internal/memlimit"
 )
 
-// The default of MaxMemory is a quarter of the process's limit, within its bounds.
+// Given a memory limit of the process, then the default of MaxMemory is a
+// quarter of it, within its bounds.
 func TestFitMemory_Limits(t *testing.T) {
 	t.Parallel()
 	const mib = 1 << 20
@@ -47,7 +48,8 @@ func TestFitMemory_Limits(t *testing.T) {
 	}
 }
 
-// A MaxMemory that somebody chose is not changed, and no limit is looked for.
+// Given a MaxMemory in the Config, then it is not changed, and no limit is
+// read.
 func TestFitMemory_Chosen(t *testing.T) {
 	t.Parallel()
 	cfg := Config{MaxMemory: 200 << 20}

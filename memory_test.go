@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Given GOMEMLIMIT, New takes a quarter of it and logs that. It is another process,
-// because the limit is one for the whole process.
+// Given GOMEMLIMIT, then New takes a quarter of it and logs that. The test runs
+// another process, because the limit belongs to the whole process.
 func TestNew_MaxMemoryFitsGOMEMLIMIT(t *testing.T) {
 	t.Parallel()
 	const child = "S3SINK_TEST_MEMORY_CHILD"

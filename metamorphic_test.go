@@ -16,9 +16,10 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// Settings, restarts and faults decide into which objects events go, and when;
-// never which lines there are, nor the order of those of one source.
-func TestSettingsDoNotChangeTheLines(t *testing.T) {
+// Given any settings, restarts and faults, then they change the objects and the
+// times of delivery, but neither the lines nor the order of the lines of a
+// source.
+func TestLines_IndependentOfSettings(t *testing.T) {
 	t.Parallel()
 	seeds := uint64(20 * max(*days, 1))
 	if raceEnabled {

@@ -74,7 +74,7 @@ func openEnvironment(ctx context.Context, environment, workspaceID string) (*s3s
 	return s3sink.New(ctx, cfg)
 }
 
-// The page's programs are the ones above.
+// The programs on the page are the ones in this file.
 func TestMigratingDoc(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("docs/migrating.md")
@@ -132,9 +132,10 @@ func settingsFile(t *testing.T, settings map[string]any) string {
 const segmentPolicy = `{"Version":"2012-10-17","Statement":[{"Sid":"PutObjectsInBucket","Effect":"Allow",
 	"Action":["s3:PutObject","s3:PutObjectAcl"],"Resource":"arn:aws:s3:::` + s3sinktest.Bucket + `/segment-logs/*"}]}`
 
-// The steps of the page, with the role's policy as it is: the trial's folder is
-// covered by it, and then the real one is; other folders are not.
-func TestMigrateFromSegment(t *testing.T) {
+// Given the role and policy of a Segment destination, when the steps of the
+// page are followed, then the policy covers the trial folder and the real
+// folder, and no other.
+func TestMigrate_FromSegment(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, testMigrateFromSegment) // Validate waits before it says no
 }
@@ -178,8 +179,8 @@ func testMigrateFromSegment(t *testing.T) {
 	}
 }
 
-// The way back needs no new program.
-func TestMigrateDisabled(t *testing.T) {
+// Given a disabled sink, then the way back needs no new program.
+func TestMigrate_Disabled(t *testing.T) {
 	t.Parallel()
 	cfg, err := segmentConfig(settingsFile(t, map[string]any{
 		"sourceId": "s", "enabled": false, "settings": map[string]any{"bucket": s3sinktest.Bucket, "iamRoleArn": aRole},
@@ -189,9 +190,9 @@ func TestMigrateDisabled(t *testing.T) {
 	}
 }
 
-// The first policy of RudderStack's page lacks s3:PutObjectAcl, which Validate
-// finds where it is needed.
-func TestMigrateFromRudderStack(t *testing.T) {
+// Given the first policy of RudderStack's page, then Validate finds the missing
+// s3:PutObjectAcl if the Config needs it.
+func TestMigrate_FromRudderStack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, testMigrateFromRudderStack) // Validate waits before it says no
 }
@@ -225,8 +226,9 @@ func testMigrateFromRudderStack(t *testing.T) {
 	}
 }
 
-// Two writers of one source cannot overwrite each other, even at one instant.
-func TestMigrateOverwritesNothing(t *testing.T) {
+// Given two writers of one source at the same instant, then neither overwrites
+// an object of the other.
+func TestMigrate_OverwritesNothing(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		for range 2 {
@@ -240,9 +242,9 @@ func TestMigrateOverwritesNothing(t *testing.T) {
 	})
 }
 
-// An event of 23:59 that is uploaded at 00:04 is of its own day, which it would
-// not be with RudderStack.
-func TestMigrateMidnight(t *testing.T) {
+// Given an event of 23:59 that is uploaded at 00:04, then its key has the day
+// of 23:59; RudderStack would use the next day.
+func TestMigrate_EventBeforeMidnight(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.KeyFormat = s3sink.RudderStackKeys
@@ -257,8 +259,9 @@ func TestMigrateMidnight(t *testing.T) {
 	})
 }
 
-// An environment's sink writes to its bucket, as its role.
-func TestMigrateEnvironments(t *testing.T) {
+// Given one Config for each environment, then each sink writes to its bucket
+// with its role.
+func TestMigrate_Environments(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for _, environment := range []string{"stage", "prod"} {

@@ -75,10 +75,11 @@ func (n *network) breaks(err error, hang bool) {
 	n.base.CloseIdleConnections()
 }
 
-// Whatever happens between a sink and S3 goes away by itself: nothing is
-// parked, no attempt hangs, the error says what it was, and the object, which
-// is larger than any buffer on the way, is stored once and whole.
-func TestNetworkTrouble(t *testing.T) {
+// Given any failure between the sink and S3 for an hour, then nothing is
+// parked, no attempt hangs, the error names the failure, and afterwards the
+// object is stored once and complete. The object is larger than any network
+// buffer.
+func TestNetwork_TransientFailures(t *testing.T) {
 	t.Parallel()
 	fault := func(f s3sinktest.Fault) func(*s3sinktest.Server, *network) {
 		f.Operation = "PutObject"
@@ -177,8 +178,9 @@ func (tt trouble) test(t *testing.T, server *s3sinktest.Server, cfg s3sink.Confi
 	}
 }
 
-// A line that is slow, but no slower than MinUploadRate, is no trouble.
-func TestSlowLine(t *testing.T) {
+// Given a connection that is slow, but not slower than MinUploadRate, then the
+// upload succeeds in one attempt.
+func TestNetwork_SlowConnection(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		server.Inject(s3sinktest.Fault{Operation: "PutObject", ReadRate: s3sink.DefaultMinUploadRate})
@@ -199,9 +201,9 @@ func TestSlowLine(t *testing.T) {
 	})
 }
 
-// Where S3 or STS say that somebody else should be asked, nobody is: neither
-// events nor signatures go to another host.
-func TestRedirectsAreNotFollowed(t *testing.T) {
+// Given a redirect from S3 or STS to another host, then neither events nor
+// signatures are sent there.
+func TestNetwork_RedirectsAreNotFollowed(t *testing.T) {
 	t.Parallel()
 	for _, status := range []int{301, 302, 303, 307, 308} {
 		for _, operation := range []string{"PutObject", "AssumeRole"} {
@@ -225,9 +227,10 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	}
 }
 
-// An answer that comes before the body is read is understood, however large
-// the body: the SDK's Expect header would lose it.
-func TestEarlyAnswer(t *testing.T) {
+// Given a server that refuses before it has read the body, then the refusal is
+// read, whatever the size of the body. With the SDK's Expect header it would be
+// lost.
+func TestNetwork_AnswerBeforeBody(t *testing.T) {
 	t.Parallel()
 	for name, opts := range map[string][]s3sinktest.Option{"in memory": {s3sinktest.InMemory()}, "TCP": nil, "TLS": {s3sinktest.TLS()}} {
 		t.Run(name, func(t *testing.T) {
@@ -268,9 +271,9 @@ func TestEarlyAnswer(t *testing.T) {
 	}
 }
 
-// A server that cannot prove who it is gets nothing, and nothing goes out in
-// plaintext; the error says what is wrong.
-func TestUntrustedServer(t *testing.T) {
+// Given a server without a valid certificate, then nothing is sent to it,
+// nothing is sent in plaintext, and the error has the reason.
+func TestNetwork_UntrustedServer(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		opts   []s3sinktest.Option

@@ -14,12 +14,12 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// S3 and STS are down for a day, in another way every hour, while events go on
-// coming. Memory fills, and from then on Track says so, and so do Err, Stats and
-// the log, which counts every refused event; it costs S3 one small request at a
-// time; nobody has to act; and when it is over everything that was taken is there
-// once and in order, and Err, Stats and the log say that it is over.
-func TestDayOfOutage(t *testing.T) {
+// Given S3 and STS that are down for a day, with another failure every hour,
+// while events arrive: memory fills, and then Track, Err, Stats and the log
+// report it, and the log counts every refused event. S3 gets one small request
+// at a time. When the outage ends, no operator has to act, every accepted event
+// is stored once and in order, and Err, Stats and the log report the end.
+func TestOutage_OfADay(t *testing.T) {
 	t.Parallel()
 	put := func(f s3sinktest.Fault) func(*s3sinktest.Server) {
 		f.Operation = "PutObject"

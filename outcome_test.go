@@ -132,9 +132,9 @@ var outcomes = []outcome{
 	{answer: "400 XAmzContentChecksumMismatch", class: integrity, fault: says(400, "XAmzContentChecksumMismatch"), means: "as above"},
 }
 
-// Every answer of the table is met as its class says, for as long as it lasts,
-// with the same bytes for the same key at every attempt; and once S3 is mended
-// the object is there once.
+// Given an answer of the table for every attempt, then the sink acts by its
+// class for as long as it lasts, and sends the same bytes with the same key.
+// When S3 works again, the object is stored once.
 func TestOutcomes(t *testing.T) {
 	t.Parallel()
 	for _, o := range outcomes {
@@ -304,8 +304,9 @@ func (o outcome) checkTimes(t *testing.T, all []attempt) {
 	}
 }
 
-// What ends with a repeat at once is not worth a warning.
-func TestOutcomesAtOnce(t *testing.T) {
+// Given an answer that an immediate retry resolves, then the log has no
+// warning.
+func TestOutcomes_ImmediateRetry(t *testing.T) {
 	t.Parallel()
 	for _, o := range outcomes {
 		if o.class != refresh && o.class != skew && o.class != elsewhere {
@@ -388,8 +389,8 @@ func (r *recorder) seen() []attempt {
 	return slices.Clone(r.all)
 }
 
-// The page that explains the table shows this one. `go test -run Page -update .`
-// writes it there.
+// The table on the page is the table in this file. `go test -run
+// TestOutcomesPage -update .` writes it.
 func TestOutcomesPage(t *testing.T) {
 	t.Parallel()
 	const file, begin, end = "docs/outcomes.md", "<!-- outcome_test.go writes this -->\n", "<!-- until here -->\n"

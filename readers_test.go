@@ -20,7 +20,7 @@ var readers = map[string][]string{
 	"node stream": {"node", "-e", "new Response(new Blob([require('fs').readFileSync(process.argv[1])]).stream().pipeThrough(new DecompressionStream('gzip'))).arrayBuffer().then(b => process.stdout.write(Buffer.from(b)))"},
 }
 
-// Other programs read the same lines that Go does.
+// Other programs read the same lines as Go.
 func TestReaders(t *testing.T) {
 	t.Parallel()
 	server, cfg := s3sinktest.New(t)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// The README's first example is the one that `go test` runs.
+// The first example of the README is the one that `go test` runs.
 func TestREADME(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("README.md")

@@ -29,8 +29,8 @@ func ownTime(event any) time.Time {
 	return at.At
 }
 
-// Events that bring their own times take turns between days: each day has one
-// object, in order.
+// Given events with their own received times on alternating days, then each day
+// has one object, in order.
 func TestReceivedAt(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -91,8 +91,9 @@ func TestReceivedAtStampsEvents(t *testing.T) {
 	})
 }
 
-// A time that makes no key is refused, and so is a function that panics.
-func TestBadReceivedAt(t *testing.T) {
+// Given a ReceivedAt that returns a time for which there is no key, or that
+// panics, then Track returns an error.
+func TestReceivedAt_Invalid(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.ReceivedAt = ownTime
@@ -117,8 +118,8 @@ func TestBadReceivedAt(t *testing.T) {
 	})
 }
 
-// An event that waits for room keeps its time.
-func TestReceivedAtWhileWaiting(t *testing.T) {
+// Given an event that waits for room, then it keeps its received time.
+func TestReceivedAt_WhileWaitingForRoom(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.ReceivedAt = ownTime

@@ -16,10 +16,10 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// While S3 is down and producers run at full speed, memory stays under its
-// bound, every call says what became of its event, and once S3 is back all
-// that was taken arrives.
-func TestMemoryIsBounded(t *testing.T) {
+// Given S3 that is down and producers at full speed, then memory stays within
+// MaxMemory, every call returns the outcome of its event, and every accepted
+// event is delivered when S3 is back.
+func TestMaxMemory_S3Down(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxMemory = 2 << 20
@@ -59,8 +59,9 @@ func TestMemoryIsBounded(t *testing.T) {
 	})
 }
 
-// TrackContext waits for room where Track refuses, and gets it when S3 is back.
-func TestTrackContextWaits(t *testing.T) {
+// Given a full memory, where Track refuses, then TrackContext waits and gets
+// room when S3 is back.
+func TestTrackContext_WaitsForRoom(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxMemory = 1 << 20
@@ -108,9 +109,9 @@ func TestTrackContextWaits(t *testing.T) {
 	})
 }
 
-// With all memory in objects that are still open, the largest are closed, so
-// that producers that wait go on before any timer.
-func TestMemoryRelief(t *testing.T) {
+// Given memory full of open objects, when producers wait, then the largest
+// objects are closed before any timer.
+func TestRelief_SealsOpenObjects(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxMemory = 1 << 20
@@ -149,10 +150,9 @@ func TestMemoryRelief(t *testing.T) {
 	})
 }
 
-// Nobody waits for a timer while memory could be freed, however the waiting
-// came about: more waiters than one relief makes room for, or blocks that
-// compress to nothing less.
-func TestReliefGoesOn(t *testing.T) {
+// Given more waiting callers than one pass of relief can serve, or blocks that
+// do not compress, then no caller waits for a timer.
+func TestRelief_RepeatsUntilThereIsRoom(t *testing.T) {
 	t.Parallel()
 	for name, run := range map[string]func(*testing.T, *s3sink.Sink){
 		"many at once": func(t *testing.T, sink *s3sink.Sink) {
@@ -201,8 +201,9 @@ func noise(seed uint64, n int) []byte {
 	return line
 }
 
-// Relief closes the largest object, and no more than it must.
-func TestReliefClosesTheLargest(t *testing.T) {
+// When memory runs short, then relief closes the largest object, and no more
+// than necessary.
+func TestRelief_SealsLargestOnly(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxMemory = 16 << 20
@@ -237,9 +238,9 @@ func TestReliefClosesTheLargest(t *testing.T) {
 	})
 }
 
-// An object that is being sent takes most of the memory, so that producers wait
-// again and again: still no object is closed before it is full.
-func TestNoReliefWhileMemoryComesFree(t *testing.T) {
+// Given an object in upload that uses most of the memory, when producers wait
+// repeatedly, then no object is closed before it is full.
+func TestRelief_NotDuringUpload(t *testing.T) {
 	t.Parallel()
 	cfg := new(nullStore).config()
 	cfg.MaxMemory = 4 << 20
@@ -276,8 +277,8 @@ func TestNoReliefWhileMemoryComesFree(t *testing.T) {
 	}
 }
 
-// Memory holds compressed bytes as soon as a block is compressed.
-func TestMemoryHoldsCompressedBytes(t *testing.T) {
+// Given a compressed block, then memory counts its compressed bytes.
+func TestMaxMemory_CountsCompressedBytes(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		sink := open(t, cfg)
@@ -292,7 +293,8 @@ func TestMemoryHoldsCompressedBytes(t *testing.T) {
 	})
 }
 
-// One partition too many closes the one opened first.
+// When one partition more than MaxOpenPartitions opens, then the partition that
+// was opened first is closed.
 func TestMaxOpenPartitions(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -321,8 +323,8 @@ func TestMaxOpenPartitions(t *testing.T) {
 	})
 }
 
-// The bound holds however many open partitions at once.
-func TestMaxOpenPartitionsAtOnce(t *testing.T) {
+// Given partitions that open concurrently, then the bound holds.
+func TestMaxOpenPartitions_Concurrent(t *testing.T) {
 	t.Parallel()
 	cfg := new(nullStore).config()
 	cfg.MaxOpenPartitions = 3
@@ -350,8 +352,8 @@ func TestMaxOpenPartitionsAtOnce(t *testing.T) {
 	mustClose(t, sink)
 }
 
-// 64 goroutines over 10,000 sources stay within MaxMemory.
-func TestManySources(t *testing.T) {
+// Given 64 goroutines over 10,000 sources, then memory stays within MaxMemory.
+func TestMaxMemory_ManySources(t *testing.T) {
 	t.Parallel()
 	var store nullStore
 	cfg := store.config()

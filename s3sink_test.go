@@ -76,9 +76,9 @@ func TestFlush(t *testing.T) {
 	})
 }
 
-// Whatever is taken before Flush is called is stored when it returns, while
-// events keep coming.
-func TestFlushUnderLoad(t *testing.T) {
+// Given events that keep arriving, when Flush returns, then every event
+// accepted before the call is stored.
+func TestFlush_UnderLoad(t *testing.T) {
 	t.Parallel()
 	server, cfg := s3sinktest.New(t)
 	sink := open(t, cfg)
@@ -114,8 +114,8 @@ func TestFlushUnderLoad(t *testing.T) {
 	mustClose(t, sink)
 }
 
-// A Flush waits for no long backoff and for no probe.
-func TestFlushHurries(t *testing.T) {
+// Given a long backoff or a parked upload, then Flush waits for neither.
+func TestFlush_ShortensBackoff(t *testing.T) {
 	t.Parallel()
 	denied := func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/denied") }
 	for name, fault := range map[string]s3sinktest.Fault{
@@ -158,7 +158,10 @@ func TestFlushHurries(t *testing.T) {
 	}
 }
 
-func TestFlushWhileParked(t *testing.T) {
+// Given a bucket that denies uploads, when the ctx of Flush ends, then the error
+// joins the deadline and the refusal. Err returns nil after the next probe of the
+// fixed bucket.
+func TestFlush_Parked(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		sink := open(t, cfg)
@@ -187,8 +190,9 @@ func TestFlushWhileParked(t *testing.T) {
 	})
 }
 
-// When memory is full because uploads are parked, Track says so.
-func TestFullBecauseParked(t *testing.T) {
+// Given a memory that is full because uploads are parked, then the error of
+// Track has the reason.
+func TestTrack_FullWhileParked(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxMemory = 1 << 20
@@ -250,8 +254,9 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// What Close cannot deliver before its context ends is counted.
-func TestCloseCountsWhatIsLost(t *testing.T) {
+// When the ctx of Close ends before everything is delivered, then Close counts
+// the dropped events.
+func TestClose_CountsDroppedEvents(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		sink := open(t, cfg)
@@ -282,8 +287,9 @@ func TestCloseCountsWhatIsLost(t *testing.T) {
 	})
 }
 
-// Close ends the wait of those who wait for room.
-func TestCloseEndsWaits(t *testing.T) {
+// Given callers that wait for room, when the sink is closed, then they return
+// ErrClosed.
+func TestClose_EndsWaitingCalls(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.MaxMemory = 1 << 20
@@ -315,8 +321,9 @@ func TestCloseEndsWaits(t *testing.T) {
 	})
 }
 
-// Close says why the bucket refused, also when it was refused before.
-func TestCloseSaysWhyParked(t *testing.T) {
+// Given a bucket that refuses uploads, also before Close, then the error of
+// Close has the reason.
+func TestClose_ReturnsReasonOfParking(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		sink := open(t, cfg)
@@ -337,8 +344,9 @@ func TestCloseSaysWhyParked(t *testing.T) {
 	})
 }
 
-// Track, Flush, Stats and Close at once: nothing is lost, doubled or stuck.
-func TestCloseUnderLoad(t *testing.T) {
+// Given concurrent calls of Track, Flush, Stats and Close, then no event is
+// lost or stored twice, and no call blocks.
+func TestClose_UnderLoad(t *testing.T) {
 	t.Parallel()
 	for range 5 {
 		server, cfg := s3sinktest.New(t)
@@ -384,7 +392,8 @@ func TestCloseUnderLoad(t *testing.T) {
 	}
 }
 
-// A response that is lost after S3 stored the object makes no second object.
+// Given an answer that is lost after S3 has stored the object, then there is no
+// second object.
 func TestLostAnswer(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -410,7 +419,8 @@ func TestLostAnswer(t *testing.T) {
 	})
 }
 
-// One event, one key, one line: everything that a reader sees of an object.
+// Given one event, then there is one key with one line, and the object has the
+// documented bytes, headers and metadata.
 func TestObject(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -452,8 +462,8 @@ func TestObject(t *testing.T) {
 	})
 }
 
-// The same handle for the same id while it is in use; nothing after.
-func TestSourceIsFoundAgain(t *testing.T) {
+// Given an id in use, then Source returns the same handle.
+func TestSource_SameWhileInUse(t *testing.T) {
 	t.Parallel()
 	_, cfg := s3sinktest.New(t)
 	sink := open(t, cfg)

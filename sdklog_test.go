@@ -39,9 +39,9 @@ func (r *records) find(text string) []slog.Record {
 	return slices.DeleteFunc(slices.Clone(r.all), func(record slog.Record) bool { return !strings.Contains(record.Message, text) })
 }
 
-// Given a proxy that breaks off the body of an error, when the AWS SDK warns of
-// it, then the warning is in Config.Logger at Debug, for S3 and for STS, and not
-// on stderr. A Config.AWS with a Logger of its own keeps it.
+// Given a proxy that breaks off the body of an error, when the AWS SDK logs a
+// warning, then Config.Logger gets it at Debug, for S3 and for STS, and stderr
+// does not. A Config.AWS with a Logger keeps that Logger.
 func TestSDKLog_GoesToLogger(t *testing.T) {
 	t.Parallel()
 	for _, operation := range []string{"PutObject", "AssumeRole"} {

@@ -25,9 +25,9 @@ func (c careless) MarshalJSON() ([]byte, error) {
 	panic(fmt.Sprintf("%v %+v %#v", c.cfg, c.cfg, &c.cfg))
 }
 
-// However a sink fails, neither the secret key nor the token of a session is in
-// what it says: errors, hooks, the log, and panics of the user's own code.
-func TestSecretsStaySecret(t *testing.T) {
+// Given any failure of a sink, then neither the secret key nor a session token
+// is in errors, hooks, the log or panics of the application's code.
+func TestSecrets_NotInMessages(t *testing.T) {
 	t.Parallel()
 	const canary = "CANARY"
 	for _, o := range outcomes {
@@ -93,8 +93,8 @@ func TestSecretsStaySecret(t *testing.T) {
 	}
 }
 
-// fmt looks into whatever it is given, and must find nothing.
-func TestNothingPrintsSecrets(t *testing.T) {
+// Given values of the package, then fmt prints no secret of them.
+func TestSecrets_NotPrinted(t *testing.T) {
 	t.Parallel()
 	const canary = "CANARY"
 	static := credentials.NewStaticCredentialsProvider("AKIA", canary, canary)
@@ -122,8 +122,8 @@ func TestNothingPrintsSecrets(t *testing.T) {
 	server.Close()
 }
 
-// The spool's files hold events, and nothing of who sends them.
-func TestSpoolHoldsNoSecrets(t *testing.T) {
+// The files of the spool contain events, and no credentials.
+func TestSecrets_NotInSpool(t *testing.T) {
 	t.Parallel()
 	const canary = "CANARY"
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {

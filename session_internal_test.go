@@ -20,9 +20,9 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// A session ends by the clock of this host, however far it is off, and also if
+// Given a host with a wrong clock, then a session ends by that clock, also if
 // the answer does not say when.
-func TestSessionEndsByTheLocalClock(t *testing.T) {
+func TestSession_EndsByLocalClock(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		ahead time.Duration // of the server's clock
@@ -65,9 +65,9 @@ func TestSessionEndsByTheLocalClock(t *testing.T) {
 	}
 }
 
-// An answer that comes late may be about the session before: only that one
-// goes.
-func TestOnlyTheNamedSessionIsDropped(t *testing.T) {
+// Given a late answer about the previous session, then the current session is
+// kept.
+func TestSession_InvalidateKeyDropsOnlyThatSession(t *testing.T) {
 	t.Parallel()
 	calls := 0
 	s := newSession("role", aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
@@ -84,9 +84,9 @@ func TestOnlyTheNamedSessionIsDropped(t *testing.T) {
 	}
 }
 
-// A session that is being made when it is dropped was asked for too early: with
-// a policy that is not the one of now.
-func TestSessionUnderWayIsDropped(t *testing.T) {
+// Given a refresh that began with an old policy, when the session is
+// invalidated, then the result of that refresh is discarded.
+func TestSession_InvalidateDuringRefresh(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		calls := 0

@@ -16,11 +16,11 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// Given one event whose object the bucket refuses: the other sources go on for
-// five times MaxSpoolBytes, and after a restart for as much again. The event is
-// delivered once the bucket takes it. With another KeyFormat in the second run its
-// object has a key that no new object has.
-func TestSpool_RefusedObjectStopsNobody(t *testing.T) {
+// Given one event whose object the bucket refuses, then the other sources
+// deliver five times MaxSpoolBytes, and after a restart as much again. The
+// event is delivered once the bucket accepts it. With another KeyFormat in the
+// second run its key is not in the folder of new keys.
+func TestSpool_RefusedObjectBlocksNoSource(t *testing.T) {
 	t.Parallel()
 	for name, next := range map[string]s3sink.KeyFormat{"same keys": "", "another KeyFormat": s3sink.RudderStackKeys} {
 		t.Run(name, func(t *testing.T) {
@@ -72,10 +72,10 @@ func TestSpool_RefusedObjectStopsNobody(t *testing.T) {
 	}
 }
 
-// Given a clock that was set back between two runs on one SpoolDir, also by
-// eighty years, and a first run that delivered all or left an object: the second
-// run's keys and run id sort behind those of the first, and its keys have the day
-// and the time of the clock.
+// Given a clock that was set back between two runs on one SpoolDir, by up to
+// eighty years, and a first run that delivered everything or left an object,
+// then the keys and the run id of the second run sort after those of the first.
+// Its keys have the day and the time of the clock.
 func TestSpool_ClockGoesBack(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {

@@ -37,9 +37,9 @@ func openOn(t *testing.T, disk *crashfs.FS, bucket *shelf, change ...func(*Confi
 	return sink
 }
 
-// An object that the disk cannot read is set aside, with a copy of what can be
-// read then; others are not affected.
-func TestSpoolReadErrorAtUpload(t *testing.T) {
+// Given an object that the disk cannot read, then it is set aside with a copy
+// of its readable bytes, and other objects are delivered.
+func TestSpool_ReadErrorAtUpload(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		bucket := kindShelf(t)
@@ -99,9 +99,9 @@ func TestSpoolReadErrorAtUpload(t *testing.T) {
 	})
 }
 
-// Whatever is damaged of a spool between two runs: what is whole is delivered,
-// once, what is known to be lost is counted and said, and the books balance.
-func TestSpoolDamageIsSaid(t *testing.T) {
+// Given any damage of a spool between two runs, then intact events are
+// delivered once, lost events are counted and logged, and the counts balance.
+func TestSpool_DamageIsReported(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		bucket := kindShelf(t)

@@ -48,8 +48,8 @@ func inChild(t *testing.T, attr *syscall.SysProcAttr) bool {
 	return false
 }
 
-// Directories that are not a sink's own are refused, before any event.
-func TestSpoolDirIsRefused(t *testing.T) {
+// Given a directory that a sink must not use, then New refuses it.
+func TestSpoolDir_Refused(t *testing.T) {
 	t.Parallel()
 	_, cfg := s3sinktest.New(t)
 	for name, bad := range map[string]func(path string) error{
@@ -88,9 +88,9 @@ func TestSpoolDirIsRefused(t *testing.T) {
 	}
 }
 
-// What others have put into the directory stays as it is, and nobody waits for
-// the other end of a FIFO.
-func TestSpoolDirHasForeignFiles(t *testing.T) {
+// Given files of other programs in the directory, then they stay unchanged, and
+// no open waits for the other end of a FIFO.
+func TestSpoolDir_ForeignFiles(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.SpoolDir = filepath.Join(t.TempDir(), "spool")
@@ -137,8 +137,9 @@ func tracked(t *testing.T, sink *s3sink.Sink, from, most int) (taken, maybe []st
 	return taken, maybe, nil
 }
 
-// A disk that is nearly full refuses events before a commit fails. With room again both go on, and nothing is lost or doubled.
-func TestSpoolDiskIsFull(t *testing.T) {
+// Given a disk that is nearly full, then events are refused before a commit
+// fails. With room again both continue, and no event is lost or stored twice.
+func TestSpool_DiskFull(t *testing.T) {
 	t.Parallel()
 	attr := &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	if os.Geteuid() != 0 {
@@ -206,8 +207,9 @@ func TestSpoolDiskIsFull(t *testing.T) {
 	}
 }
 
-// A directory that goes away stops nobody for ever, and the books balance.
-func TestSpoolDirIsRemoved(t *testing.T) {
+// Given a directory that is removed, then no call blocks forever, and the
+// counts balance.
+func TestSpoolDir_Removed(t *testing.T) {
 	t.Parallel()
 	for _, durability := range []s3sink.Durability{s3sink.SyncEach, s3sink.SyncInterval} {
 		bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -232,8 +234,8 @@ func TestSpoolDirIsRemoved(t *testing.T) {
 	}
 }
 
-// Ten thousand sources have one file.
-func TestSpoolNeedsFewDescriptors(t *testing.T) {
+// Given ten thousand sources, then the spool has one open file.
+func TestSpool_FewDescriptors(t *testing.T) {
 	t.Parallel()
 	if !inChild(t, nil) {
 		return
@@ -269,9 +271,9 @@ func TestSpoolNeedsFewDescriptors(t *testing.T) {
 	})
 }
 
-// What was wrong with the settings is right in the next process, and all that
-// waits goes where it was to go.
-func TestSpoolDrainsUnderItsOldKeys(t *testing.T) {
+// Given wrong settings in the first process, when the next process has correct
+// ones, then all pending objects are delivered with their original keys.
+func TestSpool_DeliversOldKeysAfterFix(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.SpoolDir = filepath.Join(t.TempDir(), "spool")
@@ -319,8 +321,9 @@ func TestSpoolDrainsUnderItsOldKeys(t *testing.T) {
 	})
 }
 
-// Objects for another bucket stay until a sink has it.
-func TestSpoolKeepsWhatIsForAnotherBucket(t *testing.T) {
+// Given objects for another bucket, then they stay in the spool until a sink
+// has that bucket.
+func TestSpool_KeepsObjectsOfOtherBucket(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.SpoolDir = filepath.Join(t.TempDir(), "spool")

@@ -55,9 +55,9 @@ func leaveOnDisk(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config, sea
 	return disk.Kill()
 }
 
-// Given a spool in which earlier runs have left events, a Flush right after New
-// returns when all of them are in S3, and Stats then counts them.
-func TestFlush_WaitsForEarlierRuns(t *testing.T) {
+// Given a spool with events of previous runs, when Flush is called right after
+// New, then it returns after all of them are in S3, and Stats counts them.
+func TestFlush_WaitsForPreviousRuns(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ sealed, open int }{{20, 0}, {0, 6}, {20, 6}} {
 		bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -78,9 +78,9 @@ func TestFlush_WaitsForEarlierRuns(t *testing.T) {
 	}
 }
 
-// Given a bucket that refuses one source, a Flush of another source waits for what
-// earlier runs have left of that one alone.
-func TestSourceFlush_WaitsForItsOwnEarlierEvents(t *testing.T) {
+// Given a bucket that refuses one source, then Flush of another source waits
+// for the recovered events of that other source only.
+func TestSourceFlush_WaitsForOwnRecoveredEvents(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		disk := leaveOnDisk(t, server, cfg, 20, 6)
@@ -109,9 +109,9 @@ func TestSourceFlush_WaitsForItsOwnEarlierEvents(t *testing.T) {
 	})
 }
 
-// Given a spool that cannot be read yet, Stats says that the recovery goes on, and
-// a Flush without a deadline ends when the sink is closed.
-func TestFlush_EndsWithTheSink(t *testing.T) {
+// Given a spool that cannot be read, then Stats reports the recovery, and a
+// Flush without a deadline ends when the sink is closed.
+func TestFlush_SinkIsClosed(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		disk := leaveOnDisk(t, server, cfg, 4, 0)
@@ -140,8 +140,8 @@ func TestFlush_EndsWithTheSink(t *testing.T) {
 	})
 }
 
-// Given a Flush without a deadline while S3 is down, when Close leaves the events
-// in the spool, then Flush ends with ErrClosed.
+// Given a Flush without a deadline while S3 is down, when Close leaves the
+// events in the spool, then Flush returns ErrClosed.
 func TestFlush_EndsWhenCloseLeavesEvents(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -167,9 +167,10 @@ func keyContains(text string) func(*http.Request) bool {
 	return func(r *http.Request) bool { return strings.Contains(r.URL.Path, text) }
 }
 
-// Given a spool and S3 that is down, Close says that nothing is lost as soon as its
-// context ends, however short that is, and the next sink delivers everything. Without
-// a spool the events are dropped, and Close does not say so.
+// Given a spool and S3 that is down, when the ctx of Close ends, however short
+// it is, then Close returns ErrLeftInSpool, and the next sink delivers
+// everything. Without a spool the events are dropped, and Close does not return
+// that error.
 func TestClose_LeftInSpool(t *testing.T) {
 	t.Parallel()
 	for _, span := range []time.Duration{0, time.Second, 25 * time.Second} {

@@ -187,8 +187,9 @@ func (s *shelf) check(t *testing.T, seed uint64, acked map[string]bool) {
 	}
 }
 
-// Whatever kills the process: what Track acknowledged is in exactly one object
-// (with SyncEach), nothing is in two, and order holds.
+// Given a process that is killed at any operation, then every event that Track
+// acknowledged with SyncEach is in exactly one object, no event is in two
+// objects, and the order holds.
 func TestSinkSurvivesCrashes(t *testing.T) {
 	t.Parallel()
 	sinks := 0

@@ -51,9 +51,9 @@ func bigObjects(c *Config) {
 	c.MaxObjectEvents, c.MaxObjectAge, c.MaxMemory, c.MaxEventBytes = 0, time.Hour, 1<<20, 16<<10
 }
 
-// When what is whole of a damaged spool goes into new objects, and the disk is full
-// for a while, it is waited for: nothing is left out of the books or of the order.
-func TestSalvageWaitsForTheDisk(t *testing.T) {
+// Given a damaged spool and a disk that is full for a while, then recovery
+// waits for the disk, and the counts and the order hold.
+func TestRecovery_SalvageWaitsForFullDisk(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		disk, file := leave(t, 120)
@@ -93,9 +93,10 @@ func TestSalvageWaitsForTheDisk(t *testing.T) {
 	})
 }
 
-// A part of the spool that is gone when it is to be sent is said as long as the sink
-// lives, and Close does not return nil: the rest of it is in no count.
-func TestSpoolGoneIsSaid(t *testing.T) {
+// Given a journal file that disappears during recovery, then Err reports it as
+// long as the sink lives, and Close does not return nil, because the remaining
+// events are in no count.
+func TestRecovery_FileDisappears(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		disk, file := leave(t, 3)
@@ -119,9 +120,9 @@ func TestSpoolGoneIsSaid(t *testing.T) {
 	})
 }
 
-// While what earlier runs have left cannot be read, blocks wait as they are: with a
-// frame beside them they would take more than MaxMemory.
-func TestRecoveryHoldsNoFrames(t *testing.T) {
+// Given a spool that cannot be read, then blocks of this run are not
+// compressed: with their frames they would exceed MaxMemory.
+func TestRecovery_HeldBackBlocksAreNotCompressed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		disk, _ := leave(t, 3)

@@ -18,8 +18,8 @@ import (
 )
 
 // Given a consumer that tracks a batch and commits its offset once the batch is
-// on disk, when power fails right after the commit, then every event of every
-// committed batch is delivered by the next process.
+// on disk, when power fails right after the commit, then the next process
+// delivers every event of every committed batch.
 func TestSync_EventsSurvivePowerCut(t *testing.T) {
 	t.Parallel()
 	for cutAfter := range 20 { // batches
@@ -54,7 +54,8 @@ func TestSync_EventsSurvivePowerCut(t *testing.T) {
 
 // Given a consumer that tracks a batch, does other work, and then waits until
 // Stats.Synced has passed the current time, when nothing else is tracked, then
-// the wait ends within CommitInterval for each batch and Synced never goes back.
+// the wait ends within CommitInterval for each batch, and Synced never goes
+// back.
 func TestStatsSynced_AdvancesWhileIdle(t *testing.T) {
 	t.Parallel()
 	for _, work := range []time.Duration{0, 5 * time.Millisecond, s3sink.DefaultCommitInterval} {
@@ -120,8 +121,9 @@ func TestSync_DiskFails(t *testing.T) {
 	})
 }
 
-// Sync without a SpoolDir names the setting, with Disabled has nothing to do,
-// with an ended context returns its cause, and after Close the last outcome.
+// Sync without a SpoolDir returns an error that names the field. With Disabled
+// it returns nil. With an ended ctx it returns the cause, and after Close the
+// result of the last commit.
 func TestSync_WithoutWork(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, _ *s3sinktest.Server, cfg s3sink.Config) {

@@ -16,8 +16,9 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// What Close leaves in the spool the next sink delivers, once and in order.
-func TestSpoolOutlivesTheSink(t *testing.T) {
+// Given events that Close has left in the spool, then the next sink delivers
+// them once and in order.
+func TestSpool_NextSinkDelivers(t *testing.T) {
 	t.Parallel()
 	for _, durability := range []s3sink.Durability{s3sink.SyncInterval, s3sink.SyncEach} {
 		bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -60,9 +61,10 @@ func TestSpoolOutlivesTheSink(t *testing.T) {
 	}
 }
 
-// Given a sink that has a directory, when another one is made for it, then New
-// waits, says so after a second and once, and takes the directory when it is free.
-// When ctx ends before, the error names the directory, the holder and the cause.
+// Given a sink that uses a directory, when another sink is made for it, then
+// New waits, logs one warning after a second, and takes the directory when it
+// is free. If ctx ends before, the error names the directory, the holder and
+// the cause.
 func TestNew_SpoolDirIsLocked(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, _ *s3sinktest.Server, cfg s3sink.Config) {
@@ -100,9 +102,9 @@ func TestNew_SpoolDirIsLocked(t *testing.T) {
 	})
 }
 
-// Lines that are compressed soon come to the disk once, as a frame; those that
-// wait come as they are, before they are as old as CommitInterval.
-func TestSpoolStagesWhatWaits(t *testing.T) {
+// Given lines that are compressed soon, then they are written once, as a frame.
+// Other lines are staged before they are older than CommitInterval.
+func TestSpool_StagesUncompressedLines(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, _ *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.SpoolDir, cfg.CommitInterval = t.TempDir()+"/spool", time.Second
@@ -133,9 +135,9 @@ func TestSpoolStagesWhatWaits(t *testing.T) {
 	})
 }
 
-// A spool that is full says so, and takes events again when S3 has what was in
-// it, however small it is.
-func TestFullSpoolEmpties(t *testing.T) {
+// Given a full spool of any size, then Track refuses events, and accepts them
+// again when S3 has the pending ones.
+func TestSpool_FullThenDrained(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, _ *s3sinktest.Server, cfg s3sink.Config) {
 		cfg.SpoolDir, cfg.MaxSpoolBytes = t.TempDir()+"/spool", 1<<20
@@ -163,9 +165,9 @@ func TestFullSpoolEmpties(t *testing.T) {
 	})
 }
 
-// What remembers the blocks on disk does not come free while S3 is down, so it is not
-// waited for: with more of it than is kept free, open blocks still go to the disk.
-func TestReliefWithManyBlocksOnDisk(t *testing.T) {
+// Given so many blocks on disk that their records exceed the memory to keep
+// free, while S3 is down, then relief still writes open blocks to disk.
+func TestRelief_ManyBlocksOnDisk(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		const sources, each = 900, 3

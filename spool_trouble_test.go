@@ -41,9 +41,9 @@ func closeWithin(t *testing.T, sink *s3sink.Sink, span time.Duration) error {
 	return sink.Close(ctx)
 }
 
-// When the last commit fails, Close counts the events that are only in memory as
-// dropped, and says why.
-func TestCloseSaysThatTheDiskFails(t *testing.T) {
+// Given a last commit that fails, then Close counts the events that are only in
+// memory as dropped, and returns the reason.
+func TestClose_LastCommitFails(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503})
@@ -64,9 +64,10 @@ func TestCloseSaysThatTheDiskFails(t *testing.T) {
 	})
 }
 
-// While the spool cannot be read, wherever that begins, Err and Close say so,
-// and what this run takes waits: it comes behind what earlier ones have left.
-func TestSpoolThatCannotBeRead(t *testing.T) {
+// Given a spool that cannot be read from any point on, then Err and Close
+// report it, and the events of this run wait: they are delivered after those of
+// previous runs.
+func TestRecovery_SpoolUnreadable(t *testing.T) {
 	t.Parallel()
 	stuck := 0
 	for good := range 12 { // reads
@@ -152,9 +153,9 @@ func linesByKey(t *testing.T, server *s3sinktest.Server) (all []string) {
 	return all
 }
 
-// Given a disk that fails at every attempt, each on another file, the text of the
-// error stays the same, its File and the wrapped error name the file, and errors.Is
-// finds the cause.
+// Given a disk that fails at every attempt, each time on another file, then the
+// text of the error stays the same, File and the wrapped error name the file,
+// and errors.Is finds the cause.
 func TestSpoolError_TextIsStable(t *testing.T) {
 	t.Parallel()
 	for name, call := range map[string]crashfs.Call{"sync": crashfs.CallSync, "append": crashfs.CallAppend, "create": crashfs.CallCreate} {

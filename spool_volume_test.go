@@ -17,11 +17,11 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// A day on which S3 is down until the spool has filled its volume, and then well.
-// Everything that SyncEach has acknowledged is delivered within a minute, whether
-// the process lives on, is killed, or loses its power; and when it takes no more
-// events, the volume still has the quarter of the reserve that frames leave alone.
-func TestDayOfAFullVolume(t *testing.T) {
+// Given S3 that is down until the spool has filled its volume, when S3 is back,
+// then everything that SyncEach has acknowledged is delivered within a minute,
+// also after a kill or a power cut. While no events are accepted, the volume
+// still has the quarter of the reserve that frames do not use.
+func TestVolume_FullForADay(t *testing.T) {
 	t.Parallel()
 	for _, end := range []string{"lives on", "killed", "cut"} {
 		for seed := range uint64(3) {
@@ -106,8 +106,9 @@ func fillAndDrain(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config, en
 	}
 }
 
-// New warns of a MaxSpoolBytes that the volume does not hold, and of no other.
-func TestNew_WarnsOfASmallVolume(t *testing.T) {
+// New logs a warning if the volume has less room than MaxSpoolBytes, and only
+// then.
+func TestNew_VolumeSmallerThanMaxSpoolBytes(t *testing.T) {
 	t.Parallel()
 	for capacity, want := range map[int64]bool{0: false, 4 << 20: true, 64 << 20: false} {
 		bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -127,8 +128,8 @@ func TestNew_WarnsOfASmallVolume(t *testing.T) {
 	}
 }
 
-// Given a volume that another program has filled, when events are in memory and
-// none is on disk, then Close without S3 counts them as dropped, not as left.
+// Given a volume that another program has filled, when events are in memory
+// only and S3 is down, then Close counts them as dropped, not as left.
 func TestClose_CountsUnspooledEventsAsDropped(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {

@@ -123,10 +123,10 @@ func newVolume(t *testing.T, mode fs.FileMode) string {
 const modesAreSet = "other users had access to the spool directory"
 
 // Given a volume as Kubernetes, Docker or systemd prepares it, when three
-// processes of a user who is not root use it one after the other, each after a
-// mount of its own, then each finds the events of the earlier ones, no other
-// user may use the spool, and a change of modes is reported. This test is also the
-// program of those processes.
+// processes of a user other than root use it one after another, each after a
+// new mount, then each finds the events of the previous ones, no other user can
+// use the spool, and a change of modes is logged. This test is also the program
+// of those processes.
 func TestSpoolDir_OnVolume(t *testing.T) {
 	if os.Getenv(lifeVariable) != "" {
 		bubble(t, live)
@@ -231,8 +231,8 @@ func onlyFor(t *testing.T, home string, user uint32) {
 	}
 }
 
-// Given a volume that this user cannot have a spool in, New says why and what to
-// do.
+// Given a volume in which this user cannot have a spool, then the error of New
+// has the reason and the fix.
 func TestSpoolDir_OnVolumeOfOthers(t *testing.T) {
 	t.Parallel()
 	for name, dir := range map[string]string{"hostPath": "", "PVC without fsGroup": "spool"} {
@@ -247,9 +247,10 @@ func TestSpoolDir_OnVolumeOfOthers(t *testing.T) {
 	}
 }
 
-// Given a spool in a volume with fsGroup, when the image's user changes, then New
-// refuses it, which loses nothing, instead of beginning another spool. After the
-// chown that the error advises, the new user delivers the events.
+// Given a spool in a volume with fsGroup, when the user of the image changes,
+// then New refuses the spool instead of starting another one, and no event is
+// lost. After the chown that the error advises, the new user delivers the
+// events.
 func TestSpoolDir_UserChanges(t *testing.T) {
 	t.Parallel()
 	volume := newVolume(t, 0o755)
@@ -274,8 +275,8 @@ func TestSpoolDir_UserChanges(t *testing.T) {
 	}
 }
 
-// Given a root file system that is read-only and no volume, New says that one is
-// missing.
+// Given a read-only root file system without a volume, then the error of New
+// says that a volume is missing.
 func TestSpoolDir_ReadOnlyRoot(t *testing.T) {
 	t.Parallel()
 	if !inChild(t, &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}) {

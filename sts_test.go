@@ -12,10 +12,10 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// Whatever STS answers in place of a session, nothing is signed without one,
-// STS is not stormed, and the sink goes on by itself when STS is well again. It
-// is parked if, and only if, STS says that somebody must act.
-func TestSTSAnswers(t *testing.T) {
+// Given any answer of STS without a session, then nothing is signed, STS gets
+// few requests, and the sink continues when STS works again. Uploads are parked
+// if, and only if, an operator must act.
+func TestSTS_AnswersWithoutSession(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		fault  s3sinktest.Fault
@@ -76,9 +76,9 @@ func TestSTSAnswers(t *testing.T) {
 	}
 }
 
-// A role that is deleted serves to the end of its last session. From then on
-// uploads are parked, until it is there again.
-func TestRoleIsDeleted(t *testing.T) {
+// Given a role that is deleted, then its last session is used until it ends.
+// Then uploads are parked until the role exists again.
+func TestSTS_RoleIsDeleted(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		sink := open(t, cfg)
@@ -104,9 +104,9 @@ func TestRoleIsDeleted(t *testing.T) {
 	})
 }
 
-// A session that ends in the middle of fifty uploads costs one new session and
-// a repeat of each.
-func TestSessionEndsInMidUpload(t *testing.T) {
+// Given a session that ends during fifty uploads, then it costs one new session
+// and one retry of each upload.
+func TestSTS_SessionEndsDuringUploads(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		const uploads = 50

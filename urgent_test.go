@@ -47,9 +47,9 @@ var (
 		func(_ *s3sinktest.Server, n *blackHole) { n.cut(false) }}
 )
 
-// Given uploads that have failed for a while, when Close is called and S3 is
-// well again at least 3 seconds before its ctx ends, then no event is lost and no
-// object is there twice.
+// Given uploads that have failed for a while, when S3 recovers at least 3
+// seconds before the ctx of Close ends, then no event is lost and no object is
+// stored twice.
 func TestClose_S3RecoversWhileItWaits(t *testing.T) {
 	t.Parallel()
 	const second = time.Second
@@ -278,10 +278,10 @@ const (
 	fleetLimit   = 100
 )
 
-// Given a fleet whose sinks are closed at the same moment, when S3 takes 100
-// requests a second and says SlowDown to the others, then everything is
-// delivered: 2,000 objects take 20 s, and Close has 60. It costs at most
-// 5 requests for each object, and no second sees more than 3 for each sink.
+// Given a fleet whose sinks are closed at the same moment, when S3 accepts 100
+// requests per second and answers SlowDown to the others, then everything is
+// delivered: 2,000 objects take 20 s, and Close has 60 s. An object costs at
+// most 5 requests, and a sink sends at most 3 per second.
 func TestClose_FleetAgainstThrottlingS3(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {

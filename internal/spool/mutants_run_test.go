@@ -40,7 +40,7 @@ var askers = []asker{
 	{"1", byCrashes, "internal/spool", []string{"-crashes", "20000"}, `\d+ crashes`},
 	{"2", bySinks, ".", nil, `\d+ histories`},
 	{"2", byDays, ".", []string{"-days", "8"}, `seed=\d+`},
-	{"2", "TestSettingsDoNotChangeTheLines", ".", []string{"-days", "8"}, `seed \d+`},
+	{"2", "TestLines_IndependentOfSettings", ".", []string{"-days", "8"}, `seed \d+`},
 	{"tests", "", "internal/...", nil, ""},
 	{"tests", "", ".", nil, ""},
 }

@@ -29,9 +29,9 @@ func (s *store) setAside() []uint64 {
 	return slices.Sorted(slices.Values(s.damaged))
 }
 
-// What the disk cannot read is tried a few times and set aside, and holds up
-// nothing else: it says nothing of S3.
-func TestUnreadable(t *testing.T) {
+// Given a segment that the disk has lost, then it is tried a few times and set
+// aside, and other segments are delivered: S3 has not failed.
+func TestUnreadable_SetAside(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{answer: unreadable(syscall.EIO)}
@@ -57,8 +57,9 @@ func TestUnreadable(t *testing.T) {
 	})
 }
 
-// An hour is enough, with a backoff between the tries.
-func TestUnreadableTries(t *testing.T) {
+// Given a segment that the disk has lost, then it is set aside after an hour,
+// with a backoff between the attempts.
+func TestUnreadable_AttemptsInAnHour(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{answer: unreadable(syscall.EIO)}
@@ -76,8 +77,9 @@ func TestUnreadableTries(t *testing.T) {
 	})
 }
 
-// What passes is waited for.
-func TestUnreadableForNow(t *testing.T) {
+// Given a read error that may pass, then the segment is retried until it can be
+// read.
+func TestUnreadable_Temporarily(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{answer: unreadable(syscall.EMFILE)}

@@ -104,7 +104,8 @@ func fails(class s3put.Class) func(uint64) error {
 	return func(uint64) error { return &s3put.Error{Class: class, Err: errors.New("scripted")} }
 }
 
-func TestOldestFirst(t *testing.T) {
+// Given ready segments, then the one with the lowest sequence starts first.
+func TestUploader_OldestFirst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{takes: time.Second}
@@ -118,7 +119,9 @@ func TestOldestFirst(t *testing.T) {
 	})
 }
 
-func TestConcurrency(t *testing.T) {
+// Given more segments than Concurrency, then at most Concurrency attempts run
+// in parallel.
+func TestUploader_Concurrency(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{takes: time.Second}
@@ -131,8 +134,9 @@ func TestConcurrency(t *testing.T) {
 	})
 }
 
-// A day without S3 costs few requests and ends within one backoff.
-func TestOutage(t *testing.T) {
+// Given a day without S3, then it costs few requests, and delivery begins
+// within one backoff after its end.
+func TestUploader_OutageOfADay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const segments = 1000
@@ -158,7 +162,9 @@ func TestOutage(t *testing.T) {
 	})
 }
 
-func TestBackoffGrowsWithJitter(t *testing.T) {
+// Given failures in a row, then the backoff doubles up to its limit, with full
+// jitter.
+func TestUploader_BackoffGrowsWithJitter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{answer: fails(s3put.Transient)}
@@ -182,8 +188,8 @@ func TestBackoffGrowsWithJitter(t *testing.T) {
 	})
 }
 
-// One object that always fails does not hold up the others.
-func TestOddSegmentDoesNotBlock(t *testing.T) {
+// Given one segment that always fails, then the others are delivered.
+func TestUploader_FailingSegmentBlocksNoOther(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{takes: 10 * time.Millisecond, answer: func(n uint64) error {
@@ -206,8 +212,9 @@ func TestOddSegmentDoesNotBlock(t *testing.T) {
 	})
 }
 
-// A bucket that refuses is asked once an interval, not once a segment.
-func TestParked(t *testing.T) {
+// Given a bucket that refuses uploads, then one attempt is made per interval,
+// not one per segment.
+func TestUploader_ParkedProbes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{answer: fails(s3put.Parked), takes: time.Millisecond}
@@ -236,7 +243,8 @@ func TestParked(t *testing.T) {
 	})
 }
 
-func TestUnparkTriesAtOnce(t *testing.T) {
+// Given parked segments, when Unpark is called, then they are tried at once.
+func TestUnpark_TriesImmediately(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{answer: fails(s3put.Parked)}
@@ -253,9 +261,9 @@ func TestUnparkTriesAtOnce(t *testing.T) {
 	})
 }
 
-// An attempt that began before the bucket was mended is refused after it: that
-// says nothing of the bucket as it is now.
-func TestUnparkCountsAttemptsUnderWay(t *testing.T) {
+// Given an attempt that began before Unpark, when it is refused afterwards,
+// then the segment is retried instead of parked.
+func TestUnpark_RunningAttempts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{answer: fails(s3put.Parked), takes: time.Second}
@@ -272,9 +280,9 @@ func TestUnparkCountsAttemptsUnderWay(t *testing.T) {
 	})
 }
 
-// What is found damaged while the bucket refuses does not leave the others
-// waiting for ever.
-func TestDamagedProbe(t *testing.T) {
+// Given a bucket that refuses uploads, when the probed segment is found
+// damaged, then the others do not wait forever.
+func TestUploader_DamagedProbe(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{answer: fails(s3put.Parked)}
@@ -293,8 +301,8 @@ func TestDamagedProbe(t *testing.T) {
 	})
 }
 
-// Where one source is refused and another is not, the other goes on.
-func TestSomeAreRefused(t *testing.T) {
+// Given one source that is refused, then other sources are delivered.
+func TestUploader_RefusedSource(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{answer: func(n uint64) error {
@@ -315,9 +323,10 @@ func TestSomeAreRefused(t *testing.T) {
 	})
 }
 
-// Segments that are apart are refused on their own: a few are tried, the others
-// go on at once, and when one of those apart gets through, all do.
-func TestApart(t *testing.T) {
+// Given segments with a separate prefix that are refused, then a few are tried
+// and the others are delivered at once. When one of the separate segments is
+// accepted, all are delivered.
+func TestAddRecovered_SeparatePrefix(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		denied := func(n uint64) error {
@@ -353,7 +362,9 @@ func TestApart(t *testing.T) {
 	})
 }
 
-func TestAtOnceOnlyOnce(t *testing.T) {
+// Given a class with an immediate retry, then the second failure in a row parks
+// the segment.
+func TestUploader_ImmediateRetryOnce(t *testing.T) {
 	t.Parallel()
 	for _, class := range []s3put.Class{s3put.Refresh, s3put.Skew, s3put.Elsewhere} {
 		synctest.Test(t, func(t *testing.T) {
@@ -369,7 +380,9 @@ func TestAtOnceOnlyOnce(t *testing.T) {
 	}
 }
 
-func TestUrgentEndsBackoff(t *testing.T) {
+// Given a long backoff, when a caller begins to wait, then the next attempt
+// starts within a second.
+func TestUrgent_EndsBackoff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{answer: fails(s3put.Transient)}
@@ -388,7 +401,8 @@ func TestUrgentEndsBackoff(t *testing.T) {
 	})
 }
 
-func TestStopReturnsWhatIsLeft(t *testing.T) {
+// Given undelivered segments, then Stop returns each of them once.
+func TestStop_ReturnsUndelivered(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{takes: time.Hour} // longer than the attempt's deadline
@@ -408,7 +422,8 @@ func TestStopReturnsWhatIsLeft(t *testing.T) {
 	})
 }
 
-func TestAttemptHasDeadline(t *testing.T) {
+// Given an attempt that hangs, then it ends at its deadline.
+func TestUploader_AttemptDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{takes: time.Hour}
@@ -422,8 +437,8 @@ func TestAttemptHasDeadline(t *testing.T) {
 	})
 }
 
-// Attempts that fail together are one failure of the store.
-func TestFailingTogetherCountsOnce(t *testing.T) {
+// Given attempts that fail together, then they count as one failure of S3.
+func TestUploader_ParallelFailuresCountOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var took time.Duration
@@ -458,8 +473,8 @@ func TestFailingTogetherCountsOnce(t *testing.T) {
 	})
 }
 
-// Of what is parked, the next probe also tries one that was never sent.
-func TestProbeTriesTheUntried(t *testing.T) {
+// Given parked segments, then a probe also tries one that was never attempted.
+func TestProbe_TriesSegmentWithoutAttempt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{answer: func(n uint64) error {
@@ -485,8 +500,9 @@ func TestProbeTriesTheUntried(t *testing.T) {
 	})
 }
 
-// The immediate retry is once for each trouble, not once for ever.
-func TestAtOnceAgainAfterBackoff(t *testing.T) {
+// Given a backoff since the last immediate retry, then an immediate retry is
+// allowed again.
+func TestUploader_ImmediateRetryAgainAfterBackoff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		classes := []s3put.Class{s3put.Refresh, s3put.Transient, s3put.Refresh}

@@ -105,9 +105,9 @@ func (p *puts) wait(d time.Duration) []*put {
 	return slices.Clone(p.began)
 }
 
-// Given an outage in which failures have raised the backoff to its limit, when a
-// caller waits, then each failure is followed by an attempt within a second; and
-// when the last caller leaves, the long backoff is back.
+// Given an outage whose failures have raised the backoff to its limit, when a
+// caller waits, then each failure is followed by an attempt within a second;
+// and when the last caller leaves, the long backoff is back.
 func TestUrgent_CapsBackoffWhileCallersWait(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -139,8 +139,9 @@ func TestUrgent_CapsBackoffWhileCallersWait(t *testing.T) {
 	})
 }
 
-// Callers who come and go without end cost no more than one who stays.
-func TestUrgent_ManyShortCallersAreNoStorm(t *testing.T) {
+// Given callers that come and go all the time, then they cost no more attempts
+// than one caller that stays.
+func TestUrgent_ManyShortCallers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{answer: fails(s3put.Transient)}
@@ -161,9 +162,9 @@ func TestUrgent_ManyShortCallersAreNoStorm(t *testing.T) {
 	})
 }
 
-// Callers who wait for room during a day of outage cost little more than
-// nobody, and are served soon after a short outage.
-func TestUrgent_RoomFollowsTheLengthOfTheOutage(t *testing.T) {
+// Given callers that wait for room, then a day of outage costs little more than
+// without callers, and after a short outage they are served soon.
+func TestUrgent_RoomBackoffFollowsOutage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		for _, outage := range []time.Duration{time.Minute, 10 * time.Minute, 24 * time.Hour} {
@@ -186,8 +187,8 @@ func TestUrgent_RoomFollowsTheLengthOfTheOutage(t *testing.T) {
 	})
 }
 
-// Given an attempt that makes progress, when somebody waits, then no other
-// attempt begins; and one begins a second after the last progress.
+// Given an attempt that makes progress, when a caller waits, then no other
+// attempt begins; one begins a second after the last progress.
 func TestSpare_BeginsWithoutProgress(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -220,9 +221,10 @@ func TestSpare_BeginsWithoutProgress(t *testing.T) {
 	})
 }
 
-// Of two attempts of a segment the first success counts, the other attempt is cut
-// off, and nothing is delivered before it has ended: it reads the segment.
-func TestSpare_FirstSuccessCutsOffTheOther(t *testing.T) {
+// Given two attempts of a segment, when the first succeeds, then the other one
+// is cancelled, and the segment is delivered only after it has ended, because
+// it reads the segment.
+func TestSpare_FirstSuccessCancelsTheOther(t *testing.T) {
 	t.Parallel()
 	for _, winner := range []int{0, 1} {
 		synctest.Test(t, func(t *testing.T) {
@@ -253,9 +255,10 @@ func TestSpare_FirstSuccessCutsOffTheOther(t *testing.T) {
 	}
 }
 
-// Two attempts race for a key: one stores the object, the other is told that the
-// key is taken. That is no lost answer, whichever comes first.
-func TestSpare_TakenKeyIsOurs(t *testing.T) {
+// Given two attempts that race for a key, when one stores the object and the
+// other is told that the key exists, then that is not a lost answer, in either
+// order.
+func TestSpare_KeyExists(t *testing.T) {
 	t.Parallel()
 	for _, first := range []int{0, 1} {
 		synctest.Test(t, func(t *testing.T) {
@@ -278,9 +281,10 @@ func TestSpare_TakenKeyIsOurs(t *testing.T) {
 	}
 }
 
-// A transient failure of one of two attempts leaves the other one running; any
-// other refusal settles the segment; and a success counts more than either.
-func TestSpare_WhichResultSettles(t *testing.T) {
+// Given two attempts of a segment, then a transient failure leaves the other
+// one running, any other refusal settles the segment, and a success overrides
+// both.
+func TestSpare_ResultThatSettles(t *testing.T) {
 	t.Parallel()
 	transient := &s3put.Error{Class: s3put.Transient, Err: errors.New("scripted")}
 	refused := &s3put.Error{Class: s3put.Parked, Err: errors.New("scripted")}
@@ -323,9 +327,9 @@ func TestSpare_WhichResultSettles(t *testing.T) {
 	}
 }
 
-// Given S3 that answers slowly, when somebody waits, then the attempt that began
-// first is left to its answer, and the spare ones beside it are few.
-func TestSpare_SlowAnswerIsWaitedFor(t *testing.T) {
+// Given S3 that answers slowly, when a caller waits, then the first attempt is
+// not cancelled, and few spare attempts run in parallel.
+func TestSpare_SlowAnswer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{takes: 8 * time.Second}
@@ -341,9 +345,9 @@ func TestSpare_SlowAnswerIsWaitedFor(t *testing.T) {
 	})
 }
 
-// Given one object whose attempts hang and a single slot, when somebody waits,
-// then the others are delivered beside it.
-func TestSpare_OneThatHangsDoesNotBlock(t *testing.T) {
+// Given one object whose attempts hang and a single slot, when a caller waits,
+// then the other objects are delivered.
+func TestSpare_HangingObjectBlocksNoOther(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := new(puts)
@@ -366,7 +370,8 @@ func TestSpare_OneThatHangsDoesNotBlock(t *testing.T) {
 	})
 }
 
-// Stop ends all attempts of a segment and returns it once.
+// Given two attempts of a segment, then Stop ends both and returns the segment
+// once.
 func TestSpare_StopJoinsBoth(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -386,8 +391,8 @@ func TestSpare_StopJoinsBoth(t *testing.T) {
 	})
 }
 
-// While S3 says SlowDown, callers who wait do not make it busier: one attempt at
-// a time.
+// Given S3 that answers SlowDown, when callers wait, then one attempt runs at a
+// time.
 func TestUrgent_ThrottlingReducesConcurrency(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -113,9 +113,9 @@ func checkHeld(t *testing.T, b *batcher) {
 	}
 }
 
-// Blocks of one object that are on disk cost next to nothing but the first, and the
-// counts are what they would be.
-func TestBlocksOnDiskAreOne(t *testing.T) {
+// Given many blocks of one object on disk, then only the first one costs a
+// record, and the counts are as without merging.
+func TestMergedBlocks_Memory(t *testing.T) {
 	t.Parallel()
 	inSpool(t, func(t *testing.T, sink *Sink, bucket *shelf, _ *crashfs.FS) {
 		const blocks = 500
@@ -143,8 +143,8 @@ func TestBlocksOnDiskAreOne(t *testing.T) {
 	})
 }
 
-// Whatever becomes of the object, it becomes of all events of its blocks.
-func TestBlocksThatAreOneEndTogether(t *testing.T) {
+// Given merged blocks, then every event of them gets the fate of the object.
+func TestMergedBlocks_SettleTogether(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		until time.Duration // the disk cannot be read
@@ -187,9 +187,10 @@ func TestBlocksThatAreOneEndTogether(t *testing.T) {
 	}
 }
 
-// Who waits for some of an object's events hears of those, however the blocks are
-// kept: all before the call, none behind it, and once.
-func TestWaitersOfBlocksThatAreOne(t *testing.T) {
+// Given waiters for some events of an object, then each waiter waits for
+// exactly the events before its call, and counts their damage once, however the
+// blocks are merged.
+func TestMergedBlocks_Waiters(t *testing.T) {
 	t.Parallel()
 	inSpool(t, func(t *testing.T, sink *Sink, _ *shelf, disk *crashfs.FS) {
 		b := sink.batcher
@@ -247,9 +248,10 @@ func TestWaitersOfBlocksThatAreOne(t *testing.T) {
 	})
 }
 
-// Whoever flushes whenever, with a bucket and a disk that fail: each Flush returns,
-// what it waited for is in S3 then, and what is held is what the blocks say.
-func TestFlushesOfBlocksThatAreOne(t *testing.T) {
+// Given a bucket and a disk that fail, when Flush is called at any time, then
+// each Flush returns, its events are in S3, and the budget matches the pending
+// blocks.
+func TestMergedBlocks_ConcurrentFlushes(t *testing.T) {
 	t.Parallel()
 	var folded atomic.Int64
 	for seed := range uint64(20) {
