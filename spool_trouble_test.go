@@ -192,7 +192,7 @@ func TestSpoolError_TextIsStable(t *testing.T) {
 					t.Errorf("%d texts of failures of %d files, want one:\n%v", len(texts), len(files), texts)
 				}
 				closeWithin(t, sink, 0)
-				if said := log.with(t, "last commit failed"); len(said) != 1 || !texts[said[0].Error] {
+				if said := log.with(t, "last commit to the spool failed"); len(said) != 1 || !texts[said[0].Error] {
 					t.Errorf("the log says %+v", said)
 				}
 			})
