@@ -294,7 +294,7 @@ func (d *day) checkClosed(err error) {
 	}
 	died, safe := d.isDead(), err == nil || errors.Is(err, s3sink.ErrLeftInSpool)
 	d.recovered = -1
-	if !safe && !d.faults.since(time.Hour) {
+	if !safe && !died && !d.faults.since(time.Hour) {
 		d.t.Errorf("close: %v, but the disk is well: everything must be in the spool", err)
 	}
 	known := st.SpoolError == nil && !died // what is on the disk
