@@ -210,12 +210,15 @@ func (l *life) whileAlive(ctx context.Context, cancel func()) {
 	}
 }
 
+// newSegment returns a segment with a new key. The key begins with an id, like a
+// UUID with its time. The run's name stands for the random part of the UUID, which
+// keeps keys apart when a damaged journal has lost the last id.
 func (l *life) newSegment(source string) *spool.Segment {
 	l.w.clock++
 	l.last.Store(max(l.last.Load()+1, uint64(l.w.clock)))
 	l.seq++
 	return spool.NewSegment(spool.Header{
-		RunID: l.run, Sequence: l.seq, Bucket: "b", Key: fmt.Sprintf("%08d-%s", l.last.Load(), source), Source: source, Day: day, Opened: day,
+		RunID: l.run, Sequence: l.seq, Bucket: "b", Key: fmt.Sprintf("%08d-%s-%s", l.last.Load(), l.run, source), Source: source, Day: day, Opened: day,
 	})
 }
 
@@ -446,6 +449,15 @@ func (w *world) delivered(t *testing.T) (got [partitions][]int) {
 // check compares the bucket with what callers were told.
 func (w *world) check(t *testing.T) {
 	got := w.delivered(t)
+	drawn := map[string]bool{}
+	for key := range w.bucket {
+		id, _, _ := strings.Cut(key, "-")
+		if drawn[id] {
+			t.Errorf("id %s is in two keys\n%s", id, w.history())
+			return
+		}
+		drawn[id] = true
+	}
 	for p := range partitions {
 		seen := map[int]bool{}
 		for i, n := range got[p] {

@@ -80,6 +80,20 @@ func TestSource_ClockGoesBack(t *testing.T) {
 	}
 }
 
+// Given two sources with the same last UUID, as after the loss of a record of the
+// last one, when each generates a UUID, then these have one time and differ.
+func TestSource_SameTime(t *testing.T) {
+	t.Parallel()
+	last := Source{Now: func() time.Time { return time.Now().AddDate(80, 0, 0) }}
+	last.New()
+	var a, b Source
+	a.Raise(last.Last())
+	b.Raise(last.Last())
+	if u, v := a.New(), b.New(); u == v || a.Last() != b.Last() || u[:18] != v[:18] {
+		t.Errorf("%s and %s, want different UUIDs of one time", u, v)
+	}
+}
+
 // Given a clock that goes back, when ticks are taken, then they rise.
 func TestTick_ClockGoesBack(t *testing.T) {
 	now := time.Now().Add(time.Hour) // ahead of the other tests' clock
