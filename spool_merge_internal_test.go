@@ -270,7 +270,12 @@ func TestMergedBlocks_ConcurrentFlushes(t *testing.T) {
 				}
 				switch rng.IntN(10) {
 				case 0, 1, 2, 3:
-					src.cutBlock(src.current)
+					src.mu.Lock()
+					current := src.current
+					src.mu.Unlock()
+					if current != nil { // else a Flush has sealed it
+						src.cutBlock(current)
+					}
 				case 4, 5:
 					time.Sleep(time.Duration(rng.IntN(1500)) * time.Millisecond)
 				case 6:
