@@ -52,9 +52,8 @@ func TestCommit_GroupsWokenCallers(t *testing.T) {
 	})
 }
 
-// letOthersRun lets other goroutines run. The holder of commitMu must not sleep
-// in a synctest bubble: the bubble's clock stands still while another goroutine
-// waits for a mutex.
+// letOthersRun lets other goroutines run, without a sleep: the callers must join
+// this commit, not come after it.
 func letOthersRun() {
 	for range 100 {
 		runtime.Gosched()

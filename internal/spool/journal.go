@@ -85,7 +85,7 @@ type Journal struct {
 
 	reserveMissing atomic.Int64 // bytes that the reserve file lacks
 
-	commitMu sync.Mutex // held during a commit; taken before mu
+	commitMu commitLock // held during a commit; taken before mu
 
 	mu          sync.Mutex
 	queue       []entry
@@ -125,6 +125,7 @@ func NewJournal(set JournalSettings) (*Journal, error) {
 		return nil, err
 	}
 	j := &Journal{
+		commitMu:       newCommitLock(),
 		oldFiles:       old,
 		deliveredEarly: map[segmentID]bool{},
 		set:            set,
