@@ -145,7 +145,7 @@ func TestSetup_Validate(t *testing.T) {
 			change: func(s *s3sinktest.Server) {
 				s.AddRole(s3sinktest.Role{ARN: clitest.Role, TrustedPrincipals: []string{clitest.User}})
 			},
-			want: []string{"✗ role without external id", "(ExternalIDNotRequired)", `"sts:ExternalId": "acme-42"`}},
+			want: []string{"✗ role without external id", "(ExternalIDNotRequired)", `"sts:ExternalId": [`, `"acme-42"`}},
 		"no such bucket": {flags: []string{"-bucket", "nowhere"}, code: cannotWrite, want: []string{"404 NoSuchBucket", "(PutObject)"}},
 		"other headers": {code: canWrite, flags: []string{"-key-format", "hive", "-prefix", "p", "-sse", "s3",
 			"-acl", "bucket-owner-full-control", "-expected-owner", s3sinktest.AccountID, "-no-session-policy", "-sts-region", "eu-west-1"},
