@@ -74,7 +74,7 @@ policies
 // if the script cannot.
 func (p Policy) call() string {
 	subject := parsePrincipal(p.Of)
-	words := []string{}
+	var words []string
 	switch {
 	case p.Kind == TrustPolicy:
 		words = []string{"trust_policy", p.Of, subject.name, subject.path}

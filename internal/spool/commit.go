@@ -276,7 +276,7 @@ func (j *Journal) tryGroup(g group, room int64, tries int) error {
 		err = j.files.appendAndSync(g.encoder(j))
 	}
 	if err == nil && g.size() > room/4 {
-		j.files.appendAndSync(new(group).encoder(j)) // g is on disk with or without it
+		_ = j.files.appendAndSync(new(group).encoder(j)) // g is on disk with or without it
 	}
 	return err
 }
