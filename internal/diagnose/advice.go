@@ -58,21 +58,21 @@ const (
 	Unknown           Kind = "unknown"
 )
 
-// Advice says what is wrong and what to change.
+// Advice explains a failure and the change that fixes it.
 type Advice struct {
 	Kind       Kind
-	Says       string // what is wrong, in sentences
-	Fix        string // what to change, in sentences
+	Says       string // the problem, in sentences
+	Fix        string // the change to make, in sentences
 	Statements []Placed
 }
 
-// Placed is a statement and its place.
+// Placed is an IAM statement and the policy that it belongs in.
 type Placed struct {
 	Place     string // such as "In the bucket policy"
 	Statement policy.Statement
 }
 
-// String returns the advice in one line. The fix is last, behind "Fix:", with each
+// String returns the advice in one line. The fix is last, after "Fix:", with each
 // statement as JSON.
 func (a Advice) String() string {
 	var b strings.Builder
@@ -83,8 +83,8 @@ func (a Advice) String() string {
 	return b.String()
 }
 
-// placed returns s with its place, for a principal ("": the policy belongs to an
-// identity and has none).
+// placed returns s with its place and its principal. The principal is "" for a
+// policy of an identity, which has none.
 func placed(s policy.Statement, place, principal string) Placed {
 	s.Effect = "Allow"
 	if principal != "" {
@@ -93,9 +93,9 @@ func placed(s policy.Statement, place, principal string) Placed {
 	return Placed{place, s}
 }
 
-// Lines lays an advice out for a terminal: text is wrapped at so many columns,
-// the fix begins a line, and each statement is JSON of its own lines, which can be
-// copied as they are.
+// Lines formats advice for a terminal. Text is wrapped at the given number of
+// columns, the fix begins a line, and each statement is indented JSON on its own
+// lines, so that it can be copied.
 func Lines(advice string, columns int) string {
 	var b strings.Builder
 	for advice != "" {
@@ -152,7 +152,8 @@ func wrap(b *strings.Builder, text string, columns int) {
 	}
 }
 
-// Wrap returns text in lines of at most so many columns, if its words allow it.
+// Wrap wraps text at the given number of columns. A longer word has a line of its
+// own.
 func Wrap(text string, columns int) string {
 	var b strings.Builder
 	wrap(&b, text, columns)
@@ -165,9 +166,9 @@ var (
 	awsSecret   = regexp.MustCompile(`[A-Za-z0-9/+]{40,}`)
 )
 
-// IAMPrincipal returns the ARN by which a policy names an identity: the role of a
-// session, and any other identity itself. The path of a role is not part of its
-// sessions' ARNs.
+// IAMPrincipal returns the ARN that policies use for an identity. For a session
+// that is the ARN of its role, without the role's path: the ARN of a session does
+// not contain it. For any other identity it is arn.
 func IAMPrincipal(arn string) string {
 	if m := assumedRole.FindStringSubmatch(arn); m != nil {
 		return "arn:" + m[1] + ":iam::" + m[2] + ":role/" + m[3]
@@ -176,8 +177,8 @@ func IAMPrincipal(arn string) string {
 }
 
 // trusted returns the principal of a trust policy for an identity, and the
-// condition that narrows it. IAM Identity Center puts its roles below a path that
-// their sessions do not tell, so a pattern names them.
+// condition that narrows it. The roles of IAM Identity Center have a path that is
+// not part of their sessions' ARNs, so the condition matches them by a pattern.
 func trusted(arn string) (principal string, condition map[string]map[string][]string) {
 	m := assumedRole.FindStringSubmatch(arn)
 	if m == nil || !ssoRole.MatchString(m[3]) {
@@ -188,6 +189,6 @@ func trusted(arn string) (principal string, condition map[string]map[string][]st
 	}
 }
 
-// redactSecret hides what has the length of an AWS secret, in case that the two
-// halves of an access key were swapped.
+// redactSecret redacts strings that have the length of an AWS secret: the two
+// halves of an access key may have been swapped.
 func redactSecret(text string) string { return awsSecret.ReplaceAllString(text, "REDACTED") }

@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// ambient is about the source of credentials, by the phrases of the AWS SDK.
+// ambient returns advice on a source of credentials that failed. It recognizes the
+// source by phrases of the AWS SDK's errors.
 func (c *diagnosis) ambient() (Advice, bool) {
 	text := c.Answer.ErrorText
 	has := func(phrases ...string) bool {
@@ -105,8 +106,8 @@ func (c *diagnosis) namedProfile() string {
 	return " " + clean(c.Settings.Profile)
 }
 
-// webIdentity is about the role of a Kubernetes service account (IRSA) or of a CI
-// job, which the AWS SDK assumes with a token.
+// webIdentity returns advice on the role of a Kubernetes service account (IRSA) or
+// of a CI job, which the AWS SDK assumes with a token.
 func (c *diagnosis) webIdentity() (Advice, bool) {
 	a := Advice{Kind: CredentialSource}
 	text, code := c.Answer.ErrorText, c.Answer.Code

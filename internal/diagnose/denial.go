@@ -8,7 +8,7 @@ import (
 // PolicyType is a kind of policy that can refuse a request.
 type PolicyType string
 
-// Kinds of policies, in AWS's words.
+// Kinds of policies, as AWS names them.
 const (
 	IdentityPolicy      PolicyType = "identity-based policy"
 	ResourcePolicy      PolicyType = "resource-based policy"
@@ -22,8 +22,8 @@ const (
 	BlockedEncryption   PolicyType = "blocked encryption type"
 )
 
-// Denial is what AWS says in the sentence of a refusal. A field is empty if the
-// sentence does not have it.
+// Denial holds the parts of AWS's message for a denied request. A field is empty if
+// the message does not have that part.
 type Denial struct {
 	Principal string     // ARN of the identity that was refused
 	Action    string     // such as "s3:PutObject"
@@ -34,7 +34,7 @@ type Denial struct {
 	PolicyARN string     // the very policy
 }
 
-// The sentences are those of
+// These patterns match the messages that AWS documents in
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html and
 // https://docs.aws.amazon.com/AmazonS3/latest/userguide/troubleshoot-403-errors.html.
 var (
@@ -49,7 +49,7 @@ var (
 	denialEncrypted = regexp.MustCompile(`(?i)\bblocked upload requests that specify\b`)
 )
 
-// ParseDenial reads the sentence of a refusal by S3, STS or KMS.
+// ParseDenial parses the message of a denial by S3, STS or KMS.
 func ParseDenial(text string) Denial {
 	text = strings.Join(strings.Fields(bounded(text, 4000)), " ")
 	d := Denial{
@@ -77,7 +77,7 @@ func ParseDenial(text string) Denial {
 	return d
 }
 
-// policyType returns the kind of policy that words of AWS name, or "".
+// policyType returns the kind of policy that AWS's words name, or "".
 func policyType(words string) PolicyType {
 	words = strings.ToLower(words)
 	for _, t := range []struct {
@@ -102,8 +102,7 @@ func policyType(words string) PolicyType {
 	return ""
 }
 
-// group returns what the first group of the pattern with a match finds in text,
-// or "".
+// group returns the first non-empty group of the pattern's match in text, or "".
 func group(pattern *regexp.Regexp, text string) string {
 	found := pattern.FindStringSubmatch(text)
 	for _, g := range found[min(1, len(found)):] {

@@ -1,10 +1,10 @@
-// Package diagnose turns the facts of a failed validation step into advice: what
-// is wrong, how to fix it, and the IAM statement that fixes it. It makes no
-// request and knows no Config, so its rules are tested as a table.
+// Package diagnose turns the facts of a failed validation step into advice: the
+// problem, its fix, and the IAM statement to add. It makes no request and does not
+// depend on Config, so its rules are tested as a table.
 //
-// The code and the status of an answer come first. The sentence of a denial
-// ([ParseDenial]) then names the policy that has to change. Only a denial without
-// a reason leads to a list of guesses.
+// The rules look first at the code and the status of the answer. The message of a
+// denial ([ParseDenial]) then names the policy that has to change. Only a denial
+// without a reason leads to a list of guesses.
 package diagnose
 
 import (
@@ -40,7 +40,7 @@ type Facts struct {
 
 // Answer is the answer that a step got.
 type Answer struct {
-	Status      int           // of HTTP; 0 if no answer came
+	Status      int           // HTTP status; 0 if no answer came
 	Code        string        // of the service
 	Message     string        // of the service
 	Named       bool          // the service named Code itself; no proxy did
@@ -170,7 +170,7 @@ func (c *diagnosis) advise() Advice {
 	return c.sts()
 }
 
-// noAnswer is about a step that got no answer.
+// noAnswer returns advice on a step that got no answer.
 func (c *diagnosis) noAnswer() Advice {
 	s := &c.Settings
 	a := Advice{Kind: NoAnswer}
@@ -196,7 +196,7 @@ func (c *diagnosis) noAnswer() Advice {
 	return a
 }
 
-// checks lists settings to check, of those that are set: "and A ("a")".
+// checks lists the non-empty settings as text: " and A ("a")".
 func (c *diagnosis) checks(namesAndValues ...string) string {
 	var set []string
 	for i := 0; i < len(namesAndValues); i += 2 {
@@ -210,8 +210,8 @@ func (c *diagnosis) checks(namesAndValues ...string) string {
 	return " and " + strings.Join(set, " and ")
 }
 
-// notTheService is about an answer that is neither S3's nor STS's: of a proxy, a
-// login page, or a server that is another service.
+// notTheService returns advice on an answer that is neither S3's nor STS's. It may
+// come from a proxy, a login page, or another service.
 func (c *diagnosis) notTheService() Advice {
 	s := &c.Settings
 	service, endpoint, from := "STS", s.STSEndpoint, s.STSEndpointFrom
@@ -287,7 +287,7 @@ func (c *diagnosis) clock() Advice {
 		Fix:  "Set the clock, and keep it right with NTP."}
 }
 
-// roleIsFine says what a fault of the caller does not mean.
+// roleIsFine states that the role is not the problem, for faults of the caller.
 func (c *diagnosis) roleIsFine() string {
 	switch {
 	case c.Step == PutObject || c.Step == Region || len(c.Settings.Roles) == 0:

@@ -33,8 +33,8 @@ func (r row) facts() diagnose.Facts {
 	return f
 }
 
-// Given the facts of a row, when they are diagnosed, then the advice is of the
-// expected kind, says what it must, and has exactly the expected statements.
+// Given the facts of a row, when they are diagnosed, then the advice has the
+// expected kind, the expected phrases, and exactly the expected statements.
 func TestDiagnose_Rows(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
@@ -76,7 +76,7 @@ func TestDiagnose_Rows(t *testing.T) {
 	}
 }
 
-// checkText checks what holds for every advice: it has a cause and a fix, the fix
+// checkText checks the rules for every advice: it has a cause and a fix, the fix
 // is last, it is one printable line of bounded length, and its lines fit.
 func checkText(t *testing.T, text string) {
 	t.Helper()
@@ -125,7 +125,7 @@ func TestLines_Rows(t *testing.T) {
 	}
 }
 
-// Given AWS's sentences, when they are parsed, then each part is found.
+// Given AWS's messages, when they are parsed, then each part is found.
 func TestParseDenial_Sentences(t *testing.T) {
 	t.Parallel()
 	const john = "arn:aws:iam::777788889999:user/John"
@@ -170,8 +170,8 @@ func TestParseDenial_Sentences(t *testing.T) {
 	}
 }
 
-// Given answers in the place of S3 and STS, then the words "AWS said" are only for
-// AWS.
+// Given answers at the endpoints of S3 and STS, then only answers of AWS are
+// introduced by "AWS said".
 func TestSpeaker_Endpoints(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -190,8 +190,8 @@ func TestSpeaker_Endpoints(t *testing.T) {
 	}
 }
 
-// Given any text in the place of AWS's words, then the advice is bounded,
-// printable, has a fix, and quotes neither the SDK's text nor a secret.
+// Given any text as AWS's message, then the advice is bounded, printable, has a
+// fix, and quotes neither the SDK's text nor a secret.
 func FuzzDiagnose(f *testing.F) {
 	steps := []diagnose.Step{diagnose.Region, diagnose.Credentials, diagnose.WithoutExternalID, diagnose.AssumeRole, diagnose.PutObject}
 	for i, r := range rows {

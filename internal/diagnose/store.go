@@ -9,7 +9,7 @@ import (
 	"github.com/s3sink/s3sink/policy"
 )
 
-// store is about an answer of S3, or of a store that speaks its protocol.
+// store returns advice on an answer of S3, or of a store with the same protocol.
 func (c *diagnosis) store() Advice {
 	s := &c.Settings
 	if isKMS(c.Answer.Code) && !strings.HasSuffix(c.Answer.Code, "AccessDeniedException") {
@@ -86,8 +86,8 @@ func (c *diagnosis) store() Advice {
 
 func setting(says, fix string) Advice { return Advice{Kind: Setting, Says: says, Fix: fix} }
 
-// sent lists the settings that change the request of the step, with their values,
-// if they are set.
+// sent lists the settings that change the upload request and are set, with their
+// values.
 func (c *diagnosis) sent() []string {
 	s := &c.Settings
 	var all []string
@@ -118,7 +118,7 @@ func (c *diagnosis) sent() []string {
 	return all
 }
 
-// notAccepted is about a request that the store does not support or understand.
+// notAccepted returns advice on a request that the store does not support.
 func (c *diagnosis) notAccepted() Advice {
 	a := setting("The store does not accept the request as it is configured.", "")
 	if c.Settings.Endpoint != "" && c.Answer.Code == "InvalidArgument" && c.Answer.Status == 400 && (len(c.Settings.Roles) > 0 || c.Settings.Ambient) {
@@ -132,8 +132,8 @@ func (c *diagnosis) notAccepted() Advice {
 	return a
 }
 
-// expectedRegion is the place where AuthorizationHeaderMalformed names the bucket's
-// region.
+// expectedRegion matches the bucket's region in the message of
+// AuthorizationHeaderMalformed.
 var expectedRegion = regexp.MustCompile(`expecting ['"]([a-z0-9-]{1,40})['"]`)
 
 func (c *diagnosis) region() Advice {
@@ -156,7 +156,7 @@ func (c *diagnosis) region() Advice {
 	return a
 }
 
-// keyState is about a KMS key that cannot be used, whoever asks.
+// keyState returns advice on a KMS key that no identity can use.
 func (c *diagnosis) keyState(code string) Advice {
 	key := "The bucket's KMS key"
 	if k := c.Settings.KMSKey; k != "" {
@@ -215,8 +215,8 @@ func (c *diagnosis) ofWriter() string {
 	return "In the permissions of the writer"
 }
 
-// bucketPolicy returns the statement of the bucket policy for uploads, if the
-// writer is known.
+// bucketPolicy returns the statement for the bucket policy that allows uploads, if
+// the writer is known.
 func (c *diagnosis) bucketPolicy() []Placed {
 	writer := c.writerARN()
 	if writer == "" {
@@ -225,7 +225,7 @@ func (c *diagnosis) bucketPolicy() []Placed {
 	return []Placed{placed(c.Settings.Put, "In the bucket policy of "+c.Settings.Bucket, writer)}
 }
 
-// putDenied is about a refusal to store an object.
+// putDenied returns advice on a denied upload.
 func (c *diagnosis) putDenied() Advice {
 	d, s := c.denial, &c.Settings
 	switch {
@@ -265,7 +265,7 @@ func (c *diagnosis) putDenied() Advice {
 	return c.writerLacks()
 }
 
-// writerLacks is about a permission that the writer does not have, or a denial
+// writerLacks returns advice on a permission that the writer lacks, or on a denial
 // without a reason.
 func (c *diagnosis) writerLacks() Advice {
 	d, s := c.denial, &c.Settings
@@ -321,7 +321,8 @@ func (c *diagnosis) writerLacks() Advice {
 	return a
 }
 
-// bucketPolicyOfAnother is the statement for a bucket of another account.
+// bucketPolicyOfAnother returns the bucket policy statement for a bucket of another
+// account.
 func (c *diagnosis) bucketPolicyOfAnother() []Placed {
 	placed := c.bucketPolicy()
 	for i := range placed {
@@ -337,7 +338,7 @@ func (c *diagnosis) owner() string {
 	return fmt.Sprintf(" Config.ExpectedBucketOwner demands account %s.", c.Settings.ExpectedOwner)
 }
 
-// writerSession is about a session policy that leaves a permission out.
+// writerSession returns advice on a session policy that lacks a permission.
 func (c *diagnosis) writerSession(needed policy.Statement) Advice {
 	if c.Settings.writer().SessionPolicy {
 		return Advice{Kind: OwnSessionPolicy,
@@ -350,14 +351,16 @@ func (c *diagnosis) writerSession(needed policy.Statement) Advice {
 		Statements: []Placed{placed(needed, "In the session policy", "")}}
 }
 
-// denyInBucket is about a Deny that usually demands something of the request.
+// denyInBucket returns advice on a Deny statement that usually requires a header or
+// another property of the request.
 func (c *diagnosis) denyInBucket(where string) Advice {
 	a := c.explicitDeny(where, "")
 	a.Fix += c.demanded()
 	return a
 }
 
-// demanded names what Deny statements for uploads demand, and what is sent.
+// demanded lists the usual requirements of Deny statements for uploads, and the
+// headers that the sink sends.
 func (c *diagnosis) demanded() string {
 	s := &c.Settings
 	sent := []string{"no encryption header (Config.Encryption is BucketDefault)"}
@@ -386,7 +389,7 @@ func (c *diagnosis) demanded() string {
 		strings.Join(sent, ", ") + "."
 }
 
-// keyDenied is about a refusal to use the KMS key.
+// keyDenied returns advice on a denied use of the KMS key.
 func (c *diagnosis) keyDenied() Advice {
 	d, s := c.denial, &c.Settings
 	use := s.UseKey
@@ -439,7 +442,7 @@ func (c *diagnosis) keyDenied() Advice {
 	return a
 }
 
-// keyPolicy returns the statement of the key's policy, if the writer is known.
+// keyPolicy returns the statement for the key's policy, if the writer is known.
 func (c *diagnosis) keyPolicy(actions []string) []Placed {
 	writer := c.writerARN()
 	if writer == "" {

@@ -9,7 +9,7 @@ import (
 	"github.com/s3sink/s3sink/policy"
 )
 
-// sts is about an answer of STS.
+// sts returns advice on an answer of STS.
 func (c *diagnosis) sts() Advice {
 	s := &c.Settings
 	code, text := c.Answer.Code, c.Answer.Message
@@ -64,7 +64,7 @@ func textNote(text string) string {
 	return ""
 }
 
-// who names the party that answered in a sentence about access keys.
+// who returns the name of the party that answered, for messages on access keys.
 func (c *diagnosis) who() string {
 	return orWords(Speaker(c.Facts), "The server")
 }
@@ -182,7 +182,8 @@ func (c *diagnosis) externalIDNotRequired() Advice {
 	return a
 }
 
-// trust returns the statement of the trust policy of role for caller.
+// trust returns the statement for the trust policy of role that lets caller assume
+// it.
 func (c *diagnosis) trust(role Role, caller string, actions ...string) Placed {
 	principal, condition := trusted(caller)
 	if role.ExternalID != "" {
@@ -195,7 +196,8 @@ func (c *diagnosis) trust(role Role, caller string, actions ...string) Placed {
 	return placed(policy.Statement{Action: actions, Condition: condition}, "In the trust policy of "+role.ARN, principal)
 }
 
-// assume returns the statement by which caller may assume role.
+// assume returns the statement for the permissions of caller that lets it assume
+// role.
 func (c *diagnosis) assume(role Role, caller string, actions ...string) Placed {
 	place := "In the permissions of the caller"
 	if caller != "" {
@@ -204,7 +206,7 @@ func (c *diagnosis) assume(role Role, caller string, actions ...string) Placed {
 	return placed(policy.Statement{Action: actions, Resource: []string{role.ARN}}, place, "")
 }
 
-// roleDenied is about a refusal to assume a role.
+// roleDenied returns advice on a denied AssumeRole.
 func (c *diagnosis) roleDenied(role Role) Advice {
 	d, text := c.denial, c.Answer.Message
 	caller := c.callerOf(role)
@@ -249,7 +251,7 @@ func (c *diagnosis) roleDenied(role Role) Advice {
 	return c.guardrail(orWords(IAMPrincipal(caller), "the caller"), "sts:AssumeRole")
 }
 
-// callDenied is about a refusal of a call that is not about a role of the sink.
+// callDenied returns advice on a denied call that concerns no role of the sink.
 func (c *diagnosis) callDenied() Advice {
 	switch {
 	case c.denial.Reason == EndpointPolicy, c.denial.Reason == ServiceControl:
@@ -297,7 +299,7 @@ func (c *diagnosis) untrusted(role Role, caller string) Advice {
 	return a
 }
 
-// refusedWithoutReason lists what STS answers with one and the same sentence.
+// refusedWithoutReason lists the causes for which STS gives the same message.
 func (c *diagnosis) refusedWithoutReason(role Role, caller string) Advice {
 	id := "without an external id: if the role demands one, set it"
 	if role.ExternalID != "" {
@@ -323,7 +325,7 @@ func (c *diagnosis) refusedWithoutReason(role Role, caller string) Advice {
 	return a
 }
 
-// sessionTags is about the permissions for tags that a session passes on.
+// sessionTags returns advice on the permissions for tags that a session passes on.
 func (c *diagnosis) sessionTags(role Role, caller string) Advice {
 	action := "sts:TagSession"
 	a := Advice{Kind: SessionTags,
@@ -343,14 +345,15 @@ func (c *diagnosis) sessionTags(role Role, caller string) Advice {
 	}
 	a.Statements = []Placed{c.assume(role, caller, "sts:AssumeRole", action)}
 	if caller != "" {
-		// The external id is sent with AssumeRole alone: the same request carries
-		// both actions, so one statement with the condition covers both.
+		// Only AssumeRole sends the external id. The same request carries both
+		// actions, so one statement with the condition covers both.
 		a.Statements = append(a.Statements, c.trust(role, caller, "sts:AssumeRole", action))
 	}
 	return a
 }
 
-// callerSession is about a caller whose session policy does not allow AssumeRole.
+// callerSession returns advice on a caller whose session policy does not allow
+// AssumeRole.
 func (c *diagnosis) callerSession(role Role) Advice {
 	at := slices.Index(c.Settings.Roles, role)
 	if at > 0 && c.Settings.Roles[at-1].SessionPolicy {
@@ -364,14 +367,15 @@ func (c *diagnosis) callerSession(role Role) Advice {
 		Statements: []Placed{c.assume(role, "", "sts:AssumeRole")}}
 }
 
-// explicitDeny is about a Deny statement in a policy that is the user's to change.
+// explicitDeny returns advice on a Deny statement in a policy that the user can
+// change.
 func (c *diagnosis) explicitDeny(where, note string) Advice {
 	return Advice{Kind: ExplicitDeny,
 		Says: fmt.Sprintf("A policy denies %s explicitly, and no permission helps against that.%s", orWords(c.denial.Action, "the call"), note),
 		Fix:  fmt.Sprintf("Look for Deny in %s%s, and exempt this caller or meet the condition of the statement.", where, c.policyARN())}
 }
 
-// policyARN names the very policy, if AWS does.
+// policyARN returns the ARN of the policy as a note, if AWS names it.
 func (c *diagnosis) policyARN() string {
 	if c.denial.PolicyARN == "" {
 		return ""
@@ -379,7 +383,7 @@ func (c *diagnosis) policyARN() string {
 	return " (" + c.denial.PolicyARN + ")"
 }
 
-// guardrail is about a policy that limits what other policies can allow.
+// guardrail returns advice on a policy that limits the other policies.
 func (c *diagnosis) guardrail(identity, action string) Advice {
 	d := c.denial
 	if d.Action != "" {

@@ -45,7 +45,8 @@ const (
 	bucketPolicyUser = `{"Effect":"Allow","Principal":{"AWS":"` + callerUser + `"},"Action":["s3:PutObject"],"Resource":["` + objects + `"]}`
 )
 
-// settings are those of a sink that assumes a role at AWS, changed.
+// settings returns the settings of a sink that assumes a role at AWS, with the
+// changes applied.
 func settings(changes ...func(*diagnose.Settings)) diagnose.Settings {
 	s := diagnose.Settings{
 		Bucket: bucket, Region: "eu-west-1", STSRegion: "eu-west-1",
@@ -119,7 +120,8 @@ func china(s *diagnose.Settings) {
 }
 func owned(s *diagnose.Settings) { s.ExpectedOwner = "123456789012" }
 
-// row is a set-up that fails: the answer, as AWS words it, and the expected advice.
+// row is a setup that fails: the answer, with AWS's message, and the expected
+// advice.
 type row struct {
 	name       string
 	step       diagnose.Step
@@ -146,7 +148,7 @@ func web(text string) func(*diagnose.Facts) {
 	return func(f *diagnose.Facts) { f.Answer.ErrorText, f.Answer.Operation = text, "AssumeRoleWithWebIdentity" }
 }
 
-// denied is AWS's sentence for a refusal.
+// denied returns AWS's message for a denial.
 func denied(principal, action, resource, reason string) string {
 	text := "User: " + principal + " is not authorized to perform: " + action
 	if resource != "" {
