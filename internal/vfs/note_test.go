@@ -8,8 +8,8 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// Several holders set notes, and a crash cuts each of a few more writes. Whatever
-// part of such a note is on disk, the one before it is read.
+// Given several processes that set notes in turn, when a crash tears the write of
+// a note after any number of bytes, then the previous note is read.
 func TestNote_OutlivesHoldersAndTornWrites(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "spool")
@@ -51,7 +51,8 @@ func TestNote_OutlivesHoldersAndTornWrites(t *testing.T) {
 	}
 }
 
-// Without the lock there is no note, and a note has a bounded length.
+// Given a directory without the lock, then Note and SetNote fail. Given the lock,
+// then SetNote fails for a note longer than MaxNote.
 func TestNote_Errors(t *testing.T) {
 	t.Parallel()
 	d := open(t, filepath.Join(t.TempDir(), "spool"))
@@ -69,8 +70,8 @@ func TestNote_Errors(t *testing.T) {
 	check(t, d.Close())
 }
 
-// changed returns how many bytes a write took, from the first to the last one that
-// it changed.
+// changed returns the length of the range that a write changed, from the first
+// changed byte to the last.
 func changed(before, after []byte) int {
 	last := len(after)
 	for last > 0 && last <= len(before) && before[last-1] == after[last-1] {
@@ -79,7 +80,8 @@ func changed(before, after []byte) int {
 	return last - firstChange(before, after)
 }
 
-// torn returns a file after a write of which only the first bytes are on disk.
+// torn returns the contents of a file after a torn write: only the first bytes of
+// the changed range are written.
 func torn(before, after []byte, bytes int) []byte {
 	cut := firstChange(before, after) + bytes
 	rest := make([]byte, max(0, len(before)-cut))
