@@ -47,8 +47,8 @@ const (
 	// it may also list the bucket and finds no keys with the older date format.
 	RudderStackListedKeys KeyFormat = "rudder-logs/{source}/{received_day:YYYY-MM-DD}/{opened_s}.{source}.{uuid}.json.gz"
 
-	// HiveKeys has a folder name=value for each partition column, by which
-	// Athena, Spark, Trino and DuckDB prune.
+	// HiveKeys has a folder name=value for each partition column. Athena, Spark,
+	// Trino and DuckDB use these folders to skip partitions.
 	HiveKeys KeyFormat = "events/source={source}/day={received_day:YYYY-MM-DD}/{opened_ms}-{uuid}.json.gz"
 )
 

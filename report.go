@@ -15,23 +15,23 @@ import (
 	"github.com/s3sink/s3sink/internal/s3put"
 )
 
-// ValidationReport is what [Sink.ValidateReport] found. It prints as text, and
+// ValidationReport is the result of [Sink.ValidateReport]. It prints as text, and
 // can be encoded as JSON; it holds no secret.
 type ValidationReport struct {
 	Bucket   string           `json:"bucket"`
-	Key      string           `json:"key"` // of the object that was put
+	Key      string           `json:"key"` // key of the dummy object
 	Region   string           `json:"region,omitempty"`
-	Steps    []ValidationStep `json:"steps"` // in order; those behind a failure are missing
+	Steps    []ValidationStep `json:"steps"` // in order; steps after a failure are missing
 	Warnings []string         `json:"warnings,omitempty"`
 	Err      *ValidationError `json:"error,omitempty"` // nil: the sink can write
 }
 
-// ValidationStep is one thing that was tried.
+// ValidationStep is one step of a validation.
 type ValidationStep struct {
 	Name     string        `json:"name"`
 	Result   StepResult    `json:"result"`
 	Tried    string        `json:"tried,omitempty"`
-	As       string        `json:"as,omitempty"` // ARN of whoever tried, where it is known
+	As       string        `json:"as,omitempty"` // ARN of the identity that made the request, if known
 	Detail   string        `json:"detail,omitempty"`
 	Duration time.Duration `json:"duration_ns"`
 
@@ -48,11 +48,12 @@ const (
 	StepSkipped StepResult = "skipped"
 )
 
-// ValidationCode says which row of the documented table a failure is. Codes do
-// not change.
+// ValidationCode names the row of the documented table that a failure belongs to.
+// Codes do not change between versions.
 type ValidationCode string
 
-// The rows. Two messages stand for two rows each, so the codes tell more.
+// The rows of the table. Two messages are used by two rows each, so a code is more
+// specific than a message.
 const (
 	CodeIntermediateRole      ValidationCode = "IntermediateRole"
 	CodeExternalIDNotRequired ValidationCode = "ExternalIDNotRequired"
@@ -62,10 +63,10 @@ const (
 	CodePutObject             ValidationCode = "PutObject"
 )
 
-// documented are the messages of Segment's table ("Troubleshooting" of the
-// destination AWS S3 with IAM role), and its likely causes, put into words that
-// fit a library. The table says "not error 403" of PutObjectDenied, which is a
-// slip: its first version had "Access Denied" there.
+// documented holds the messages of Segment's table ("Troubleshooting" of the
+// destination AWS S3 with IAM role). The causes are those of the table, reworded
+// for a library. For PutObjectDenied the table says "not error 403", which is a
+// mistake: its first version had "Access Denied" there.
 var documented = map[ValidationCode]struct{ message, cause string }{
 	CodeIntermediateRole: {
 		"Unknown Error. Please try again. If the problem persists, please contact Segment support.",
@@ -91,25 +92,25 @@ var documented = map[ValidationCode]struct{ message, cause string }{
 const causeOfRegion = "S3 did not name the region of the bucket, so nothing was uploaded"
 
 // ValidationError is the reason why the sink cannot write. Message is the documented
-// text. Hint says what is wrong and, after "Fix:", what to change; an IAM statement
-// in it is JSON that can be copied.
+// text. Hint explains the problem and, after "Fix:", the change that solves it. IAM
+// statements in Hint are JSON that can be copied.
 type ValidationError struct {
 	Code    ValidationCode `json:"code"`
 	Message string         `json:"message"`
 	Cause   string         `json:"cause"`
 	Hint    string         `json:"hint"`
 	Step    string         `json:"step"`
-	Status  int            `json:"status,omitempty"` // of HTTP; 0: no answer
+	Status  int            `json:"status,omitempty"` // HTTP status; 0: no answer
 	AWSCode string         `json:"aws_code,omitempty"`
 
-	AWSMessage string `json:"aws_message,omitempty"` // the words of AWS, or of the store
+	AWSMessage string `json:"aws_message,omitempty"` // the message of AWS, or of the store
 	RequestID  string `json:"request_id,omitempty"`
 	Err        error  `json:"-"`
 
 	speaker string // the party that answered, such as "AWS"
 }
 
-// Error ends with the answer itself: its status, code, words and request id.
+// Error ends with the answer itself: its status, code, message and request id.
 func (e *ValidationError) Error() string {
 	text := fmt.Sprintf("s3sink: validate: %s: %s (%s) %s", e.Step, e.Message, e.Code, e.Hint)
 	if said := e.said(); said != "" {
@@ -121,7 +122,8 @@ func (e *ValidationError) Error() string {
 	return text
 }
 
-// said is the answer in one line, or "" if there was none. The request id is apart.
+// said returns the answer in one line, without its request id, or "" if no answer
+// came.
 func (e *ValidationError) said() string {
 	if e.Status == 0 {
 		return ""
@@ -177,8 +179,8 @@ func (v *validation) fail(step *ValidationStep, code ValidationCode, err error) 
 	return failed
 }
 
-// answer tells an answer in a few words: its code, or for an answer that names none
-// its content type.
+// answer summarizes an answer: the status and the error code, or the content type
+// if the answer has no code.
 func answer(e *s3put.Error) string {
 	if e.Status != 0 && !e.Named {
 		return strings.TrimSpace(fmt.Sprintf("%d %s", e.Status, oneLine(e.ContentType)))
@@ -197,11 +199,11 @@ func answer(e *s3put.Error) string {
 	return "no answer: " + deepest.Error()
 }
 
-// mostText is how much of what a server says is worth reading.
+// mostText is the maximum length in bytes of a server's text in a report.
 const mostText = 2000
 
-// oneLine is what a server said, in one line and without what would move the
-// cursor of a terminal: anybody may have answered.
+// oneLine returns a server's text in one line, without control characters. Any
+// server may have answered, and control characters could move a terminal's cursor.
 func oneLine(text string) string {
 	text = strings.TrimSpace(strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -219,14 +221,14 @@ func oneLine(text string) string {
 	return text[:end] + "…"
 }
 
-// String returns the report for people, without colours.
+// String returns the report as text, without colours.
 func (r *ValidationReport) String() string {
 	var b strings.Builder
 	r.write(&b, plain)
 	return b.String()
 }
 
-// WriteColored writes the report as String does, in colours for a terminal.
+// WriteColored writes the text of String, with the colours of a terminal.
 func (r *ValidationReport) WriteColored(w io.Writer) error {
 	var b strings.Builder
 	r.write(&b, ansi)
@@ -234,7 +236,7 @@ func (r *ValidationReport) WriteColored(w io.Writer) error {
 	return err
 }
 
-// palette is how parts of a report are set apart.
+// palette holds the terminal sequences that colour the parts of a report.
 type palette struct{ good, bad, warning, quiet, strong, reset string }
 
 var (

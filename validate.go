@@ -18,20 +18,19 @@ import (
 	"github.com/s3sink/s3sink/policy"
 )
 
-// Validate checks that the sink can write: it asks for credentials as uploads
-// do, but anew, and puts dummy-object.txt into the folder of the key format,
-// with the headers of uploads. That takes s3:PutObject and nothing else. The
-// object is left there, to be deleted by whoever may; a later Validate replaces
-// it.
+// Validate checks that the sink can write. It requests fresh credentials the way
+// uploads do, then puts dummy-object.txt into the folder of the key format, with
+// the headers of uploads. The only permission needed is s3:PutObject. Validate
+// does not delete the object; a later Validate replaces it.
 //
 // It returns nil, or a [*ValidationError] with the message that Segment's
-// destination documents for the case. [Sink.ValidateReport] also says what was
-// tried.
+// destination documents for the case. [Sink.ValidateReport] also reports the
+// steps.
 //
 // Validate is meant for setup. It can be called at any time, also while events
-// are tracked, and ctx ends it at every step; each call of STS is given up after
-// 10 seconds, and the upload after 30. On success uploads that are parked are
-// tried again at once. [Sink.Close] ends it, and then it returns [ErrClosed].
+// are tracked. ctx cancels it at every step. Each STS call times out after 10
+// seconds, and the upload after 30. On success, parked uploads are retried at
+// once. [Sink.Close] cancels Validate, which then returns [ErrClosed].
 func (s *Sink) Validate(ctx context.Context) error {
 	report, err := s.ValidateReport(ctx)
 	if err != nil {
@@ -43,8 +42,8 @@ func (s *Sink) Validate(ctx context.Context) error {
 	return nil
 }
 
-// ValidateReport is [Sink.Validate] for a person who wants to see each step. The
-// error is [ErrClosed] or nil; what went wrong is in the report.
+// ValidateReport is [Sink.Validate] with a report of each step. The error is
+// [ErrClosed] or nil; a failed validation is in the Err field of the report.
 func (s *Sink) ValidateReport(ctx context.Context) (*ValidationReport, error) {
 	if s.batcher.isClosed() {
 		return nil, ErrClosed
@@ -58,7 +57,7 @@ func (s *Sink) ValidateReport(ctx context.Context) (*ValidationReport, error) {
 	failed := v.run(ctx)
 	switch {
 	case failed == nil:
-		s.client.Renew() // theirs may be from before what was mended
+		s.client.Renew() // cached credentials may predate the fix
 		s.uploader.Unpark()
 	case errors.Is(context.Cause(ctx), ErrClosed):
 		return nil, ErrClosed
@@ -69,8 +68,8 @@ func (s *Sink) ValidateReport(ctx context.Context) (*ValidationReport, error) {
 	return v.report, nil
 }
 
-// validations are those under way. Close ends them before it lets go of the
-// credentials and connections that they use.
+// validations tracks the running validations. Close cancels them before it
+// releases the credentials and connections that they use.
 type validations struct {
 	mu    sync.Mutex
 	ended bool
@@ -78,7 +77,7 @@ type validations struct {
 	wg    sync.WaitGroup
 }
 
-// begin returns a context for one validation, and what to call behind it.
+// begin returns a context for one validation, and a function to call after it.
 func (v *validations) begin(ctx context.Context) (_ context.Context, done func(), ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -100,7 +99,7 @@ func (v *validations) begin(ctx context.Context) (_ context.Context, done func()
 	}, true
 }
 
-// end ends all and waits for them. None begins after it.
+// end cancels all validations and waits for them. No validation can begin after it.
 func (v *validations) end() {
 	v.mu.Lock()
 	v.ended = true
@@ -113,9 +112,10 @@ func (v *validations) end() {
 
 const dummyObject = "dummy-object.txt"
 
-// dummyKey is in the folder of real keys, so that the same policy covers both;
-// in a folder of its own where a reader might take it for data. Names that
-// begin with _ are hidden from Hive, Spark, Trino and Athena.
+// dummyKey returns a key in the folder of real keys, so that the same policy
+// covers both. With key formats whose readers might take the object for data, the
+// key is in the subfolder _s3sink: Hive, Spark, Trino and Athena ignore names that
+// begin with _.
 func (s *Sink) dummyKey() string {
 	folder := s.cfg.KeyFormat.folder()
 	if folder != SegmentKeys.folder() && folder != RudderStackKeys.folder() {
@@ -136,17 +136,17 @@ const (
 const (
 	putTimeout = 30 * time.Second
 
-	// propagation is the wait before what was refused is tried once more: a
-	// change of IAM takes some seconds to be known everywhere.
+	// propagation is the wait before a refused request is retried once: an IAM
+	// change takes some seconds to propagate.
 	propagation = 5 * time.Second
 )
 
-// validation is one run.
+// validation is one call of Validate or ValidateReport.
 type validation struct {
 	sink    *Sink
 	report  *ValidationReport
-	waited  bool   // for a change to be known
-	caller  string // ARN of the identity that assumes the role, if it is known
+	waited  bool   // for an IAM change to propagate
+	caller  string // ARN of the identity that assumes the role, if known
 	account string // of the caller
 }
 
@@ -156,7 +156,7 @@ func (v *validation) run(ctx context.Context) *ValidationError {
 		return err
 	}
 	env := v.sink.env(region)
-	env.refreshed = func(CredentialRefresh) {} // a renewal is not what this is
+	env.refreshed = func(CredentialRefresh) {} // not a renewal: no hook is called
 	creds, err := v.credentials(ctx, env)
 	if err != nil {
 		return err
@@ -186,7 +186,7 @@ func (v *validation) region(ctx context.Context) (string, *ValidationError) {
 	return region, nil
 }
 
-// credentials returns those for the object, fresh.
+// credentials returns fresh credentials for the upload.
 func (v *validation) credentials(ctx context.Context, env awsEnvironment) (aws.Credentials, *ValidationError) {
 	r, ok := v.sink.cfg.Credentials.(role)
 	if !ok {
@@ -218,8 +218,9 @@ func (v *validation) credentials(ctx context.Context, env awsEnvironment) (aws.C
 	return v.role(ctx, r, r.assume(env, base, r.externalID))
 }
 
-// base checks who assumes the role. Intermediate roles are assumed. Keys alone
-// prove nothing, so STS is asked whose they are, which takes no permission.
+// base checks the identity that assumes the role. It assumes intermediate roles.
+// Having keys does not prove that they are valid, so it calls GetCallerIdentity,
+// which needs no permission.
 func (v *validation) base(ctx context.Context, env awsEnvironment, r role, base aws.CredentialsProvider) *ValidationError {
 	step := v.begin(StepCredentials, r.base.String())
 	creds, err := retrieve(ctx, base)
@@ -240,15 +241,15 @@ func (v *validation) base(ctx context.Context, env awsEnvironment, r role, base 
 		step.ok("")
 	case env.refusesCaller(s3put.Describe(err)):
 		return v.fail(step, CodeIntermediateRole, err)
-	default: // other STSs do not have the call; the next step will tell
+	default: // other STS servers lack the call; the next step tests the keys
 		step.ok("access key " + creds.AccessKeyID + ", whose is not known")
 	}
 	return nil
 }
 
-// withoutID checks that the role cannot be assumed without the external id:
-// whoever learnt its ARN could have events written to the bucket. The session
-// that it must not get is used for nothing.
+// withoutID checks that the role cannot be assumed without the external id.
+// Otherwise any customer of this service who learns the ARN could have events
+// written to the bucket. A session that STS returns nevertheless is not used.
 func (v *validation) withoutID(ctx context.Context, r role, assume aws.CredentialsProvider) *ValidationError {
 	step := v.begin(StepWithoutID, "assume "+r.arn+" without the external id, which must fail")
 	_, err := retrieve(ctx, assume)
@@ -305,7 +306,7 @@ func (v *validation) putObject(ctx context.Context, creds aws.Credentials) *Vali
 	return nil
 }
 
-// putCode is the row of what S3 answered.
+// putCode returns the code for an error of S3.
 func putCode(err error) ValidationCode {
 	if s3put.Describe(err).Status == http.StatusForbidden {
 		return CodePutObjectDenied
@@ -313,7 +314,7 @@ func putCode(err error) ValidationCode {
 	return CodePutObject
 }
 
-// put makes the attempts that an upload would make without a backoff.
+// put makes the attempts that an upload makes without a backoff.
 func (v *validation) put(ctx context.Context, creds aws.Credentials) error {
 	ctx, cancel := context.WithTimeout(ctx, putTimeout)
 	defer cancel()
@@ -343,9 +344,9 @@ func (v *validation) put(ctx context.Context, creds aws.Credentials) error {
 	}
 }
 
-// waitForChange reports whether what was refused is worth another try, after a
-// while: once a validation, if it may be that a change of IAM is not known
-// everywhere yet.
+// waitForChange reports whether a refused request should be retried, after
+// waiting for propagation. It does so once per validation, and only for
+// AccessDenied, which may mean that an IAM change has not propagated yet.
 func (v *validation) waitForChange(ctx context.Context, err error) bool {
 	if err == nil || v.waited {
 		return false
@@ -370,16 +371,16 @@ func retrieve(ctx context.Context, p aws.CredentialsProvider) (aws.Credentials, 
 	return p.Retrieve(ctx)
 }
 
-// sessionARN is who the role's session is in logs.
+// sessionARN returns the ARN under which logs show the role's session.
 func sessionARN(r role) string {
 	parts := strings.Split(r.arn, ":")
 	name := parts[5][strings.LastIndexByte(parts[5], '/')+1:]
 	return fmt.Sprintf("arn:%s:sts::%s:assumed-role/%s/%s", parts[1], parts[4], name, r.session)
 }
 
-// refusesCaller reports whether an answer to GetCallerIdentity is about the
-// caller: its keys, its account or this host's clock. The call needs no permission,
-// so AWS's 403 is always about that. Another STS may not have the call.
+// refusesCaller reports whether an answer to GetCallerIdentity rejects the
+// caller: its keys, its account or this host's clock. The call needs no
+// permission, so a 403 from AWS always does. Another STS may not have the call.
 func (env awsEnvironment) refusesCaller(e *s3put.Error) bool {
 	switch e.Code {
 	case "InvalidClientTokenId", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException",
