@@ -18,15 +18,15 @@ import (
 	"github.com/aws/smithy-go/encoding/httpbinding"
 )
 
-// keys are what a request is signed with.
+// keys are the credentials that a request is signed with.
 type keys struct{ id, secret, token string }
 
-// A request is sent exactly as it says: nothing is retried, redirected or
-// added but the signature.
+// A request is sent exactly as its fields state. The client does not retry it,
+// does not follow redirects, and adds only the signature.
 type request struct {
 	method string
 	bucket string // empty: the site's
-	key    string // empty: the bucket itself is meant
+	key    string // empty: the request is for the bucket itself
 	query  url.Values
 	header http.Header
 	body   string
@@ -35,13 +35,13 @@ type request struct {
 	anonymous bool      // not signed
 	region    string    // empty: the site's
 	at        time.Time // zero: now
-	payload   string    // x-amz-content-sha256; empty: what the SDK would send
+	payload   string    // x-amz-content-sha256; empty: the value that the SDK would send
 	chunked   bool      // without Content-Length
 
-	edit func(*http.Request) // once it is signed
+	edit func(*http.Request) // called after signing
 }
 
-// to makes a request; header holds names and values in turn.
+// to returns a request; header holds names and values alternately.
 func to(method, key, body string, header ...string) request {
 	r := request{method: method, key: key, body: body, header: make(http.Header), query: make(url.Values)}
 	for i := 0; i < len(header); i += 2 {
@@ -66,7 +66,7 @@ func (r request) with(name, value string) request {
 	return r
 }
 
-// answer is what came back. Its status is 0 when nothing did.
+// answer is the answer to a request. Its status is 0 if no answer came.
 type answer struct {
 	status int
 	code   string // of an error
@@ -75,7 +75,7 @@ type answer struct {
 	err    error
 }
 
-// String is the answer as the list states it: 200, or 403 AccessDenied.
+// String returns the answer in the format of the list: 200, or 403 AccessDenied.
 func (a answer) String() string {
 	switch {
 	case a.status == 0:
@@ -129,7 +129,8 @@ func (s *site) sign(ctx context.Context, t *testing.T, r request) *http.Request 
 	return req
 }
 
-// defaultPayload is the SDK's: over TLS the body is not read a second time.
+// defaultPayload returns the payload hash that the SDK sends. Over TLS the SDK does
+// not read the body a second time to hash it.
 func (s *site) defaultPayload(body string) string {
 	if s.scheme == "https" {
 		return "UNSIGNED-PAYLOAD"
@@ -181,7 +182,7 @@ func (s *site) send(t *testing.T, req *http.Request) answer {
 	return a
 }
 
-// errorCode reads S3's and STS's shapes of an error.
+// errorCode parses the error formats of S3 and of STS.
 func errorCode(body []byte) string {
 	var shape struct {
 		Code  string `xml:"Code"`       // S3
@@ -193,13 +194,13 @@ func errorCode(body []byte) string {
 	return shape.Code + shape.Error
 }
 
-// sts calls an action of STS. The form's names and values come in turn.
+// sts calls an action of STS. form holds names and values alternately.
 func (s *site) sts(t *testing.T, by keys, at time.Time, form ...string) answer {
 	t.Helper()
 	return s.call(t, "sts", by, at, form...)
 }
 
-// call calls an action of a service that takes forms.
+// call calls an action of a service whose requests are forms.
 func (s *site) call(t *testing.T, service string, by keys, at time.Time, form ...string) answer {
 	t.Helper()
 	values := url.Values{"Version": {"2011-06-15"}}
@@ -220,10 +221,10 @@ func (s *site) call(t *testing.T, service string, by keys, at time.Time, form ..
 	return s.send(t, req)
 }
 
-// anonymous signs nothing.
+// anonymous stands for a request without a signature.
 var anonymous = keys{id: "anonymous"}
 
-// assumeRole asks for a session of the site's role; form may say otherwise.
+// assumeRole requests a session of the site's role; form overrides parameters.
 func (s *site) assumeRole(t *testing.T, form ...string) answer {
 	t.Helper()
 	return s.sts(t, s.caller, time.Time{}, s.assumption(form...)...)

@@ -19,16 +19,16 @@ import (
 	"github.com/s3sink/s3sink/policy"
 )
 
-// cephVersion is the version in Debian 12. The list states the deviations of
-// no other version.
+// cephVersion is the version in Debian 12. The list states the deviations of this
+// version only.
 const cephVersion = "16.2.15"
 
-// cephPackages are Debian's packages that have cephPrograms.
+// cephPackages are the Debian packages that contain cephPrograms.
 const cephPackages = "radosgw ceph-mon ceph-osd"
 
 var cephPrograms = []string{"radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "monmaptool", "osdmaptool"}
 
-// cephMissing says why no Ceph can be started here. It is empty where one can.
+// cephMissing returns the reason why Ceph cannot be started here, or "".
 var cephMissing = sync.OnceValue(func() string {
 	for _, program := range cephPrograms {
 		if _, err := exec.LookPath(program); err != nil {
@@ -45,14 +45,15 @@ var cephMissing = sync.OnceValue(func() string {
 	return ""
 })
 
-// cephEnvironment is ours without the variables that configure a Ceph.
+// cephEnvironment returns the environment of this process with CEPH_CONF as the
+// only variable of Ceph.
 func cephEnvironment(conf string) []string {
 	return append(environmentWithout("CEPH_"), "CEPH_CONF="+conf)
 }
 
-// cephConf is the configuration of all daemons and tools. Monitor and store
-// have no authentication, and listen on the loopback interface alone. The store keeps one copy of each object,
-// in memory.
+// cephConf is the configuration of all daemons and tools. The monitor and the
+// store have no authentication, and listen on the loopback interface only. The
+// store keeps one copy of each object, in memory.
 var cephConf = template.Must(template.New("ceph.conf").Parse(`[global]
 fsid = {{.FSID}}
 mon host = [v2:{{.Monitor}}]
@@ -130,7 +131,7 @@ func startCeph(at place) (*cephCluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The first map of the stores has ours, so that no request need add it.
+	// The initial OSD map contains the store, so no request has to add it.
 	for _, command := range [][]string{
 		{"monmaptool", "--create", "--fsid", fsid, "--addv", "a", "[v2:" + at.address + "]", "--set-min-mon-release", "16", monmap},
 		{"osdmaptool", "--createsimple", "1", osdmap},
@@ -149,11 +150,12 @@ func startCeph(at place) (*cephCluster, error) {
 	if _, err := start("ceph-osd", "ceph-osd", c.env, "-f", "-i", "0"); err != nil {
 		return nil, err
 	}
-	// It ends once monitor and store are there and have made the first pools.
+	// The command returns after the monitor and the store have made the first
+	// pools.
 	return c, c.addUser("owner", c.owner, "--caps", "user-policy=*")
 }
 
-// run runs one of Ceph's tools.
+// run runs one of the tools of Ceph.
 func (c *cephCluster) run(command ...string) error {
 	_, err := runTool(strings.Join(command[:2], " "), command[0], c.env, nil, command[1:]...)
 	return err
@@ -183,7 +185,7 @@ type radosGateway struct {
 var (
 	radosGateways = eachScheme(func(scheme string) (*radosGateway, error) { return startRadosGateway(scheme) })
 
-	// shortSTS makes sessions that are shorter than 15 minutes.
+	// shortSTS starts a gateway that allows sessions shorter than 15 minutes.
 	shortSTS = sync.OnceValues(func() (*radosGateway, error) {
 		return startRadosGateway("http", "--rgw-sts-min-session-duration", "1")
 	})
@@ -298,7 +300,7 @@ func TestCeph_RoleThatAsksForAnExternalID(t *testing.T) {
 	}
 }
 
-// putUserPolicy gives a user a policy, by the part of IAM's API that radosgw has.
+// putUserPolicy sets the policy of a user. radosgw implements this call of IAM.
 func (s *site) putUserPolicy(t *testing.T, arn, document string) error {
 	t.Helper()
 	a := s.call(t, "iam", s.owner, time.Time{}, "Action", "PutUserPolicy", "PolicyName", "permissions",

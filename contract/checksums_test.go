@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// An algorithm is one that S3 has a checksum header for.
+// An algorithm is a checksum algorithm for which S3 has a header.
 type algorithm struct {
 	name string
 	sum  func(string) []byte
@@ -142,7 +142,8 @@ func withOrWithout(with bool) string {
 	return " without it"
 }
 
-// everyAlgorithm tries each with the right checksum and with a wrong one.
+// everyAlgorithm returns two expectations per algorithm: a right checksum and a
+// wrong one.
 func everyAlgorithm() []expectation {
 	var all []expectation
 	for _, a := range algorithms {

@@ -7,30 +7,30 @@ import (
 	"testing"
 )
 
-// An expectation is one line of the table: what AWS documents, and where a
-// server is known to answer something else.
+// An expectation is one line of the table: the answer that AWS documents, and the
+// known answers of servers that deviate.
 type expectation struct {
 	name string
 
-	// aws is what AWS documents. note says where it does not, and what the
-	// answer rests on then.
+	// aws is the answer that AWS documents. If AWS does not document it, note
+	// says so and names the source of the answer.
 	aws  string
 	note string
 
-	// see does it, and says what was seen in the words of aws. Its keys begin
-	// with a word that no other expectation uses.
+	// see sends the requests and returns the result in the format of aws. Its
+	// object keys begin with a word that no other expectation uses.
 	see func(*testing.T, *site) string
 
 	needs   []need  // what see needs of the site
 	differs differs // the stated deviations
 }
 
-// differs are answers other than AWS's, by column, or by column and scheme
-// ("MinIO/https"). The double may have none but a refusal to do at all what
-// its documentation says that it does not do.
+// differs holds answers other than AWS's, by column, or by column and scheme
+// ("MinIO/https"). The only deviation that the double may have is an error for a
+// feature that its documentation lists as unsupported.
 type differs map[string]string
 
-// expected is what a site is to answer.
+// expected returns the answer that a site must give.
 func (e expectation) expected(column, scheme string) string {
 	for _, place := range []string{column + "/" + scheme, column} {
 		if answer, ok := e.differs[place]; ok {
@@ -40,8 +40,8 @@ func (e expectation) expected(column, scheme string) string {
 	return e.aws
 }
 
-// stated is the cell of a server. applies is false if the expectation needs
-// something that the server does not have.
+// stated returns the table cell of a server. applies is false if the expectation
+// needs a feature that the server lacks.
 func (e expectation) stated(s server, scheme string) (answer string, applies bool) {
 	for _, n := range e.needs {
 		if why, ok := s.lacks[n]; ok {
@@ -51,7 +51,7 @@ func (e expectation) stated(s server, scheme string) (answer string, applies boo
 	return e.expected(s.column, scheme), true
 }
 
-// one is an expectation of a single request's answer.
+// one returns a see function that sends a single request.
 func one(r func(*site) request) func(*testing.T, *site) string {
 	return func(t *testing.T, s *site) string {
 		t.Helper()
@@ -59,14 +59,14 @@ func one(r func(*site) request) func(*testing.T, *site) string {
 	}
 }
 
-// A section is a part of the table. says is who says what is expected.
+// A section is a part of the table. says names the source of its expectations.
 type section struct {
 	title, says  string
 	expectations []expectation
-	intro        string // what the page says before the table
+	intro        string // text of the page before the table
 }
 
-// list is everything that s3sink expects, in the order of the page.
+// list holds every expectation of s3sink, in the order of the page.
 var list = []section{
 	{title: "Objects", says: "AWS", expectations: objects},
 	{title: "Checksums", says: "AWS", expectations: checksums},
@@ -85,7 +85,7 @@ var list = []section{
 func TestContract(t *testing.T) {
 	checkList(t)
 	seen := newSeen()
-	t.Run("servers", func(t *testing.T) { // ends when the parallel tests in it have
+	t.Run("servers", func(t *testing.T) { // ends after its parallel subtests
 		for _, scheme := range schemes {
 			for _, server := range servers {
 				t.Run(server.column+"/"+scheme, func(t *testing.T) {
@@ -172,7 +172,7 @@ func checkList(t *testing.T) {
 	}
 }
 
-// seen is what every site answered.
+// seen holds the answers of every site.
 type seen struct {
 	mu          sync.Mutex
 	answers     map[cell]string
@@ -191,8 +191,8 @@ func (x *seen) set(e expectation, column, scheme, answer string) {
 	x.answers[cell{e.name, column, scheme}] = answer
 }
 
-// state sets what the list states of a server that cannot be started here, so
-// that the page does not depend on where the tests run.
+// state records the stated answers of a server that cannot be started here, so
+// that the page does not depend on the machine that runs the tests.
 func (x *seen) state(s server, scheme string) {
 	for _, part := range list {
 		for _, e := range part.expectations {

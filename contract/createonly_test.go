@@ -77,9 +77,9 @@ var createOnly = []expectation{
 	},
 }
 
-// large sends a request with 8 MiB that it is not to be allowed to send. What
-// is looked at is whether the answer can be read, 10 times over: a server that
-// closes the connection while the body comes destroys its own answer.
+// large sends a request with a body of 8 MiB that the server must refuse, 10
+// times. It checks that each answer can be read: a server that closes the
+// connection while the client sends the body destroys its own answer.
 func (s *site) large(t *testing.T, r request) string {
 	t.Helper()
 	body := bytes.Repeat([]byte("0123456789abcdef"), 8<<20/16)

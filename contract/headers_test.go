@@ -171,7 +171,7 @@ const (
 	sseKeyHeader = "x-amz-server-side-encryption-aws-kms-key-id"
 )
 
-// putTag puts an object with an encoded tag, and returns the tag that it has.
+// putTag puts an object with an encoded tag, and returns the tag that is stored.
 func (s *site) putTag(t *testing.T, key, encoded string) string {
 	t.Helper()
 	if a := s.do(t, put(key, hello, "x-amz-tagging", "team="+encoded)); a.status != http.StatusOK {
@@ -190,7 +190,7 @@ func (s *site) putTag(t *testing.T, key, encoded string) string {
 	return a.String() + ", team is " + tags.Value
 }
 
-// sse is an answer, with what it says of encryption.
+// sse returns an answer with its encryption header.
 func sse(a answer) string {
 	return strings.TrimSpace(a.String() + " " + a.header.Get(sseHeader))
 }

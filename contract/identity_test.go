@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// asking is a request whose answer depends on nothing but who sends it.
+// asking returns a request whose answer depends only on the credentials.
 func asking(name string) request { return put("who/"+name, hello) }
 
 const aboutWho = `With its STS on, a radosgw answers 403 AccessDenied to a wrong secret and to an unknown access key.
@@ -178,7 +178,8 @@ var who = []expectation{
 	},
 }
 
-// What versitygw says of sessions is its own, but for the end of one.
+// noteSession is about sessions on versitygw: it checks them itself, except for the
+// answer to an expired session.
 const noteSession = "versitygw gets its sessions, and its answer to an expired session, from the tests."
 
 const noteHeader = "AWS documents the codes, but not the code of each header; from published error reports."
@@ -189,7 +190,7 @@ func withAuthorization(r request, header string) request {
 	return r
 }
 
-// once the session has ended, its answer is returned.
+// once repeats a PUT until the session has ended, and returns the answer.
 func (s *site) once(t *testing.T, k keys) answer {
 	t.Helper()
 	again := time.NewTicker(100 * time.Millisecond)

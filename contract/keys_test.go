@@ -68,7 +68,8 @@ var keyNames = []expectation{
 	},
 }
 
-// longKey has no folder with a name longer than a file's may be.
+// longKey returns a key of n bytes. No folder in it is longer than a file name may
+// be.
 func longKey(n int) string {
 	return strings.Repeat("long-key/", n/9+1)[:n-1] + "k"
 }

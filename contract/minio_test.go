@@ -22,10 +22,10 @@ type minioServer struct {
 	owner, writer, caller, stranger keys
 }
 
-// minioUser is an element of what servers/minio reads.
+// minioUser is an element of the JSON array that servers/minio reads.
 type minioUser struct {
 	ID, Secret string
-	Policy     any `json:",omitempty"` // nil: may do nothing
+	Policy     any `json:",omitempty"` // nil: no permissions
 }
 
 var minioServers = eachScheme(startMinIO)
@@ -52,7 +52,7 @@ func startMinIO(scheme string) (*minioServer, error) {
 			"MINIO_SITE_REGION="+region,
 			"MINIO_KMS_SECRET_KEY="+minioKey+":"+base64.StdEncoding.EncodeToString(kms),
 			"MINIO_BROWSER=off",
-			"MINIO_UPDATE=off", // asks nobody for a newer version
+			"MINIO_UPDATE=off", // do not look for a newer version
 		)
 		certs := filepath.Join(at.dir, "certs") // empty: http
 		if scheme == "https" {

@@ -15,13 +15,13 @@ import (
 
 const hello = "hello, hello"
 
-// object is what a GET says of an object.
+// object returns the answer to a GET of an object.
 func (s *site) object(t *testing.T, key string) answer {
 	t.Helper()
 	return s.do(t, get(key))
 }
 
-// roundTrip puts a body and says whether a GET returns it.
+// roundTrip puts a body and reports whether a GET returns it.
 func (s *site) roundTrip(t *testing.T, r request) string {
 	t.Helper()
 	put := s.do(t, r)
@@ -143,7 +143,8 @@ var objects = []expectation{
 	},
 }
 
-// sdkRoundTrip lets the SDK choose how it protects the body.
+// sdkRoundTrip is a round trip through the SDK, which chooses the checksum of the
+// body.
 func (s *site) sdkRoundTrip(t *testing.T, key, body string) string {
 	t.Helper()
 	client := s3.New(s3.Options{

@@ -14,7 +14,7 @@ var update = flag.Bool("update", false, "write docs/contract.md as it was seen")
 
 const page = "../docs/contract.md"
 
-// checkPage compares the page in docs with what was seen.
+// checkPage compares docs/contract.md with the answers of the servers.
 func checkPage(t *testing.T, x *seen) {
 	t.Helper()
 	want := 0
@@ -128,7 +128,7 @@ func (x *seen) page() (string, error) {
 	return b.String(), nil
 }
 
-// footnote returns the notes with this one among them, and its mark.
+// footnote returns the notes, with note added if it is new, and the mark of note.
 func footnote(notes []string, note string) ([]string, string) {
 	for i, n := range notes {
 		if n == note {
@@ -138,7 +138,7 @@ func footnote(notes []string, note string) ([]string, string) {
 	return append(notes, note), fmt.Sprintf("[^%d]", len(notes)+1)
 }
 
-// cell is what a server answered, over http and https.
+// cell returns the answers of a server over http and https.
 func (x *seen) cell(e expectation, column string) string {
 	says := func(scheme string) string {
 		answer := x.answers[cell{e.name, column, scheme}]
@@ -155,7 +155,7 @@ func (x *seen) cell(e expectation, column string) string {
 
 var escape = strings.NewReplacer("|", `\|`, "*", `\*`, "_", `\_`, "<", "&lt;", "~", `\~`).Replace
 
-// pinned is the version of a module that a server is built from.
+// pinned returns the version of the module that a server is built from.
 func pinned(module, path string) (string, error) {
 	text, err := os.ReadFile(filepath.Join("servers", module, "go.mod"))
 	if err != nil {

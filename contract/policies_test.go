@@ -25,8 +25,8 @@ versitygw has no KMS.
 
 `
 
-// A newcomer is somebody who may do nothing yet, as the writer of a site with a
-// bucket of its own.
+// A newcomer is a user without permissions, as the writer of a site with a bucket
+// of its own.
 type newcomer struct {
 	site
 	arn string
@@ -36,7 +36,7 @@ func (s *site) newcomer(t *testing.T) *newcomer {
 	t.Helper()
 	n := &newcomer{site: *s}
 	n.bucket = newBucketName()
-	n.acl = "" // the plan's alone
+	n.acl = "" // only the plan sets one
 	s.addBucket(t, n.bucket)
 	n.writer = keys{id: "AKIA" + rand.Text()[:16], secret: rand.Text()}
 	n.arn = userARN + strings.ToLower(n.writer.id)
@@ -46,8 +46,8 @@ func (s *site) newcomer(t *testing.T) *newcomer {
 	return n
 }
 
-// document is the policy of a kind; Policies have one of each for somebody who
-// assumes no role.
+// document returns the policy of a kind. Policies returns at most one of each kind
+// for a writer that assumes no role.
 func document(p policy.Set, kind policy.Kind) policy.Document {
 	for _, d := range p {
 		if d.Kind == kind {
@@ -57,7 +57,7 @@ func document(p policy.Set, kind policy.Kind) policy.Document {
 	return policy.Document{}
 }
 
-// allowByBucket puts the bucket's policy.
+// allowByBucket sets the policy of the bucket.
 func (s *site) allowByBucket(t *testing.T, n *newcomer, p policy.Set) error {
 	t.Helper()
 	r := to(http.MethodPut, "", document(p, policy.BucketPolicy).String()).with("policy", "")
@@ -67,14 +67,14 @@ func (s *site) allowByBucket(t *testing.T, n *newcomer, p policy.Set) error {
 	return nil
 }
 
-// A plan is what a newcomer wants to do.
+// A plan is the configuration of a newcomer.
 type plan struct {
 	config func(*site, *s3sink.Config)
 	setup  policy.Input
 }
 
-// setUp returns the newcomer's Config and policies, without an action if one is
-// named.
+// setUp returns the newcomer's Config and policies. If less is not empty, the
+// policies lack that action.
 func (p plan) setUp(t *testing.T, n *newcomer, less string) (s3sink.Config, policy.Set) {
 	t.Helper()
 	cfg := n.sink(n.asWriter())
@@ -103,8 +103,8 @@ func (p plan) setUp(t *testing.T, n *newcomer, less string) (s3sink.Config, poli
 	return cfg, policies
 }
 
-// apply has the policies take effect, and reports whether the server took them.
-// Policies that allow nothing are what the newcomer has.
+// apply sets the policies, and reports whether the server accepted them. It does
+// not send a policy without statements: a newcomer has no permissions anyway.
 func (n *newcomer) apply(t *testing.T, p policy.Set) bool {
 	t.Helper()
 	kind := policy.Permissions
@@ -123,7 +123,7 @@ func (n *newcomer) apply(t *testing.T, p policy.Set) bool {
 
 const refused = "the server does not take the policy"
 
-// applied is what a newcomer's sink can do with all policies.
+// applied returns a see function that runs a newcomer's sink with all policies.
 func applied(p plan) func(*testing.T, *site) string {
 	return func(t *testing.T, s *site) string {
 		t.Helper()
@@ -140,8 +140,8 @@ func applied(p plan) func(*testing.T, *site) string {
 	}
 }
 
-// without is what Validate says, and why uploads are parked, with an action
-// less.
+// without returns a see function for policies that lack an action: the result of
+// Validate, and the reason why uploads are parked.
 func without(p plan, action string) func(*testing.T, *site) string {
 	return func(t *testing.T, s *site) string {
 		t.Helper()
@@ -158,7 +158,7 @@ func without(p plan, action string) func(*testing.T, *site) string {
 	}
 }
 
-// elsewhere puts objects everywhere but where the sink writes.
+// elsewhere puts objects outside the folder that the sink writes to.
 func elsewhere(t *testing.T, s *site) string {
 	t.Helper()
 	n := s.newcomer(t)
@@ -186,8 +186,8 @@ func elsewhere(t *testing.T, s *site) string {
 	return fmt.Sprintf("%d times %s", tried, strings.Join(slices.Compact(said), " or "))
 }
 
-// reads is what a warehouse can do that loads as the same identity. change may
-// change its policies.
+// reads returns a see function for a warehouse that loads with the identity of the
+// sink. change may change its policies.
 func reads(less string, change func(policy.Set)) func(*testing.T, *site) string {
 	return func(t *testing.T, s *site) string {
 		t.Helper()
@@ -209,8 +209,8 @@ func reads(less string, change func(policy.Set)) func(*testing.T, *site) string 
 	}
 }
 
-// listObjects is the mistake of RudderStack's document: s3:ListBucket on the
-// objects.
+// listObjects makes the mistake of RudderStack's document: it allows s3:ListBucket
+// on the objects, not on the bucket.
 func listObjects(p policy.Set) {
 	for _, d := range p {
 		for i := range d.Document.Statement {

@@ -5,7 +5,8 @@ import (
 	"syscall"
 )
 
-// dieWithParent ends the process when the tests do not live to end it.
+// dieWithParent makes the kernel kill the process if the tests die before they can
+// end it.
 func dieWithParent(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

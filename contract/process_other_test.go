@@ -4,5 +4,5 @@ package contract
 
 import "os/exec"
 
-// dieWithParent can do nothing here: servers stay when the tests are killed.
+// dieWithParent has no effect here: servers keep running if the tests are killed.
 func dieWithParent(*exec.Cmd) {}

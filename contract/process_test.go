@@ -28,18 +28,18 @@ import (
 	"time"
 )
 
-// buildLimit is how long building a server may take. It takes two minutes where
-// nothing is cached yet.
+// buildLimit is the maximum time to build a server. A build with an empty cache
+// takes two minutes.
 const buildLimit = 15 * time.Minute
 
-// startLimit is how long a server may take until it answers.
+// startLimit is the maximum time from the start of a server to its first answer.
 const startLimit = 3 * time.Minute
 
 // TestMain ends the processes of the tests, and prints why tests were skipped.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if !isSet("test.parallel") {
-		flag.Set("test.parallel", "16") // most of what they do is wait
+		flag.Set("test.parallel", "16") // the tests wait most of the time
 	}
 	code := m.Run()
 	stopAll()
@@ -54,8 +54,8 @@ var (
 	skipped   = make(map[string]bool)
 )
 
-// skip skips a test for want of a program, and has TestMain say so. The gate
-// lists it.
+// skip skips a test because a program is missing. TestMain prints the reason, and
+// the gate lists it.
 func skip(t *testing.T, why string) {
 	t.Helper()
 	skippedMu.Lock()
@@ -75,7 +75,7 @@ var (
 	running   []func()
 )
 
-// atEnd has f called when all tests are over.
+// atEnd registers f to be called after all tests.
 func atEnd(f func()) {
 	runningMu.Lock()
 	defer runningMu.Unlock()
@@ -90,7 +90,7 @@ func stopAll() {
 	}
 }
 
-// builds make each program once.
+// Each of these functions builds its program once.
 var (
 	buildVersitygw = sync.OnceValues(func() (string, error) { return build("versitygw", "versitygw") })
 	buildMinIO     = sync.OnceValues(func() (string, error) { return build("minio", "github.com/minio/minio") })
@@ -99,8 +99,9 @@ var (
 	})
 )
 
-// build makes a tool of a module in servers/, and returns the path that it has
-// in Go's build cache. So it is linked once, and pinned by that go.mod.
+// build builds a tool of a module in servers/, and returns its path in Go's build
+// cache. The tool is therefore linked once, and its version is pinned by that
+// module's go.mod.
 func build(module, tool string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), buildLimit)
 	defer cancel()
@@ -116,8 +117,8 @@ func build(module, tool string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// runTool runs a program that ends by itself, with stdin as its input, and
-// returns its standard output.
+// runTool runs a program to its end, with stdin as its input, and returns its
+// standard output.
 func runTool(name, program string, env []string, stdin []byte, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
@@ -146,11 +147,11 @@ type process struct {
 	stdout io.Reader
 	log    syncBuffer
 	kill   func()
-	done   chan struct{} // closed when it has ended
-	err    error         // why, after done
+	done   chan struct{} // closed when the process has ended
+	err    error         // result of Wait, set before done is closed
 }
 
-// start runs a program until the tests are over.
+// start starts a program, which is killed after all tests.
 func start(name, path string, env []string, args ...string) (*process, error) {
 	p := &process{name: name, done: make(chan struct{})}
 	cmd := exec.Command(path, args...)
@@ -161,15 +162,15 @@ func start(name, path string, env []string, args ...string) (*process, error) {
 	if p.stdin, err = cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
-	// A pipe of our own: cmd.Wait would close cmd.StdoutPipe under its reader.
+	// Not cmd.StdoutPipe: cmd.Wait would close it while the reader uses it.
 	stdout, w := io.Pipe()
 	p.stdout = stdout
 	cmd.Stdout = w
 
 	started := make(chan error)
 	go func() {
-		// What dies with its parent dies with the thread that started it:
-		// https://go.dev/issue/27505.
+		// Pdeathsig kills the process when the thread that started it ends, so
+		// that thread must not end: https://go.dev/issue/27505.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -186,7 +187,7 @@ func start(name, path string, env []string, args ...string) (*process, error) {
 	}
 	p.kill = func() {
 		p.stdin.Close()
-		cmd.Process.Kill() // an error means that it has ended
+		cmd.Process.Kill() // an error means that the process has ended
 		stdout.Close()
 		<-p.done
 	}
@@ -221,7 +222,7 @@ func (p *process) ready(client *http.Client, url string) error {
 	}
 }
 
-// syncBuffer keeps what a process says, for when it fails.
+// syncBuffer keeps the output of a process, for the report of a failure.
 type syncBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -230,7 +231,7 @@ type syncBuffer struct {
 func (b *syncBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	const most = 1 << 20 // enough to see why
+	const most = 1 << 20 // enough to find the cause
 	if b.buf.Len() < most {
 		b.buf.Write(p)
 	}
@@ -243,13 +244,13 @@ func (b *syncBuffer) String() string {
 	return b.buf.String()
 }
 
-// A place is where one server runs: a directory and an address of its own.
+// A place holds the directory and the address of one server.
 type place struct {
 	scheme  string
-	dir     string // is removed when the tests are over
-	address string // on the loopback interface, with a port that is free
+	dir     string // removed after all tests
+	address string // on the loopback interface, with a free port
 	url     string
-	id      identity // what the server proves to be over https
+	id      identity // certificate of the server
 	client  *http.Client
 }
 
@@ -276,7 +277,7 @@ func launch[T any](scheme string, start func(place) (T, error)) (v T, err error)
 	return v, err
 }
 
-// serve starts a server, and waits until it answers a GET of the path.
+// serve starts a server, and waits until it answers a GET of the path health.
 func (at place) serve(health, name, program string, env []string, args ...string) (*process, error) {
 	p, err := start(name, program, env, args...)
 	if err != nil {
@@ -285,7 +286,7 @@ func (at place) serve(health, name, program string, env []string, args ...string
 	return p, p.ready(at.client, at.url+health)
 }
 
-// eachScheme starts a server for a scheme when a test asks for it, once.
+// eachScheme returns a function per scheme that starts a server at its first call.
 func eachScheme[T any](start func(scheme string) (T, error)) map[string]func() (T, error) {
 	servers := make(map[string]func() (T, error))
 	for _, scheme := range schemes {
@@ -294,7 +295,7 @@ func eachScheme[T any](start func(scheme string) (T, error)) map[string]func() (
 	return servers
 }
 
-// freeAddress returns an address on the loopback interface that nobody listens
+// freeAddress returns an address on the loopback interface that no process listens
 // on.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -305,7 +306,7 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// tempDir is a directory that lasts as long as the servers do.
+// tempDir returns a directory that is removed after all tests.
 func tempDir() (string, error) {
 	dir, err := os.MkdirTemp("", "s3sink-contract-")
 	if err != nil {
@@ -315,7 +316,7 @@ func tempDir() (string, error) {
 	return dir, nil
 }
 
-// identity is a certificate for the loopback interface, and where its files are.
+// identity is a certificate for the loopback interface, with its files.
 type identity struct {
 	cert, key string // files
 	roots     *x509.CertPool
@@ -350,7 +351,7 @@ var newIdentity = sync.OnceValues(func() (identity, error) {
 	if err != nil {
 		return identity{}, err
 	}
-	// The names that MinIO wants them to have.
+	// MinIO requires these file names.
 	id := identity{cert: filepath.Join(dir, "public.crt"), key: filepath.Join(dir, "private.key"), roots: x509.NewCertPool()}
 	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	id.roots.AppendCertsFromPEM(cert)
@@ -359,15 +360,15 @@ var newIdentity = sync.OnceValues(func() (identity, error) {
 		os.WriteFile(id.key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
 })
 
-// newClient trusts the servers, follows no redirect, and shows bodies as they
-// are sent.
+// newClient returns a client that trusts the servers, follows no redirect, and
+// does not decompress bodies.
 func newClient(id identity) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
 			TLSClientConfig:    &tls.Config{RootCAs: id.roots},
 			DisableCompression: true,
-			// The SDK's own client waits as long for a server that wants to
-			// refuse a request before it has its body.
+			// The SDK's own client also waits this long for a server to refuse
+			// a request before the body is sent.
 			ExpectContinueTimeout: time.Second,
 			MaxIdleConnsPerHost:   32,
 		},

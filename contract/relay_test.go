@@ -14,8 +14,8 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// relaySTS gives a gateway an STS: AssumeRole is s3sinktest's, and the gateway
-// is told of every session before its keys are handed out.
+// relaySTS adds an STS to a gateway. s3sinktest answers AssumeRole, and the gateway
+// gets the keys of every session before the client does.
 func (s *site) relaySTS(t *testing.T, g *gateway) {
 	t.Helper()
 	sts := s3sinktest.NewServer()
@@ -31,7 +31,7 @@ func (s *site) relaySTS(t *testing.T, g *gateway) {
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
-			r.Out.Host = r.In.Host // is signed
+			r.Out.Host = r.In.Host // the signature covers it
 		},
 		ModifyResponse: func(resp *http.Response) error { return s.introduce(g, resp) },
 		Transport:      sts.HTTPClient().Transport,
@@ -61,7 +61,7 @@ func (s *site) relaySTS(t *testing.T, g *gateway) {
 	s.sinkSTS = s.scheme + "://" + listener.Addr().String()
 }
 
-// introduce tells the gateway of the session in an answer to AssumeRole.
+// introduce adds the session in an answer of AssumeRole to the gateway.
 func (s *site) introduce(g *gateway, resp *http.Response) error {
 	body, err := io.ReadAll(resp.Body)
 	resp.Body.Close()

@@ -15,7 +15,7 @@ import (
 	"github.com/s3sink/s3sink/policy"
 )
 
-// accounts are the IAM, the S3 and the KMS of moto, with the AWS CLI in front.
+// accounts is a moto server with IAM, S3 and KMS, used through the AWS CLI.
 type accounts struct{ dir string }
 
 func startMoto(t *testing.T) *accounts {
@@ -44,7 +44,7 @@ func startMoto(t *testing.T) *accounts {
 	return a
 }
 
-// command returns a command that finds the wrapper as aws.
+// command returns a command whose PATH has the wrapper as aws.
 func (a *accounts) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(environmentWithout("AWS_"),
@@ -82,9 +82,10 @@ func (a *accounts) setUp(t *testing.T, policies policy.Set, env ...string) (int,
 	return cmd.ProcessState.ExitCode(), string(out)
 }
 
-// Given a role that trusts others, an inline policy of our name, and a key that does
-// not leave permissions to IAM, the script changes nothing and exits with 3. With
-// APPLY_MERGED=1 all keep their statements. The next run changes nothing.
+// Given a role that trusts others, an inline policy with our name, and a key whose
+// policy does not leave permissions to IAM, then the script changes nothing and
+// exits with 3. With APPLY_MERGED=1 every policy keeps its statements. The next run
+// changes nothing.
 func TestSetupScript_IAMOfMoto(t *testing.T) {
 	t.Parallel()
 	a := startMoto(t)
@@ -99,12 +100,12 @@ func TestSetupScript_IAMOfMoto(t *testing.T) {
 	}
 	a.aws(t, "iam", "create-user", "--user-name", "checkout")
 
-	// From nothing.
+	// No policy exists.
 	if code, out := a.setUp(t, policies); code != 0 || strings.Count(out, "created: ") != 3 {
 		t.Fatalf("exit %d, want 0 and three policies created\n%s", code, out)
 	}
 
-	// Policies of others.
+	// Policies of others exist.
 	others := map[string]string{
 		"trust":  `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::595280932656:role/customer-s3-prod-action-destination-access"},"Action":"sts:AssumeRole","Condition":{"StringEquals":{"sts:ExternalId":"workspace-1"}}}}`,
 		"inline": `{"Version":"2012-10-17","Statement":[{"Sid":"WriteObjects","Effect":"Allow","Action":"s3:PutObject","Resource":"arn:aws:s3:::other/*"}]}`,
@@ -123,8 +124,8 @@ func TestSetupScript_IAMOfMoto(t *testing.T) {
 	a.refusesThenMerges(t, policies, others, read)
 }
 
-// Given a bucket whose policy denies access without TLS, the policy stays as it is
-// until APPLY_MERGED=1, and keeps the Deny then.
+// Given a bucket whose policy denies access without TLS, then the script leaves the
+// policy unchanged. With APPLY_MERGED=1 the merged policy keeps the Deny.
 func TestSetupScript_BucketOfMoto(t *testing.T) {
 	t.Parallel()
 	a := startMoto(t)
@@ -149,7 +150,8 @@ func TestSetupScript_BucketOfMoto(t *testing.T) {
 	})
 }
 
-// refusesThenMerges runs the script against policies of others, which read returns.
+// refusesThenMerges runs the script against policies of others. read returns the
+// current policies.
 func (a *accounts) refusesThenMerges(t *testing.T, policies policy.Set, others map[string]string, read func() map[string]string) {
 	t.Helper()
 	code, out := a.setUp(t, policies)

@@ -26,7 +26,7 @@ import (
 	"github.com/s3sink/s3sink"
 )
 
-// everything is what a run of the sink comes to.
+// everything is the result of a complete run of the sink.
 const everything = "4000 events of 2 sources, each once"
 
 const aboutSink = `On Ceph ` + "`Config.ACL`" + ` is ` + "`bucket-owner-full-control`" + `. Without it the bucket's owner may not read the
@@ -35,8 +35,8 @@ unless its encryption is ` + "`SSES3()`" + `.
 
 `
 
-// theSink is the library itself, from New to Close. Whoever writes may
-// s3:PutObject below one folder and nothing else; the owner reads it back.
+// theSink tests the library itself, from New to Close. The writer may only
+// s3:PutObject below one folder; the owner reads the objects back.
 var theSink = []expectation{
 	{
 		name: "sink: access keys",
@@ -132,8 +132,8 @@ const noteRelay = "versitygw has no STS, so the STS of s3sinktest stands beside 
 
 var sinks atomic.Int64
 
-// sink is the Config of a sink that writes to the site, with a source id of its
-// own.
+// sink returns the Config of a sink that writes to the site, with a source id of
+// its own.
 func (s *site) sink(as s3sink.Credentials) s3sink.Config {
 	return s3sink.Config{
 		Bucket:       s.bucket + "/allowed",
@@ -146,7 +146,7 @@ func (s *site) sink(as s3sink.Credentials) s3sink.Config {
 		STSEndpoint:  s.sinkSTS,
 		Credentials:  as,
 		CreateOnly:   s3sink.CreateOnlyOn,
-		// Several objects, each longer than what lossy takes for a body.
+		// Several objects, each longer than largeRequest.
 		MaxObjectBytes: 200_000,
 		MaxEventBytes:  4_000,
 		Logger:         slog.New(slog.DiscardHandler),
@@ -159,14 +159,14 @@ func (s *site) asWriter() s3sink.Credentials {
 	return s3sink.AccessKeys(s.writer.id, s.writer.secret, s.writer.token)
 }
 
-// asRole assumes the site's role.
+// asRole returns credentials that assume the site's role.
 func (s *site) asRole(opts ...s3sink.RoleOption) s3sink.Credentials {
 	caller := s3sink.AccessKeys(s.caller.id, s.caller.secret, s.caller.token)
 	return s3sink.AssumeRole(s.role, s.externalID, append(opts, s3sink.Via(caller))...)
 }
 
-// run sends 4,000 events of two sources, half before a Flush and half after,
-// and says what the bucket then holds, or why uploads are parked.
+// run sends 4,000 events of two sources, half before a Flush and half after. It
+// returns the outcome, or the reason why uploads are parked.
 func (s *site) run(t *testing.T, cfg s3sink.Config) string {
 	t.Helper()
 	return s.runWith(t, cfg, func(ctx context.Context, r *run) {
@@ -219,8 +219,8 @@ func (s *site) runWith(t *testing.T, cfg s3sink.Config, feed func(context.Contex
 	return s.outcome(t, r, cfg)
 }
 
-// track takes events as long as ctx lasts, of the sink's source and of another
-// in turn.
+// track tracks events until ctx ends, alternately of the sink's source and of
+// another.
 func (r *run) track(ctx context.Context, t *testing.T, from, to int) {
 	t.Helper()
 	other, err := r.sink.Source(r.source + "-other")
@@ -247,7 +247,7 @@ func (r *run) flush(ctx context.Context, t *testing.T) {
 	}
 }
 
-// event is a line that does not compress well.
+// event returns an event that does not compress well.
 func event(i int) []byte {
 	noise := make([]byte, 400)
 	for j := range noise {
@@ -260,7 +260,8 @@ func event(i int) []byte {
 	return line
 }
 
-// outcome reads everything back and compares it with what was sent.
+// outcome reads all objects and compares their lines with the events that were
+// sent.
 func (s *site) outcome(t *testing.T, r *run, cfg s3sink.Config) string {
 	t.Helper()
 	got := make(lines)
@@ -298,7 +299,7 @@ func (s *site) outcome(t *testing.T, r *run, cfg s3sink.Config) string {
 	}
 	says := fmt.Sprintf("%d events of 2 sources, each once", len(got))
 	if st.LostAnswers > 0 {
-		says += ", some there already" // not 3: the answer to a repeat may get lost too
+		says += ", some there already" // no count, it can be below 3: the answer to a retry may get lost too
 	}
 	if cfg.Encryption.String() != s3sink.BucketDefault().String() && encryption != "" {
 		says += ", " + encryption
@@ -326,7 +327,7 @@ func unpack(t *testing.T, key, body string) []string {
 	return all
 }
 
-// runOverSessions sends events for five seconds, with sessions of two.
+// runOverSessions sends events for five seconds, with sessions of two seconds.
 func (s *site) runOverSessions(t *testing.T) string {
 	t.Helper()
 	var mu sync.Mutex // held while the provider uses t
@@ -334,7 +335,7 @@ func (s *site) runOverSessions(t *testing.T) string {
 	provider := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if over { // the SDK's cache may ask for one more, and nobody waits for it
+		if over { // the SDK's cache may request one more, and no upload waits for it
 			return aws.Credentials{}, errors.New("the test is over")
 		}
 		sessions++
@@ -367,14 +368,15 @@ func (s *site) runOverSessions(t *testing.T) string {
 	return says
 }
 
-// lossy loses the answers to some requests whose body is large: the server has
-// them, and the connection is cut when the answer begins to come.
+// lossy loses the answers to some requests with a large body: the server has
+// received the request, and the connection is cut when the answer arrives.
 type lossy struct{ left atomic.Int64 } // answers still to lose
 
-// largeRequest is more than a TLS handshake sends and less than an object has.
+// largeRequest is more than a TLS handshake sends and less than the size of an
+// object.
 const largeRequest = 64 << 10
 
-// newLossy returns a client like another, but for n answers.
+// newLossy returns a copy of a client that loses n answers.
 func newLossy(like *http.Client, n int64) *http.Client {
 	l := new(lossy)
 	l.left.Store(n)
@@ -388,7 +390,7 @@ func newLossy(like *http.Client, n int64) *http.Client {
 		return &lossyConn{Conn: conn, lossy: l}, nil
 	}
 	if transport.TLSClientConfig != nil {
-		// With TLS 1.3 there may be something to read that is no answer.
+		// With TLS 1.3 a read may return data that is not part of an answer.
 		transport.TLSClientConfig.MaxVersion = tls.VersionTLS12
 	}
 	return &http.Client{Transport: transport, CheckRedirect: like.CheckRedirect}
@@ -400,14 +402,14 @@ type lossyConn struct {
 	written atomic.Int64
 }
 
-// Write counts what is sent since the last answer.
+// Write counts the bytes sent since the last answer.
 func (c *lossyConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.written.Add(int64(n))
 	return n, err
 }
 
-// Read returns what the server says, unless it is to be lost.
+// Read returns the answer of the server, unless it is to be lost.
 func (c *lossyConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 && c.written.Swap(0) >= largeRequest && c.lossy.left.Add(-1) >= 0 {

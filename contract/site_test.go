@@ -21,8 +21,8 @@ const (
 	ceph      = "Ceph"
 )
 
-// A site is one server, as one test sees it: with a bucket of its own and
-// somebody to sign as. The server's zero fields are what it does not have.
+// A site is one server as used by one test, with a bucket of its own and the keys
+// to sign with. A field is zero if the server lacks that feature.
 type site struct {
 	column string
 	scheme string
@@ -31,40 +31,40 @@ type site struct {
 
 	region string
 	bucket string
-	acl    string // what objects need for the bucket's owner to read them
+	acl    string // ACL with which the bucket's owner may read objects
 	owner  keys   // may do everything
 	writer keys   // may s3:PutObject below allowed/, and nothing else
 	kmsKey string
 
 	stsURL     string
-	role       string // its sessions may what writer may
-	externalID string // what the role asks for
-	caller     keys   // whom the role trusts
-	stranger   keys   // whom no role trusts
+	role       string // its sessions have the permissions of writer
+	externalID string // external id that the role requires
+	caller     keys   // trusted by the role
+	stranger   keys   // trusted by no role
 
-	// sinkSTS is where the sink assumes its role. It is not stsURL where the
-	// STS is not the server's own.
+	// sinkSTS is the STS endpoint of the sink. It differs from stsURL if the STS
+	// is not the server's own.
 	sinkSTS string
 
-	// session is a session of the role that lasts so long.
+	// session returns a session of the role with the given lifetime.
 	session func(t *testing.T, life time.Duration) keys
 
 	// addBucket makes an empty bucket.
 	addBucket func(t *testing.T, name string)
 
-	// addUser adds somebody who may do nothing yet, and allow has a newcomer's
-	// policies take effect: the user's, or if ofBuckets is set, the bucket's. An
-	// error of allow is the server's refusal.
+	// addUser adds a user without permissions. allow sets a newcomer's policies:
+	// those of the user or, if ofBuckets is set, the bucket policy. allow returns
+	// an error if the server refuses them.
 	addUser   func(k keys, arn string) error
 	allow     func(*testing.T, *newcomer, policy.Set) error
 	ofBuckets bool
 
-	// kmsBucket makes another bucket, whose default encryption is by kmsKey.
-	// The answer is to the request that says so.
+	// kmsBucket creates another bucket with kmsKey as its default encryption. It
+	// returns the answer to the request that sets the encryption.
 	kmsBucket func(t *testing.T) (string, answer)
 }
 
-// need is what an expectation takes for granted.
+// need is a feature that an expectation requires.
 type need string
 
 const (
@@ -81,11 +81,11 @@ type server struct {
 	column string
 	open   func(t *testing.T, scheme string) *site
 
-	// lacks says what the server does not have, and why.
+	// lacks holds the features that the server lacks, with the reasons.
 	lacks map[need]string
 
-	// missing says why the server cannot be started here. It is nil if the
-	// server is built from source, and returns "" if it can be started.
+	// missing returns the reason why the server cannot be started here, or "". It
+	// is nil if the server is built from source.
 	missing func() string
 }
 
@@ -125,19 +125,20 @@ var (
 	}
 )
 
-// shortLife is that of sessions whose end a test waits for.
+// shortLife is the lifetime of a session that a test lets expire.
 const shortLife = 2 * time.Second
 
 const (
 	region = "eu-west-1"
 
-	// bucketPrefix is what policies name that were written before the bucket.
+	// bucketPrefix begins the name of every bucket. Policies that are written
+	// before the bucket exists name the prefix.
 	bucketPrefix = "contract-"
 )
 
 func newBucketName() string { return bucketPrefix + strings.ToLower(rand.Text()) }
 
-// iamPolicy is a policy that does not come from the library.
+// iamPolicy is a policy that the test writes itself.
 type iamPolicy struct {
 	Version   string
 	Statement []statement
@@ -153,7 +154,7 @@ type statement struct {
 func (p iamPolicy) String() string {
 	text, err := json.Marshal(p)
 	if err != nil {
-		panic(err) // strings alone
+		panic(err) // strings always encode
 	}
 	return string(text)
 }
@@ -167,7 +168,7 @@ func mayPut(bucket, folder string) iamPolicy {
 	}}}
 }
 
-// createKMS is create, and then the bucket's default encryption is set.
+// createKMS creates a bucket and sets its default encryption.
 func (s *site) createKMS(t *testing.T) (string, answer) {
 	t.Helper()
 	name := s.create(t)
@@ -180,7 +181,7 @@ func (s *site) createKMS(t *testing.T) (string, answer) {
 	return name, s.do(t, r)
 }
 
-// create makes a bucket with S3's own API.
+// create creates a bucket with the S3 API.
 func (s *site) create(t *testing.T) string {
 	t.Helper()
 	name := newBucketName()

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// ask is an expectation of AssumeRole's answer. form holds names and values
-// that are not as they should be.
+// ask returns a see function that calls AssumeRole. form holds the names and
+// values of wrong parameters.
 func ask(form ...string) func(*testing.T, *site) string {
 	return func(t *testing.T, s *site) string {
 		t.Helper()
@@ -15,7 +15,7 @@ func ask(form ...string) func(*testing.T, *site) string {
 	}
 }
 
-// askAs is AssumeRole as somebody else.
+// askAs returns a see function that calls AssumeRole with other keys.
 func askAs(by func(*site) keys) func(*testing.T, *site) string {
 	return func(t *testing.T, s *site) string {
 		t.Helper()
@@ -210,8 +210,9 @@ var stsList = needing(needsSTS, []expectation{
 	},
 })
 
-// longPolicy has many short resources: one long resource is more than the
-// stack of a radosgw of this version holds, which ends it.
+// longPolicy returns a policy of more than 2,048 characters with many short
+// resources: one long resource overflows the stack of this version of radosgw,
+// which crashes.
 func longPolicy() iamPolicy {
 	p := mayPut("contract", "x")
 	for len(p.String()) <= 2048 {

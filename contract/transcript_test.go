@@ -27,7 +27,8 @@ commands on both servers and compare the output with this page. Durations and id
 not compared.
 `
 
-// transcripts are the servers on which a person sets a sink up, and how.
+// transcripts lists the servers whose setup the page shows, with the flags and the
+// way to apply the policy.
 var transcripts = []struct{ column, flags, applied string }{
 	{minio, "", "The document is now the user's policy, as by `mc admin policy create` and\n`mc admin policy attach`."},
 	{versitygw, " -cross-account", "The second document is now the bucket's policy, as by `aws s3api put-bucket-policy`. versitygw has\nno policies of users."},
@@ -51,8 +52,8 @@ var buildCommand = sync.OnceValues(func() (string, error) {
 	return program, nil
 })
 
-// transcript is what a person sees on one server, who has a user and a bucket
-// and no policy for them.
+// transcript returns the output of a setup on one server, by a user who has a
+// bucket but no policy.
 func transcript(t *testing.T, s *site, flags, applied string) string {
 	t.Helper()
 	program, err := buildCommand()
@@ -98,7 +99,7 @@ func transcript(t *testing.T, s *site, flags, applied string) string {
 	return strings.NewReplacer(n.bucket, "acme-events", n.arn, userARN+"checkout", n.writer.id, "AKIACHECKOUT00000000").Replace(b.String())
 }
 
-// What is another text at every run.
+// These patterns match the parts of the output that differ between runs.
 var (
 	durations  = regexp.MustCompile(` \([0-9.]+m?s\)\n`)
 	requestIDs = regexp.MustCompile(`(?m)^(Request id: ).*$`)

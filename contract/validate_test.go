@@ -27,7 +27,7 @@ Some causes exist only on AWS, and only s3sinktest answers them:
 
 `
 
-// validations are what Validate says, in the order of the documented table.
+// validations are the results of Validate, in the order of the documented table.
 var validations = []expectation{
 	{
 		name: "Validate: access keys",
@@ -201,14 +201,14 @@ var validations = []expectation{
 	},
 }
 
-// validate is what Validate says: its code, and the answer it is for.
+// validate returns the code of Validate, and the answer that led to it.
 func (s *site) validate(t *testing.T, cfg s3sink.Config) string {
 	t.Helper()
 	says, _ := s.validateHint(t, cfg)
 	return says
 }
 
-// validateHint also returns the advice.
+// validateHint is validate that also returns the hint.
 func (s *site) validateHint(t *testing.T, cfg s3sink.Config) (says, hint string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -226,7 +226,7 @@ func (s *site) validateHint(t *testing.T, cfg s3sink.Config) (says, hint string)
 	case errors.As(err, &why):
 		t.Log(err)
 		if why.Status == 0 {
-			return string(why.Code), why.Hint // no answer was wrong
+			return string(why.Code), why.Hint // no server answered with an error
 		}
 		return fmt.Sprintf("%s, %s", why.Code, answer{status: why.Status, code: why.AWSCode}), why.Hint
 	}

@@ -17,7 +17,7 @@ type gateway struct {
 	owner  keys
 	writer keys
 
-	mu      sync.Mutex // one question at a time
+	mu      sync.Mutex // held from a request to its answer
 	process *process
 	answers *bufio.Scanner
 }
@@ -31,7 +31,7 @@ type gatewayKey struct {
 	RoleARN    string
 }
 
-// know tells the gateway of a key.
+// know adds a key to the gateway.
 func (g *gateway) know(k gatewayKey) error {
 	line, err := json.Marshal(k)
 	if err != nil {

@@ -1,10 +1,10 @@
-// Command minio adds users to a MinIO server, or changes their policies: its admin API wants their secrets
-// encrypted, in a way that only its own client knows. The module it is in is
-// there to pin the version of the server, which is a program of its own and not
-// part of this one.
+// Command minio adds users to a MinIO server, or changes their policies. The admin
+// API requires encrypted secrets, and only MinIO's own client implements that
+// encryption. This module also pins the version of the server, which is a separate
+// program.
 //
-// Standard input is a JSON array of users. Credentials of the server's owner
-// are in ACCESS and SECRET.
+// Standard input is a JSON array of users. The variables ACCESS and SECRET hold the
+// credentials of the server's owner.
 package main
 
 import (
@@ -25,7 +25,7 @@ import (
 
 type user struct {
 	ID, Secret string
-	Policy     json.RawMessage // what the user may do; null: nothing
+	Policy     json.RawMessage // permissions of the user; null: none
 }
 
 func main() {
@@ -84,7 +84,7 @@ func add(ctx context.Context, client *madmin.AdminClient, u user) error {
 	}
 	_, err := client.AttachPolicy(ctx, madmin.PolicyAssociationReq{Policies: []string{u.ID}, User: u.ID})
 	if madmin.ToErrorResponse(err).Code == "XMinioAdminPolicyChangeAlreadyApplied" {
-		return nil // the user was there already, with another policy of that name
+		return nil // the user already had another policy of that name
 	}
 	return err
 }

@@ -12,17 +12,17 @@ import (
 	"github.com/versity/versitygw/s3err"
 )
 
-// key is one access key, as a line of standard input says it.
+// key is one access key: a line of standard input.
 type key struct {
 	ID, Secret string
 	Token      string    // of a session
 	Expires    time.Time // of a session
-	ARN        string    // whom bucket policies name
-	RoleARN    string    // of a session: likewise
+	ARN        string    // principal of the key in bucket policies
+	RoleARN    string    // of a session: its principal in bucket policies
 }
 
-// accounts are the keys that the gateway accepts besides the owner's. It is
-// what an IAM service is to the gateway, and what an STS tells it of sessions.
+// accounts holds the keys that the gateway accepts besides the owner's. It takes
+// the place of an IAM service, and of the sessions of an STS.
 type accounts struct {
 	auth.IAMService // creates nothing, changes nothing
 
@@ -58,7 +58,7 @@ func (k key) account() auth.Account {
 	}
 }
 
-// GetUserAccount is asked when a bucket policy names an access key.
+// GetUserAccount is called when a bucket policy names an access key.
 func (a *accounts) GetUserAccount(id string) (auth.Account, error) {
 	k, ok := a.get(id)
 	if !ok {
@@ -67,12 +67,12 @@ func (a *accounts) GetUserAccount(id string) (auth.Account, error) {
 	return k.account(), nil
 }
 
-// ResolveAccounts returns those of the principals that do not exist. A bucket
-// policy may name ARNs, which are taken at their word.
+// ResolveAccounts returns the principals that do not exist. It returns none: a
+// bucket policy may name any ARN.
 func (a *accounts) ResolveAccounts([]string) ([]string, error) { return nil, nil }
 
-// DeriveSigningKey makes a an auth.SigningKeyProvider: the gateway accepts
-// sessions from such a one alone.
+// DeriveSigningKey implements auth.SigningKeyProvider: the gateway accepts sessions
+// only from such a provider.
 func (a *accounts) DeriveSigningKey(id, token, date, region, service string) ([]byte, auth.Account, error) {
 	k, ok := a.get(id)
 	switch {
@@ -92,7 +92,7 @@ func (a *accounts) DeriveSigningKey(id, token, date, region, service string) ([]
 	return derived, k.account(), nil
 }
 
-// errExpired is what S3 says to a session that is over.
+// errExpired is the error of S3 for a session that has ended.
 var errExpired = s3err.APIError{
 	Code:           "ExpiredToken",
 	Description:    "The provided token has expired.",

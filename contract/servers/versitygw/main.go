@@ -1,9 +1,9 @@
-// Command versitygw is an S3 for the contract tests: the versitygw gateway over
-// a directory, with an account list that the tests write.
+// Command versitygw is an S3 server for the contract tests: the versitygw gateway
+// over a directory, with accounts that the tests add.
 //
-// It reads keys from standard input, one JSON object a line, and answers each
-// with a line on standard output; the first answer comes when it is ready to
-// take them. It ends with its standard input, so that it cannot outlive the
+// It reads keys from standard input, one JSON object per line, and answers each
+// with a line on standard output. It prints a first line when it is ready to read
+// keys. It exits at the end of its standard input, so that it cannot outlive the
 // test that started it.
 package main
 
@@ -35,7 +35,7 @@ func main() {
 	flag.StringVar(&cfg.KeyFile, "key", "", "key of the certificate")
 	flag.Parse()
 
-	// The gateway has things to say on standard output, where our answers go.
+	// Standard output is for our answers; the gateway would print there too.
 	answers := os.Stdout
 	os.Stdout = os.Stderr
 
@@ -64,8 +64,8 @@ func main() {
 	}
 }
 
-// open makes a backend that needs nothing of the file system but files: what
-// S3 knows of an object beyond its bytes is in files beside it.
+// open returns a backend that needs only plain files. The metadata of an object is
+// in separate files, not in extended attributes.
 func open(dir string) (*posix.Posix, error) {
 	data, side := filepath.Join(dir, "data"), filepath.Join(dir, "meta")
 	for _, d := range []string{data, side} {
@@ -80,7 +80,7 @@ func open(dir string) (*posix.Posix, error) {
 	return posix.New(data, store, posix.PosixOpts{SideCarDir: side, ForceNoTmpFile: true})
 }
 
-// serve takes keys until in ends.
+// serve reads keys until in ends.
 func (a *accounts) serve(in *os.File, out *os.File) error {
 	fmt.Fprintln(out, "ready")
 	lines := bufio.NewScanner(in)
