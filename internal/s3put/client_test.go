@@ -24,7 +24,7 @@ import (
 	"github.com/s3sink/s3sink/internal/s3put"
 )
 
-// transport answers requests itself and keeps what it saw.
+// transport answers requests itself and records them.
 type transport struct {
 	answer func(*http.Request) *http.Response
 
@@ -169,7 +169,8 @@ func TestCreateOnly(t *testing.T) {
 	}
 }
 
-// A key that is taken was taken by an earlier attempt of ours.
+// Given a key that exists, when an object is put, then the object counts as
+// stored: an earlier attempt stored it.
 func TestTakenKeyIsStored(t *testing.T) {
 	t.Parallel()
 	tr := &transport{answer: func(*http.Request) *http.Response { return s3Error(412, "PreconditionFailed") }}
@@ -213,7 +214,7 @@ func TestErrorsHaveFacts(t *testing.T) {
 	}
 }
 
-// endless is an error page without an end.
+// endless is the body of an error page that never ends.
 type endless struct{ read atomic.Int64 }
 
 func (e *endless) Read(p []byte) (int, error) { e.read.Add(int64(len(p))); return len(p), nil }
@@ -233,8 +234,8 @@ func TestErrorBodiesAreBounded(t *testing.T) {
 	}
 }
 
-// refusesEarly answers before it has read the request's body. Like net/http, it
-// cannot go on with the answer once the request's body has ended early.
+// refusesEarly answers before it has read the request's body. As with net/http,
+// the answer cannot be read further after the request's body has ended early.
 type refusesEarly struct {
 	status int
 	code   string
@@ -247,7 +248,7 @@ func (e refusesEarly) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// bodyIsOpen reads nothing, and fails once the request's body is closed.
+// bodyIsOpen is an empty body. Read fails after the request's body is closed.
 type bodyIsOpen struct{ request io.Reader }
 
 func (b bodyIsOpen) Read([]byte) (int, error) {
@@ -257,8 +258,8 @@ func (b bodyIsOpen) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// Given a server that refuses a request before it has the body, then the error
-// has the code of its answer.
+// Given a server that refuses a request before it has read the body, then the
+// error has the code of the answer.
 func TestErrorCode_RefusedBeforeTheBodyIsSent(t *testing.T) {
 	t.Parallel()
 	cfg, _, err := s3put.LoadConfig(t.Context(), &aws.Config{},
@@ -276,8 +277,8 @@ func TestErrorCode_RefusedBeforeTheBodyIsSent(t *testing.T) {
 	}
 }
 
-// However many attempts say that a session has ended, it is dropped once, and
-// the one after it is not.
+// Given many attempts whose answers say that the session has ended, then the
+// session is dropped once, and the next session is kept.
 func TestEndedSessionIsDropped(t *testing.T) {
 	t.Parallel()
 	const attempts = 50

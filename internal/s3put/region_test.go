@@ -100,7 +100,8 @@ func TestRegionIsAskedOnce(t *testing.T) {
 	}
 }
 
-// Credentials with which the region could not be found out are renewed too.
+// Given credentials with which region discovery failed, when Renew is called, then
+// they are renewed too.
 func TestRenewWithoutARegion(t *testing.T) {
 	t.Parallel()
 	made := 0
@@ -150,7 +151,8 @@ func TestWaitingForTheRegionEndsWithContext(t *testing.T) {
 	wg.Wait()
 }
 
-// A bucket that was made again in another region is found there.
+// Given a bucket that was deleted and created in another region, then uploads find
+// the new region.
 func TestRegionIsLearntAnew(t *testing.T) {
 	t.Parallel()
 	const home = "X-Amz-Bucket-Region"
@@ -192,7 +194,8 @@ func TestRegionIsLearntAnew(t *testing.T) {
 	}
 }
 
-// A region that was given is not changed: the error names the right one.
+// Given a wrong region in the settings, then it is kept, and the error names the
+// right region.
 func TestGivenRegionIsKept(t *testing.T) {
 	t.Parallel()
 	for name, endpoint := range map[string]string{"AWS": "", "another store": "https://minio.example.com"} {

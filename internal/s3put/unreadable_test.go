@@ -16,7 +16,7 @@ import (
 	"github.com/s3sink/s3sink/internal/s3put"
 )
 
-// halfBody cannot be read to its end.
+// halfBody is a body whose reads fail before its end.
 type halfBody struct{ *bytes.Reader }
 
 func (b halfBody) Read(p []byte) (int, error) {
@@ -26,8 +26,8 @@ func (b halfBody) Read(p []byte) (int, error) {
 	return b.Reader.Read(p)
 }
 
-// A body that cannot be read is that, whatever the transport makes of it and
-// whatever the server makes of half of it.
+// Given a body that cannot be read, then the error says so, for every error of the
+// transport and every answer of the server to half of the body.
 func TestUnreadableBody(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]http.HandlerFunc{
