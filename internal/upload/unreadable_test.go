@@ -22,15 +22,15 @@ func unreadable(errno syscall.Errno) func(uint64) error {
 	}
 }
 
-// setAside returns which segments are not tried again.
+// setAside returns the segments that are not retried.
 func (s *store) setAside() []uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Sorted(slices.Values(s.damaged))
 }
 
-// Given a segment that the disk has lost, then it is tried a few times and set
-// aside, and other segments are delivered: S3 has not failed.
+// Given a segment that cannot be read from the disk, then it is attempted a few
+// times and set aside. Other segments are delivered: S3 has not failed.
 func TestUnreadable_SetAside(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -41,7 +41,7 @@ func TestUnreadable_SetAside(t *testing.T) {
 		if _, delivered, _ := s.counts(); delivered != 3 {
 			t.Errorf("%d delivered at once, want 3", delivered)
 		}
-		for range 20 { // no further proof
+		for range 20 { // urgent attempts do not count as further read errors
 			release := u.Urgent(upload.ForDelivery)
 			time.Sleep(time.Second)
 			release()
@@ -57,8 +57,8 @@ func TestUnreadable_SetAside(t *testing.T) {
 	})
 }
 
-// Given a segment that the disk has lost, then it is set aside after an hour,
-// with a backoff between the attempts.
+// Given a segment that cannot be read from the disk, then it is set aside after an
+// hour, with a backoff between the attempts.
 func TestUnreadable_AttemptsInAnHour(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 	"github.com/s3sink/s3sink/internal/upload"
 )
 
-// store is a bucket whose answers are scripted. It is used in a bubble.
+// store is a bucket with scripted answers, for use in a synctest bubble.
 type store struct {
 	answer func(sequence uint64) error // nil: every PUT succeeds
 	takes  time.Duration
@@ -104,7 +104,7 @@ func fails(class s3put.Class) func(uint64) error {
 	return func(uint64) error { return &s3put.Error{Class: class, Err: errors.New("scripted")} }
 }
 
-// Given ready segments, then the one with the lowest sequence starts first.
+// Given ready segments, then the segment with the lowest sequence starts first.
 func TestUploader_OldestFirst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -148,8 +148,8 @@ func TestUploader_OutageOfADay(t *testing.T) {
 		}
 		time.Sleep(24 * time.Hour)
 		tries, _, parked := s.counts()
-		// One probe each 30 s on average is 2,880 a day; without the common
-		// gate each of the segments would make as many.
+		// One probe each 30 s on average is 2,880 a day; without the shared
+		// gate every segment would make that number of attempts.
 		if tries < 1440 || tries > 8000 || parked != 0 {
 			t.Errorf("%d attempts in a day, %d parked", tries, parked)
 		}
@@ -243,7 +243,7 @@ func TestUploader_ParkedProbes(t *testing.T) {
 	})
 }
 
-// Given parked segments, when Unpark is called, then they are tried at once.
+// Given parked segments, when Unpark is called, then they are retried at once.
 func TestUnpark_TriesImmediately(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -323,9 +323,9 @@ func TestUploader_RefusedSource(t *testing.T) {
 	})
 }
 
-// Given segments with a separate prefix that are refused, then a few are tried
-// and the others are delivered at once. When one of the separate segments is
-// accepted, all are delivered.
+// Given refused segments with a separate prefix, then only a few of them are
+// attempted, and segments without that prefix are delivered at once. When one of
+// the separate segments is accepted, all are delivered.
 func TestAddRecovered_SeparatePrefix(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -473,7 +473,8 @@ func TestUploader_ParallelFailuresCountOnce(t *testing.T) {
 	})
 }
 
-// Given parked segments, then a probe also tries one that was never attempted.
+// Given parked segments, then a probe also attempts a segment that was never
+// attempted.
 func TestProbe_TriesSegmentWithoutAttempt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

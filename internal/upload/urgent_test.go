@@ -14,7 +14,7 @@ import (
 	"github.com/s3sink/s3sink/internal/upload"
 )
 
-// puts is a bucket in which a test decides the fate of each attempt.
+// puts is a bucket in which a test decides the result of each attempt.
 type puts struct {
 	mu        sync.Mutex
 	began     []*put
@@ -25,12 +25,12 @@ type puts struct {
 	parked    []upload.Refusal
 }
 
-// put is an attempt that waits for its end.
+// put is an attempt that waits until the test ends it.
 type put struct {
 	order upload.Order
 	end   chan error
-	exist bool // the answer is that the key is taken
-	deaf  bool // it ends only when the test says so
+	exist bool // the answer is that the key exists
+	deaf  bool // ignores its ctx
 }
 
 func (p *puts) put(ctx context.Context, order upload.Order) (s3put.Result, error) {
@@ -82,14 +82,14 @@ func (p *puts) uploader(concurrency int) *upload.Uploader {
 	})
 }
 
-// began returns when the attempts from one number to another began.
+// began returns the start times of the attempts with indexes in [from, to).
 func (s *store) began(from, to int) []time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.times[from:to])
 }
 
-// atOnce returns how many attempts ran at the same time.
+// atOnce returns the highest number of parallel attempts.
 func (s *store) atOnce() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,8 +139,8 @@ func TestUrgent_CapsBackoffWhileCallersWait(t *testing.T) {
 	})
 }
 
-// Given callers that come and go all the time, then they cost no more attempts
-// than one caller that stays.
+// Given many callers that wait briefly one after another, then they cost no more
+// attempts than one caller that waits all the time.
 func TestUrgent_ManyShortCallers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -221,9 +221,9 @@ func TestSpare_BeginsWithoutProgress(t *testing.T) {
 	})
 }
 
-// Given two attempts of a segment, when the first succeeds, then the other one
-// is cancelled, and the segment is delivered only after it has ended, because
-// it reads the segment.
+// Given two attempts of a segment, when one succeeds, then the other is cancelled.
+// The segment is delivered only after the cancelled attempt has ended, because
+// that attempt reads the segment.
 func TestSpare_FirstSuccessCancelsTheOther(t *testing.T) {
 	t.Parallel()
 	for _, winner := range []int{0, 1} {
@@ -255,8 +255,8 @@ func TestSpare_FirstSuccessCancelsTheOther(t *testing.T) {
 	}
 }
 
-// Given two attempts that race for a key, when one stores the object and the
-// other is told that the key exists, then that is not a lost answer, in either
+// Given two attempts that race for a key, when one stores the object and the other
+// gets the answer that the key exists, then no answer counts as lost, in either
 // order.
 func TestSpare_KeyExists(t *testing.T) {
 	t.Parallel()
