@@ -54,9 +54,9 @@ func SetEnvironment() {
 	}
 }
 
-// StartServer starts an S3 and STS double with the bucket, User, and Role,
-// which may put objects. It returns the flags with which an example writes
-// below the path raw of the bucket as Role.
+// StartServer starts an S3 and STS double with the bucket, User, and Role. Role may
+// put objects. StartServer also returns the flags that make an example write below
+// the path raw of the bucket as Role.
 func StartServer(t *testing.T) (*s3sinktest.Server, []string) {
 	t.Helper()
 	server := s3sinktest.NewServer()
