@@ -20,12 +20,12 @@ var (
 // sh, awk and aws.
 //
 // The script reads every policy before it changes anything. It creates missing
-// policies and roles, and leaves a policy alone that has the statements. If an existing
-// policy lacks some, the script prints that policy with the statements added,
-// changes nothing, and exits with 3, unless APPLY_MERGED=1 is in its environment.
-// It never removes a statement.
+// policies and roles, and does not change a policy that has the statements. If an
+// existing policy lacks some, the script prints that policy with the statements
+// added, changes nothing, and exits with 3, unless APPLY_MERGED=1 is in its
+// environment. It never removes a statement.
 //
-// Where the policies belong to more than one account, each run does the parts of
+// If the policies belong to more than one account, each run sets up the policies of
 // the account that it runs in. Policies of an unknown role, user or key are
 // comments.
 func (s Set) CLI() string {
@@ -97,8 +97,8 @@ func (p Policy) call() string {
 	return strings.Join(words, " ")
 }
 
-// leaveToIAM returns the policy of a KMS key that leaves permissions to the IAM of
-// its account. Keys have this statement by default.
+// leaveToIAM returns the KMS key policy that delegates permissions to the IAM
+// policies of the key's account. Keys have this statement by default.
 func leaveToIAM(key string) Document {
 	arn := strings.Split(key, ":")
 	return allow(Statement{
@@ -108,8 +108,8 @@ func leaveToIAM(key string) Document {
 	})
 }
 
-// condition returns the test of the script's account under which it sets the
-// policy up, or "" if it always does.
+// condition returns the test of the current account that must hold for the script
+// to set the policy up, or "" if there is no condition.
 func (p Policy) condition() string {
 	if p.Kind == BucketPolicy {
 		return "!= " + p.principalAccount()

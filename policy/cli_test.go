@@ -23,7 +23,7 @@ type script struct {
 	*fakeAWS
 	policies      policy.Set
 	sh, dir, text string
-	args          []string // of the shell
+	args          []string // arguments of the shell
 }
 
 func newScript(t *testing.T, policies policy.Set) *script {
@@ -49,8 +49,8 @@ func newScript(t *testing.T, policies policy.Set) *script {
 	return s
 }
 
-// run runs the script and returns its exit code and output. The operations that it
-// wrote with are in Writes.
+// run runs the script and returns its exit code and output. Writes then holds the
+// write operations of the run.
 func (s *script) run(t *testing.T, env ...string) (code int, output string) {
 	t.Helper()
 	state := filepath.Join(s.dir, "state.json")
@@ -101,8 +101,8 @@ func sortLists(v any) any {
 	return v
 }
 
-// Given empty accounts, the script creates every policy, each in its own account. A
-// second run writes nothing.
+// Given empty accounts, then the script creates every policy, each in its own
+// account. A second run writes nothing.
 func TestSetupScript_NothingExists(t *testing.T) {
 	t.Parallel()
 	for name, tt := range setups {
@@ -121,7 +121,7 @@ func TestSetupScript_NothingExists(t *testing.T) {
 				for _, d := range policies {
 					arn := strings.Split(d.Of, ":")
 					if d.Kind == policy.Permissions && len(arn) > 5 && arn[4] == account && strings.HasPrefix(arn[5], "role/") && !trusts(policies, d.Of) {
-						s.Roles[d.Of[strings.LastIndexByte(d.Of, '/')+1:]] = d.Of // the script does not create it
+						s.Roles[d.Of[strings.LastIndexByte(d.Of, '/')+1:]] = d.Of // the script does not create this role
 					}
 					if d.Kind == policy.TrustPolicy {
 						s.Partition = arn[1]
@@ -174,16 +174,16 @@ const (
 	keyToIAM     = `{"Version":"2012-10-17","Id":"key-default-1","Statement":[{"Sid":"Enable IAM User Permissions","Effect":"Allow","Principal":{"AWS":"arn:aws:iam::123456789012:root"},"Action":"kms:*","Resource":"*"}]}`
 )
 
-// Given a policy that others need, the script prints it with our statements, writes
-// nothing anywhere and exits with 3. With APPLY_MERGED=1 it writes the policy with
-// the statements of both, and the next run finds nothing to do.
+// Given an existing policy of others, then the script prints it with our statements
+// added, writes nothing in any account and exits with 3. With APPLY_MERGED=1 it
+// writes the policy with both statements, and the next run changes nothing.
 func TestSetupScript_PolicyOfOthersExists(t *testing.T) {
 	t.Parallel()
 	role := mustPolicies(t, setups["segment-role"])
 	bucket := mustPolicies(t, setups["rudderstack-options-2-and-3"])
 	for name, tt := range map[string]struct {
 		policies policy.Set
-		of       string // in the state
+		of       string // key in the state
 		kind     policy.Kind
 		existing string
 	}{
@@ -197,7 +197,7 @@ func TestSetupScript_PolicyOfOthersExists(t *testing.T) {
 			t.Parallel()
 			s := newScript(t, tt.policies)
 			s.Policies["key "+kmsKey] = keyToIAM
-			if tt.kind == policy.BucketPolicy { // so that only the policy of the case lacks something
+			if tt.kind == policy.BucketPolicy { // so that only the policy of the case lacks a statement
 				s.Policies["key "+kmsKey] = withOurs(t, tt.policies)
 			}
 			if strings.Contains(tt.of, "S3Sink") {
@@ -240,7 +240,7 @@ func TestSetupScript_PolicyOfOthersExists(t *testing.T) {
 	}
 }
 
-// withOurs is the policy of a key that has our statement.
+// withOurs returns a key policy that has our statement.
 func withOurs(t *testing.T, policies policy.Set) string {
 	t.Helper()
 	for _, d := range policies {
@@ -252,7 +252,7 @@ func withOurs(t *testing.T, policies policy.Set) string {
 	return ""
 }
 
-// listed is a policy with its only statement in a list.
+// listed returns a policy with its only statement in a list.
 func listed(policy string) string {
 	var document map[string]any
 	if err := json.Unmarshal([]byte(policy), &document); err != nil {
@@ -264,7 +264,8 @@ func listed(policy string) string {
 	return compact(document)
 }
 
-// An error of AWS stops the script with the error, and nothing is written after it.
+// Given an error of AWS, then the script prints the error, stops, and writes nothing
+// after it.
 func TestSetupScript_AWSRefuses(t *testing.T) {
 	t.Parallel()
 	for operation, writes := range map[string][]string{
@@ -285,7 +286,7 @@ func TestSetupScript_AWSRefuses(t *testing.T) {
 			tt.in.BucketKMSKey = strings.Replace(kmsKey, owner, "999999999999", 1)
 			policies := mustPolicies(t, tt)
 			s := newScript(t, policies)
-			// One run reads and writes policies of every kind: all are in this account here.
+			// One run reads and writes policies of every kind, so all belong to one account.
 			s.text = strings.NewReplacer("!= "+owner, "= "+owner, "= 999999999999", "= "+owner).Replace(s.text)
 			s.Policies["key "+tt.in.BucketKMSKey] = policies[len(policies)-1].Document.String()
 			s.Fail[operation] = "AccessDenied"
@@ -300,7 +301,8 @@ func TestSetupScript_AWSRefuses(t *testing.T) {
 	}
 }
 
-// A role of the name exists below another path: it is not the role of the Config.
+// Given a role of the same name with another path, then it is not the role of the
+// Config.
 func TestSetupScript_RoleHasAnotherPath(t *testing.T) {
 	t.Parallel()
 	s := newScript(t, mustPolicies(t, setups["segment-role"]))
@@ -312,8 +314,10 @@ func TestSetupScript_RoleHasAnotherPath(t *testing.T) {
 	}
 }
 
-// In a policy of Version 2008-10-17 the variables that our statement needs are plain
-// text: the merged policy would allow nothing, or would give theirs another meaning.
+// Given an existing policy of Version 2008-10-17 and a statement of ours with
+// variables, then the script does not merge them. In that Version variables are
+// plain text, so our statement would allow nothing. With a newer Version the
+// existing statements could change their meaning.
 func TestSetupScript_OldVersionWithoutVariables(t *testing.T) {
 	t.Parallel()
 	others := setups["bucket-of-others"]
@@ -326,7 +330,7 @@ func TestSetupScript_OldVersionWithoutVariables(t *testing.T) {
 	}
 }
 
-// A policy that no shell or awk of ours can read stops the script.
+// Given an existing policy that merge.awk cannot parse, then the script stops.
 func TestSetupScript_PolicyIsNotJSON(t *testing.T) {
 	t.Parallel()
 	for _, policy := range []string{"None", "{", `{"Statement":[{"Effect":"Allow"}`, `{"Statement":["x]}`, `{"Version":"2012-10-17"}`} {
@@ -340,7 +344,7 @@ func TestSetupScript_PolicyIsNotJSON(t *testing.T) {
 	}
 }
 
-// The script means the same to every shell and awk that is here.
+// Given every installed shell and awk, then the script gives the same result.
 func TestSetupScript_ShellsAndAwks(t *testing.T) {
 	t.Parallel()
 	for _, tools := range [][2]string{ // a shell and an awk
@@ -372,7 +376,7 @@ func TestSetupScript_ShellsAndAwks(t *testing.T) {
 		if code, out := s.run(t, "APPLY_MERGED=1"); code != 0 || !slices.Equal(statements(t, s.Policies["bucket acme-events"]), want) {
 			t.Errorf("%q: exit %d and %s, want %s\n%s", tools, code, s.Policies["bucket acme-events"], want, out)
 		}
-		// Escapes and spaces are no difference.
+		// Escapes and spaces do not count as differences.
 		s.Policies["bucket acme-events"] = strings.NewReplacer("/", `\/`, "exporter", `e\u0078porter`, ",", "\n,\t").Replace(s.Policies["bucket acme-events"])
 		if code, out := s.run(t); code != 0 || len(s.Writes) > 0 {
 			t.Errorf("%q, again: exit %d, wrote %q\n%s", tools, code, s.Writes, out)

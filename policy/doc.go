@@ -1,5 +1,5 @@
-// Package policy states what AWS must allow for a sink, and no more: the actions
-// that the sink uses, on the folder that it writes.
+// Package policy builds the minimal AWS policies for a sink. They allow only the
+// actions that the sink uses, on the folder that it writes to.
 //
 // [For] takes the facts of a sink's configuration ([Sink]) and the facts about
 // AWS that no configuration holds ([Input]), and returns a [Set]: one [Policy] for
@@ -11,7 +11,7 @@
 // [Sink.SessionPolicy] and [AssumeRolePolicy] are the session policies that a sink
 // sends to STS. They consist of the same statements.
 //
-// Nothing here makes a request, reads a file or starts a goroutine. All types are
+// The package makes no requests, reads no files and starts no goroutines. All types are
 // plain values: copies are independent except for their slices and maps, goroutines
 // may read them together, and a program may change a Set before it renders it.
 package policy

@@ -16,7 +16,7 @@ func ExampleFor() {
 	}
 	set, err := policy.For(sink, policy.Input{Caller: "arn:aws:iam::210987654321:role/checkout"})
 	if err != nil {
-		log.Fatal(err) // names every field that is wrong
+		log.Fatal(err) // names every wrong field
 	}
 	for _, p := range set {
 		fmt.Println(p.Kind, "of", p.Of)

@@ -10,12 +10,12 @@ import (
 	"strings"
 )
 
-// fakeAWSState is the environment variable with the file of a [fakeAWS]. A test
-// binary that finds it is the command aws.
+// fakeAWSState is the environment variable with the file of a [fakeAWS]. If it is
+// set, the test binary acts as the command aws.
 const fakeAWSState = "S3SINK_TEST_AWS_STATE"
 
-// fakeAWS is the AWS CLI and the accounts behind it, as far as the script of
-// [policy.Set.CLI] uses them. Policies are kept as AWS keeps them: S3 rewrites
+// fakeAWS is a double of the AWS CLI and of AWS accounts, with the operations that
+// the script of [policy.Set.CLI] uses. It returns policies as AWS does: S3 rewrites
 // a bucket policy, IAM returns JSON, KMS returns the text.
 type fakeAWS struct {
 	Account   string            // of the caller
@@ -23,10 +23,10 @@ type fakeAWS struct {
 	Roles     map[string]string // ARN by name
 	Policies  map[string]string // "trust ROLE", "role ROLE POLICY", "user USER POLICY", "bucket NAME", "key ARN"
 	Fail      map[string]string // error code by operation, such as "get-role"
-	Writes    []string          // operations that changed something
+	Writes    []string          // operations that changed the state
 }
 
-// awsError is an error that AWS answers.
+// awsError is an error answer of AWS.
 type awsError struct{ code, operation string }
 
 func (e awsError) Error() string {
@@ -45,9 +45,9 @@ func fakeAWSMain(file string, args []string) (exit int) {
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		return 254 // as the CLI for errors of AWS
+		return 254 // the exit code of the CLI for errors of AWS
 	}
-	if len(a.Writes) > 0 { // as warnings of Python, which are no part of an answer
+	if len(a.Writes) > 0 { // like a warning of Python on stderr, which is not part of an answer
 		fmt.Fprintln(os.Stderr, "DeprecationWarning: something is old")
 	}
 	fmt.Println(out)
@@ -70,8 +70,8 @@ func writeJSON(file string, v any) error {
 	return os.WriteFile(file, text, 0o600)
 }
 
-// run runs one command and returns what the CLI prints. It takes no option that it
-// does not know, and no missing one.
+// run runs one command and returns the output of the CLI. An unknown or a missing
+// option is an error.
 func (a *fakeAWS) run(args []string) (string, error) {
 	if len(args) < 2 {
 		return "", fmt.Errorf("usage: aws SERVICE OPERATION, not %q", args)
@@ -87,7 +87,8 @@ func (a *fakeAWS) run(args []string) (string, error) {
 		return "", awsError{code, operation}
 	}
 	missing := func(code string) error { return awsError{code, operation} }
-	// with returns the values of options, which must be all there are.
+	// with returns the values of the named options. Each must be given, and no
+	// others.
 	with := func(names ...string) []string {
 		var values []string
 		for _, name := range names {
@@ -212,7 +213,7 @@ func scalars(v any) any {
 	return v
 }
 
-// compact escapes & < > as some servers do.
+// compact returns v as JSON in one line, with & < > escaped as some servers do.
 func compact(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {

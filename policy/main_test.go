@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestMain runs the tests, or, in a process that a test's script started, the
-// command aws.
+// TestMain runs the tests. In a process that the script of a test started, it acts
+// as the command aws.
 func TestMain(m *testing.M) {
 	if state := os.Getenv(fakeAWSState); state != "" {
 		os.Exit(fakeAWSMain(state, os.Args[1:]))

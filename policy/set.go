@@ -10,8 +10,8 @@ import (
 )
 
 // Input holds the facts about AWS that a sink's configuration does not hold. All
-// fields are optional; a policy of an unknown identity is left out, or names it
-// in words.
+// fields are optional. A policy for an unknown identity is omitted, or describes
+// the identity in words.
 type Input struct {
 	// Caller is the ARN of the role or user that assumes the first role of the
 	// sink: the identity of the service. Without it the Set has no trust policy
@@ -23,12 +23,13 @@ type Input struct {
 	// ignored for a sink with roles.
 	Writer string
 
-	// BucketKMSKey is the ARN of the KMS key that encrypts the objects, where the
-	// bucket decides that, or where uploads name the key by an alias or id.
+	// BucketKMSKey is the ARN of the KMS key that encrypts the objects. It is
+	// needed if the bucket has a default key, or if uploads name the key by an
+	// alias or id.
 	BucketKMSKey string
 
-	// CrossAccount says that the bucket and its key belong to another account
-	// than the writer. Then the writer's own permissions are not enough: the
+	// CrossAccount is set if the bucket and its key belong to another account
+	// than the writer. The writer's own permissions are then not enough: the
 	// policies of the bucket and the key must also allow the access.
 	CrossAccount bool
 
@@ -37,13 +38,13 @@ type Input struct {
 	Warehouse bool
 }
 
-// Kind is the kind of a [Policy]: it says where the policy belongs.
+// Kind is the kind of a [Policy]: the type of AWS resource that it is attached to.
 type Kind string
 
 // Kinds of policies.
 const (
 	Permissions  Kind = "permissions"   // of a role or a user
-	TrustPolicy  Kind = "trust policy"  // of a role: who may assume it
+	TrustPolicy  Kind = "trust policy"  // of a role: the identities that may assume it
 	BucketPolicy Kind = "bucket policy" // statements to add to the policy of the bucket
 	KeyPolicy    Kind = "key policy"    // statements to add to the policy of the KMS key
 )
@@ -56,8 +57,7 @@ type Policy struct {
 	Document Document `json:"policy"`
 }
 
-// Set holds every policy that AWS must have for one sink, in the order in which
-// they are set up.
+// Set holds every policy that one sink needs in AWS, in setup order.
 type Set []Policy
 
 // InputError reports a field of [Input] or [Sink] that [For] refuses.
@@ -74,11 +74,12 @@ func (e *InputError) Error() string {
 // For returns the policies that AWS must have for sink. Its error joins an
 // [*InputError] for every field that is wrong; the Set is then nil.
 //
-// The policies that these replace allow more. Segment's allows s3:PutObjectAcl also
-// where no ACL is sent, and covers segment-logs/* only, which is not enough for a
-// bucket string with a path. RudderStack's allow whole buckets, and for its option 3
-// every action on all of them ("Action": "*"); none of its options needs more than
-// the policies here. kms:Decrypt is for uploads in parts, which a sink does not make.
+// These policies allow less than the vendors' policies that they replace. Segment's
+// allows s3:PutObjectAcl even if uploads set no ACL. It covers only segment-logs/*,
+// which is not enough for a bucket string with a path. RudderStack's policies allow
+// whole buckets; that of its option 3 allows every action on all buckets
+// ("Action": "*"). None of RudderStack's options needs more than the policies here.
+// kms:Decrypt is for multipart uploads, which a sink does not make.
 func For(sink Sink, in Input) (Set, error) {
 	if err := errors.Join(sink.check(), in.Check()); err != nil {
 		return nil, err
@@ -138,7 +139,7 @@ func (e *inputErrors) add(field, value, want string) {
 	*e = append(*e, &InputError{Field: field, Value: value, Want: want})
 }
 
-// maker makes the policies for one sink.
+// maker builds the policies for one sink.
 type maker struct {
 	sink Sink
 	in   Input
@@ -163,8 +164,8 @@ func (m maker) all() Set {
 	return set
 }
 
-// roles returns the policies by which each role may be assumed, and the identity
-// that writes in the end.
+// roles returns the policies that allow each role to be assumed, and the identity
+// that writes: the last role or, without roles, the Writer of the Input.
 func (m maker) roles() (set Set, writer string) {
 	if len(m.sink.Roles) == 0 {
 		return nil, m.in.Writer
@@ -220,8 +221,7 @@ func (m maker) writerStatements() []Statement {
 		})
 }
 
-// key returns the resource by which a policy names the key that encrypts, or ""
-// without a key.
+// key returns the policy resource of the key that encrypts, or "" without a key.
 func (m maker) key() string {
 	switch m.sink.Encryption {
 	case sseS3:
@@ -239,7 +239,7 @@ func (m maker) key() string {
 func (m maker) useKey(sid, key string) Statement {
 	actions := []string{"kms:GenerateDataKey"}
 	if m.in.Warehouse {
-		actions = append(actions, "kms:Decrypt") // to read
+		actions = append(actions, "kms:Decrypt") // for reading objects
 	}
 	statement := useKey(key, actions...)
 	statement.Sid = sid
@@ -258,8 +258,7 @@ func (m maker) bucketPolicy(writer string) Policy {
 	}
 }
 
-// withoutKeys removes the statements about keys, which the policy of a bucket
-// cannot have.
+// withoutKeys removes the statements for keys: a bucket policy cannot contain them.
 func withoutKeys(statements []Statement) []Statement {
 	return slices.DeleteFunc(statements, func(s Statement) bool { return strings.HasPrefix(s.Action[0], "kms:") })
 }
@@ -269,7 +268,7 @@ func (m maker) keyPolicy(writer, key string) Policy {
 	if m.in.CrossAccount {
 		why = "because the key is in another account than whoever writes"
 	}
-	use := m.useKey("UseThroughS3", "*") // in the policy of a key, * is the key
+	use := m.useKey("UseThroughS3", "*") // in a key policy, * means the key
 	use.Principal = map[string]string{"AWS": writer}
 	return Policy{
 		Kind: KeyPolicy, Of: strings.Replace(key, "*", "the key", 1), Why: why,

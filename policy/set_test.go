@@ -23,13 +23,13 @@ const (
 	kmsKey      = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 )
 
-// setup is a sink and its surroundings in AWS.
+// setup is a sink and the AWS facts about it.
 type setup struct {
 	sink policy.Sink
 	in   policy.Input
 }
 
-// setups are the ways in which people connect a bucket.
+// setups holds the usual ways to give a sink access to a bucket.
 var setups = map[string]setup{
 	"segment-role": {
 		policy.Sink{
@@ -81,7 +81,7 @@ var setups = map[string]setup{
 	},
 }
 
-// mustPolicies returns the policies of a setup that is right.
+// mustPolicies returns the policies of a valid setup.
 func mustPolicies(t *testing.T, s setup) policy.Set {
 	t.Helper()
 	set, err := policy.For(s.sink, s.in)
@@ -111,7 +111,8 @@ func golden(t testing.TB, file, text string) {
 	}
 }
 
-// Given each setup, when its policies are rendered, then the files are those of testdata.
+// Given each setup, when its policies are rendered, then the files equal the files
+// in testdata.
 func TestSet_Rendered(t *testing.T) {
 	t.Parallel()
 	for name, tt := range setups {
@@ -127,8 +128,8 @@ func TestSet_Rendered(t *testing.T) {
 	}
 }
 
-// withoutFunctions removes the beginning that every script has, up to the end of the
-// program for awk: cli.sh and merge.awk.
+// withoutFunctions removes the common start of every script, cli.sh and merge.awk,
+// up to the end of the awk program.
 func withoutFunctions(script string) string {
 	if _, rest, found := strings.Cut(script, "\n}\n'\n"); found {
 		return rest
@@ -136,8 +137,8 @@ func withoutFunctions(script string) string {
 	return script
 }
 
-// Given a wrong field, when policies are made, then the error names the field. Errors
-// of several fields are joined.
+// Given a wrong field, when For is called, then the error names the field. Errors of
+// several fields are joined.
 func TestFor_WrongField(t *testing.T) {
 	t.Parallel()
 	right := policy.Sink{Bucket: "acme-events"}
@@ -164,8 +165,8 @@ func TestFor_WrongField(t *testing.T) {
 
 var outputName = regexp.MustCompile(`(?m)^output "(\w+)"`)
 
-// Given each setup, when Terraform loads the module, then it accepts the files as they
-// are, and its outputs are the documents.
+// Given each setup, when Terraform loads the module, then it accepts the files
+// unchanged, and its outputs equal the documents.
 func TestSet_Terraform(t *testing.T) {
 	t.Parallel()
 	terraform, err := exec.LookPath("terraform")

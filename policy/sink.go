@@ -20,14 +20,14 @@ type Sink struct {
 	Partition string
 
 	// Encryption is the x-amz-server-side-encryption of uploads: "AES256",
-	// "aws:kms", or "" where the bucket decides.
+	// "aws:kms", or "" for the default encryption of the bucket.
 	Encryption string
 
 	// KMSKey is the key that uploads name: its ARN, id or alias. "" is none.
 	KMSKey string
 
-	// SetsACL and SetsTags say that uploads set an ACL and tags. Each needs an
-	// action of its own.
+	// SetsACL and SetsTags are set if uploads set an ACL or tags. Each needs a
+	// separate action.
 	SetsACL, SetsTags bool
 
 	// Roles are the roles that the sink assumes, in that order. The last one
@@ -38,7 +38,7 @@ type Sink struct {
 // Role is an IAM role that a sink assumes.
 type Role struct {
 	ARN        string
-	ExternalID string // "" if the role demands none
+	ExternalID string // "" if the role requires none
 }
 
 // AllowPut returns the statement that allows the uploads of the sink to folders.
@@ -61,8 +61,8 @@ func (s Sink) AllowPut(folders ...string) Statement {
 }
 
 // AllowUseOfKey returns the statement that allows uploads to encrypt with the KMS
-// key of the sink. Where no ARN names the key, the statement is about every key
-// that is used through S3.
+// key of the sink. If the key is not given by its ARN, the statement covers every
+// key that is used through S3.
 func (s Sink) AllowUseOfKey() Statement {
 	statement := useKey(s.keyResource(), "kms:GenerateDataKey")
 	statement.Sid = "UseKeyThroughS3"
@@ -72,8 +72,8 @@ func (s Sink) AllowUseOfKey() Statement {
 // SessionPolicy returns the policy for sessions of the role that writes: it
 // allows uploads to the sink's Folder and to the other folders, and nothing else.
 //
-// A session policy only takes permissions away, so it must also allow the use of
-// the KMS key: without that a bucket that encrypts with a key refuses every
+// A session policy limits the permissions of the role, so it must also allow the
+// use of the KMS key. Otherwise a bucket that encrypts with a key refuses every
 // object.
 func (s Sink) SessionPolicy(others ...string) Document {
 	folders := slices.Concat(others, []string{s.Folder})
@@ -84,8 +84,8 @@ func (s Sink) SessionPolicy(others ...string) Document {
 	return allow(statements...)
 }
 
-// AssumeRolePolicy returns the policy that allows one role to be assumed, and
-// nothing else: for sessions of an intermediate role, and for the caller.
+// AssumeRolePolicy returns the policy that only allows one role to be assumed. It is
+// for sessions of an intermediate role, and for the caller.
 func AssumeRolePolicy(roleARN string) Document {
 	return allow(Statement{Action: []string{"sts:AssumeRole"}, Resource: []string{literal(roleARN)}})
 }
@@ -102,8 +102,8 @@ func (s Sink) partition() string {
 	return s.Partition
 }
 
-// keyResource returns the resource that stands for the key of uploads. An alias
-// or a bare id does not name the account of the key, and IAM matches neither.
+// keyResource returns the policy resource for the key of uploads. For an alias or a
+// bare id it is "*": neither names the account of the key, and IAM matches neither.
 func (s Sink) keyResource() string {
 	if !strings.HasPrefix(s.KMSKey, "arn:") || strings.Contains(s.KMSKey, ":alias/") {
 		return "*"

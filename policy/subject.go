@@ -2,8 +2,8 @@ package policy
 
 import "strings"
 
-// account returns the account that p.Of belongs to, or "" if p.Of does not say:
-// ARNs of buckets do not.
+// account returns the account of p.Of, or "" if p.Of does not contain it: ARNs of
+// buckets do not.
 func (p Policy) account() string {
 	if parts := strings.Split(p.Of, ":"); len(parts) > 4 {
 		return parts[4]
@@ -21,7 +21,7 @@ func (p Policy) principalAccount() string {
 func (s Set) inSeveralAccounts() bool {
 	seen := map[string]bool{}
 	for _, p := range s {
-		if p.Kind == BucketPolicy { // only for another account than the writer's
+		if p.Kind == BucketPolicy { // the bucket is in another account than the writer
 			return true
 		}
 		if account := p.account(); account != "" {
@@ -55,7 +55,7 @@ func parsePrincipal(arn string) principal {
 
 func bucketName(arn string) string { return arn[strings.LastIndexByte(arn, ':')+1:] }
 
-// eachLine puts before in front of each line of text.
+// eachLine prefixes each line of text with before.
 func eachLine(before, text string) string {
 	return before + strings.ReplaceAll(text, "\n", "\n"+before) + "\n"
 }

@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// Terraform returns the files of a module that sets the policies up, by name.
-// The documents are in a module of their own that needs no provider, so that
-// they can be looked at and tested without an account.
+// Terraform returns the files of a module that sets the policies up, by name. The
+// documents are in a separate module without a provider, so that they can be
+// reviewed and tested without an account.
 //
-// Terraform replaces a policy as a whole. A comment at the head of main.tf tells how
-// to import and merge the policies that exist, which the module does not see.
+// Terraform replaces a policy as a whole. A comment at the top of main.tf describes
+// how to import and merge existing policies, which the module does not see.
 func (s Set) Terraform() map[string]string {
 	var documents, main strings.Builder
 	documents.WriteString("# The policies of s3sink. This module needs no provider.\n")
@@ -52,7 +52,7 @@ func (s Set) Terraform() map[string]string {
 	return map[string]string{"main.tf": main.String(), "policies/outputs.tf": documents.String()}
 }
 
-// terraformReplaces begins main.tf.
+// terraformReplaces is the comment at the top of main.tf.
 const terraformReplaces = `# Terraform replaces a policy as a whole. If a role, an inline policy or a bucket
 # policy of these names exists, import it before the first apply: "terraform plan"
 # then shows the statements that would be removed. Without the import, apply fails
@@ -71,7 +71,7 @@ func importFirst(kind, label, id string) string {
 	return fmt.Sprintf("# If it exists: terraform import %s.%s %s\n", kind, label, shellWord(id))
 }
 
-// label returns the name of the policy in Terraform.
+// label returns the Terraform name of the policy.
 func (p Policy) label() string {
 	kind := map[Kind]string{Permissions: "permissions", TrustPolicy: "trust", BucketPolicy: "bucket", KeyPolicy: "key"}[p.Kind]
 	subject := parsePrincipal(p.Of)
@@ -98,8 +98,8 @@ func identifier(name string) string {
 	return name
 }
 
-// unique numbers names that are equal as identifiers: those of two accounts, or of
-// a role and a user.
+// unique adds numbers to names that are equal as identifiers. Names can be equal in
+// two accounts, or for a role and a user.
 type unique map[string]bool
 
 func (u unique) name(name string) string {
