@@ -26,7 +26,7 @@ const (
 	anID  = "workspace-7"
 )
 
-// bring is FromSegment or FromRudderStack.
+// bring is the type of FromSegment and FromRudderStack.
 type bring func([]byte, string, ...s3sink.RoleOption) (s3sink.Config, []string, error)
 
 // same reports whether two Configs are equal, secrets included.
@@ -87,7 +87,7 @@ func TestFromRudderStack_Settings(t *testing.T) {
 	keys := s3sink.AccessKeys("AKIA", "secret", "")
 	const both = `"iamRoleARN":"` + aRole + `","accessKeyID":"AKIA","accessKey":"secret"`
 	for name, tt := range map[string]struct {
-		settings string // behind the name of the bucket
+		settings string // settings after the bucket name
 		change   func(*s3sink.Config)
 		ignored  []string
 	}{
@@ -97,7 +97,7 @@ func TestFromRudderStack_Settings(t *testing.T) {
 		}, nil},
 		"another case": {`"Prefix":"p","REGION":"eu-west-1"`, func(c *s3sink.Config) { c.Prefix, c.Region = "p/", "eu-west-1" }, nil},
 
-		// facts of awsutil.go: who writes
+		// facts of awsutil.go: the identity that writes
 		"a role":                             {`"iamRoleARN":"` + aRole + `"`, func(c *s3sink.Config) { c.Credentials = role() }, nil},
 		"a role, and the flag":               {`"roleBasedAuth":true,"iamRoleARN":"` + aRole + `"`, func(c *s3sink.Config) { c.Credentials = role() }, nil},
 		"keys":                               {`"accessKeyID":"AKIA","accessKey":"secret"`, func(c *s3sink.Config) { c.Credentials = keys }, nil},
@@ -114,7 +114,7 @@ func TestFromRudderStack_Settings(t *testing.T) {
 		"the page's flag, and nothing to it": {`"roleBasedAuth":true`, nil, nil},
 		"a name for sessions":                {`"roleSessionName":"events","iamRoleARN":"` + aRole + `"`, func(c *s3sink.Config) { c.Credentials = role(s3sink.WithSessionName("events")) }, nil},
 
-		// facts of s3manager.go: what of the prefix is kept
+		// facts of s3manager.go: the normalized prefix
 		"a prefix with slashes": {`"prefix":"/a//b/"`, func(c *s3sink.Config) { c.Prefix = "a/b/" }, nil},
 		"a prefix with spaces":  {`"prefix":" / a /b "`, func(c *s3sink.Config) { c.Prefix = " a /b /" }, nil},
 		"a prefix of nothing":   {`"prefix":"/"`, nil, nil},
@@ -196,7 +196,7 @@ func TestSettingsError_Keys(t *testing.T) {
 		from     bring
 		id       string
 		settings string
-		want     []string // key: words of the error
+		want     []string // key: text of the error
 	}{
 		{segment, "", ``, []string{": JSON; it is broken at byte 0"}},
 		{segment, "", `{"bucket":"hunter2`, []string{": JSON; it is broken at byte 18"}},
@@ -350,7 +350,7 @@ func ExampleFromSegment() {
 	}`)
 	cfg, ignored, err := migrate.FromSegment(settings, "your-workspace-id")
 	if err != nil {
-		log.Fatal(err) // names every key that is wrong
+		log.Fatal(err) // names every wrong key
 	}
 	fmt.Println("no effect:", ignored)
 
@@ -377,7 +377,7 @@ func ExampleFromRudderStack() {
 	}`)
 	cfg, ignored, err := migrate.FromRudderStack(settings, "your-workspace-id")
 	fmt.Println(err, ignored)
-	cfg.SourceID = "1uXKxCrhN2WGAt2fojy6k2fqDSb" // of the RudderStack source
+	cfg.SourceID = "1uXKxCrhN2WGAt2fojy6k2fqDSb" // id of the RudderStack source
 	fmt.Println(cfg.Credentials)
 
 	_, _, err = migrate.FromRudderStack([]byte(`{"bucketName": "env.BUCKET", "enableSSE": "true"}`), "")
