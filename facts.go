@@ -11,7 +11,7 @@ import (
 	"github.com/s3sink/s3sink/internal/s3put"
 )
 
-// facts are what [diagnose.Diagnose] needs to know about a step that failed.
+// facts returns the input of [diagnose.Diagnose] for a step that failed.
 func (v *validation) facts(step string, err error) diagnose.Facts {
 	return diagnose.Facts{
 		Step:     diagnose.Step(step),
@@ -38,12 +38,12 @@ func answerFacts(err error) diagnose.Answer {
 		ForeignPanic:         errors.As(err, &foreign),
 	}
 	if !e.Named {
-		answer.Code, answer.Message = "", "" // the SDK makes them up from the status
+		answer.Code, answer.Message = "", "" // the SDK derived them from the status
 	}
 	return answer
 }
 
-// settings are the settings on which advice depends.
+// settings returns the settings on which advice depends.
 func (v *validation) settings() diagnose.Settings {
 	cfg := &v.sink.cfg
 	env := v.sink.env(v.report.Region)
@@ -91,8 +91,8 @@ func roles(c Credentials) []diagnose.Role {
 	})
 }
 
-// missingHalf returns the variable that the environment lacks for an access key,
-// if it has the other one. The AWS SDK then ignores both and does not say so.
+// missingHalf returns the variable of an access key that is missing from the
+// environment, if the other one is set. The AWS SDK then ignores both silently.
 func missingHalf() string {
 	id, secret := os.Getenv("AWS_ACCESS_KEY_ID") != "", os.Getenv("AWS_SECRET_ACCESS_KEY") != ""
 	switch {

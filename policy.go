@@ -8,11 +8,11 @@ import (
 	"github.com/s3sink/s3sink/policy"
 )
 
-// Policies returns what AWS must allow for a sink with this Config: the actions
-// that it uses, on the folder that it writes. in holds what a Config does not
-// say. Policies makes no request. Its error joins a [*ConfigError] for every field
-// of the Config that New would refuse and a [*policy.InputError] for every field of
-// in that is wrong.
+// Policies returns the AWS policies for a sink with this Config. They allow only the
+// actions that the sink uses, on the folder that it writes to. in holds the facts
+// that a Config does not contain. Policies makes no request. Its error joins a
+// [*ConfigError] for every field of the Config that New would refuse, and a
+// [*policy.InputError] for every wrong field of in.
 func (c Config) Policies(in policy.Input) (policy.Set, error) {
 	if err := errors.Join(c.Check(), in.Check()); err != nil {
 		return nil, err
