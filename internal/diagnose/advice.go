@@ -130,7 +130,7 @@ func Lines(advice string, columns int) string {
 	return b.String()
 }
 
-// wrap writes the words of text in lines.
+// wrap writes text, wrapped at columns.
 func wrap(b *strings.Builder, text string, columns int) {
 	used := 0
 	for _, word := range strings.Fields(text) {

@@ -50,7 +50,7 @@ type Answer struct {
 	Skew        time.Duration // the server's clock minus this host's, if the answer has a date
 
 	// ErrorText is the text of the error. Rules search it for phrases of the SDK
-	// and never quote it: it can hold anything.
+	// and never quote it: it can contain secrets.
 	ErrorText string
 
 	UntrustedCertificate bool // TLS failed
@@ -80,7 +80,7 @@ type Settings struct {
 	CreateOnly    bool // uploads send If-None-Match; the step does not
 	ExpectedOwner string
 
-	Put    policy.Statement // what uploads need
+	Put    policy.Statement // permissions for uploads
 	UseKey policy.Statement // the use of the KMS key, through S3
 
 	Roles   []Role // assumed in this order; the last one writes
@@ -89,7 +89,7 @@ type Settings struct {
 	Caller  string // ARN that GetCallerIdentity names, of the identity that assumes the last role
 
 	Profile         string // AWS profile of the process
-	MissingVariable string // half of the access key in the environment is missing: its variable
+	MissingVariable string // variable of the missing half of the environment's access key
 	CopyUser        bool   // RudderStack's copy-user variables are set
 }
 
@@ -110,8 +110,8 @@ func Diagnose(f Facts) Advice {
 	return a
 }
 
-// Speaker names the party that answered a step, for the words "AWS said". It is ""
-// if the answer is neither S3's nor STS's.
+// Speaker returns the name of the party that answered a step, for the phrase "AWS
+// said". It returns "" if the answer is neither S3's nor STS's.
 func Speaker(f Facts) string {
 	switch {
 	case !f.Answer.Named:
@@ -256,7 +256,7 @@ func (c *diagnosis) copyUserNote() string {
 	return " RUDDER_AWS_S3_COPY_USER_ACCESS_KEY_ID and RUDDER_AWS_S3_COPY_USER_ACCESS_KEY are set, but no role is assumed with them."
 }
 
-// isClock reports whether the clock of this host is at fault.
+// isClock reports whether the clock of this host causes the failure.
 func (c *diagnosis) isClock() bool {
 	switch c.Answer.Code {
 	case "RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture":

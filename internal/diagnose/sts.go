@@ -299,7 +299,8 @@ func (c *diagnosis) untrusted(role Role, caller string) Advice {
 	return a
 }
 
-// refusedWithoutReason lists the causes for which STS gives the same message.
+// refusedWithoutReason lists the possible causes: STS gives the same message for
+// all of them.
 func (c *diagnosis) refusedWithoutReason(role Role, caller string) Advice {
 	id := "without an external id: if the role demands one, set it"
 	if role.ExternalID != "" {
