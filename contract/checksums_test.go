@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// An algorithm is a checksum algorithm for which S3 has a header.
+// An algorithm is a checksum algorithm that has a header in S3.
 type algorithm struct {
 	name string
 	sum  func(string) []byte

@@ -82,6 +82,8 @@ var list = []section{
 	{title: "The policies", says: "s3sink", expectations: thePolicies, intro: aboutPolicies},
 }
 
+// Given every server and scheme, then each answer is the stated one, and
+// docs/contract.md shows the answers.
 func TestContract(t *testing.T) {
 	checkList(t)
 	seen := newSeen()

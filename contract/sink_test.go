@@ -176,7 +176,7 @@ func (s *site) run(t *testing.T, cfg s3sink.Config) string {
 	})
 }
 
-// A run is one sink's life.
+// A run is one sink, from New to Close.
 type run struct {
 	sink   *s3sink.Sink
 	source string

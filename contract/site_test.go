@@ -31,7 +31,7 @@ type site struct {
 
 	region string
 	bucket string
-	acl    string // ACL with which the bucket's owner may read objects
+	acl    string // ACL that lets the bucket's owner read objects
 	owner  keys   // may do everything
 	writer keys   // may s3:PutObject below allowed/, and nothing else
 	kmsKey string
@@ -52,9 +52,9 @@ type site struct {
 	// addBucket makes an empty bucket.
 	addBucket func(t *testing.T, name string)
 
-	// addUser adds a user without permissions. allow sets a newcomer's policies:
-	// those of the user or, if ofBuckets is set, the bucket policy. allow returns
-	// an error if the server refuses them.
+	// addUser adds a user without permissions. allow sets a newcomer's user
+	// policy or, if ofBuckets is set, its bucket policy. allow returns an error
+	// if the server refuses the policy.
 	addUser   func(k keys, arn string) error
 	allow     func(*testing.T, *newcomer, policy.Set) error
 	ofBuckets bool
