@@ -95,6 +95,8 @@ func base64CRC(b []byte) string {
 	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(b)))
 }
 
+// Given a request, when it is put, then S3 gets one PUT with the expected URL,
+// headers and body, and the result holds S3's ETag and version id.
 func TestPutOnTheWire(t *testing.T) {
 	t.Parallel()
 	tr := &transport{answer: func(*http.Request) *http.Response {
@@ -145,6 +147,8 @@ func TestPutOnTheWire(t *testing.T) {
 	}
 }
 
+// Given a CreateOnly setting and an endpoint, then uploads send If-None-Match if
+// CreateOnly is on. It is on by default at AWS only.
 func TestCreateOnly(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -184,6 +188,8 @@ func TestTakenKeyIsStored(t *testing.T) {
 	}
 }
 
+// Given an error answer, then the error has its class, status and code, and the SDK
+// neither retries nor follows a redirect.
 func TestErrorsHaveFacts(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -220,6 +226,8 @@ type endless struct{ read atomic.Int64 }
 func (e *endless) Read(p []byte) (int, error) { e.read.Add(int64(len(p))); return len(p), nil }
 func (e *endless) Close() error               { return nil }
 
+// Given an error page that never ends, then Put returns an error and reads at most
+// 4 MiB of it.
 func TestErrorBodiesAreBounded(t *testing.T) {
 	t.Parallel()
 	body := new(endless)

@@ -2,6 +2,7 @@ package s3put
 
 import "testing"
 
+// Given a status and a code, then classify returns the expected class.
 func TestClassify(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

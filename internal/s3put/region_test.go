@@ -14,6 +14,9 @@ import (
 	"github.com/s3sink/s3sink/internal/s3put"
 )
 
+// Given no region, when an object is put, then an unsigned HEAD asks for the region,
+// and a signed HEAD if the first answer does not name it. Without a region the error
+// names Config.Region.
 func TestRegionDiscovery(t *testing.T) {
 	t.Parallel()
 	const region = "X-Amz-Bucket-Region"
@@ -62,6 +65,7 @@ func TestRegionDiscovery(t *testing.T) {
 	}
 }
 
+// Given an endpoint that is not AWS and no region, then no HEAD is sent.
 func TestNoDiscoveryElsewhere(t *testing.T) {
 	t.Parallel()
 	tr := &transport{answer: func(*http.Request) *http.Response { return answer(200, "") }}
@@ -76,6 +80,7 @@ func TestNoDiscoveryElsewhere(t *testing.T) {
 	}
 }
 
+// Given parallel uploads without a region, then one HEAD is sent for all.
 func TestRegionIsAskedOnce(t *testing.T) {
 	t.Parallel()
 	var heads atomic.Int64
@@ -100,8 +105,8 @@ func TestRegionIsAskedOnce(t *testing.T) {
 	}
 }
 
-// Given credentials with which region discovery failed, when Renew is called, then
-// they are renewed too.
+// Given credentials whose use for region discovery failed, when Renew is called,
+// then they are renewed too.
 func TestRenewWithoutARegion(t *testing.T) {
 	t.Parallel()
 	made := 0
@@ -124,6 +129,8 @@ func TestRenewWithoutARegion(t *testing.T) {
 	}
 }
 
+// Given an upload that waits for the region discovery of another, when its ctx ends,
+// then it returns.
 func TestWaitingForTheRegionEndsWithContext(t *testing.T) {
 	t.Parallel()
 	asked, release := make(chan struct{}), make(chan struct{})

@@ -26,8 +26,8 @@ func (b halfBody) Read(p []byte) (int, error) {
 	return b.Reader.Read(p)
 }
 
-// Given a body that cannot be read, then the error says so, for every error of the
-// transport and every answer of the server to half of the body.
+// Given a body that cannot be read to its end, when the server answers 400 or closes
+// the connection, then the error has class Unreadable and wraps the read error.
 func TestUnreadableBody(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]http.HandlerFunc{
