@@ -14,7 +14,7 @@ import (
 	"github.com/s3sink/s3sink/internal/upload"
 )
 
-// puts is a bucket in which a test decides the result of each attempt.
+// puts is a bucket whose test decides the result of each attempt.
 type puts struct {
 	mu        sync.Mutex
 	began     []*put
@@ -139,8 +139,8 @@ func TestUrgent_CapsBackoffWhileCallersWait(t *testing.T) {
 	})
 }
 
-// Given many callers that wait briefly one after another, then they cost no more
-// attempts than one caller that waits all the time.
+// Given many callers that wait briefly one after another, then they cause at most
+// as many attempts as one caller that waits all the time.
 func TestUrgent_ManyShortCallers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
