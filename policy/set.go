@@ -77,7 +77,7 @@ func (e *InputError) Error() string {
 // These policies allow less than the vendors' policies that they replace. Segment's
 // allows s3:PutObjectAcl even if uploads set no ACL. It covers only segment-logs/*,
 // which is not enough for a bucket string with a path. RudderStack's policies allow
-// whole buckets; that of its option 3 allows every action on all buckets
+// whole buckets; the policy of its option 3 allows every action on all buckets
 // ("Action": "*"). None of RudderStack's options needs more than the policies here.
 // kms:Decrypt is for multipart uploads, which a sink does not make.
 func For(sink Sink, in Input) (Set, error) {
