@@ -32,6 +32,8 @@ type bring func([]byte, string, ...s3sink.RoleOption) (s3sink.Config, []string, 
 // same reports whether two Configs are equal, secrets included.
 func same(a, b any) bool { return reflect.DeepEqual(a, b) }
 
+// Given settings of Segment, then FromSegment returns their Config and the names of
+// ignored settings.
 func TestFromSegment_Settings(t *testing.T) {
 	t.Parallel()
 	want := s3sink.Config{
@@ -81,6 +83,8 @@ func TestFromSegment_Settings(t *testing.T) {
 	}
 }
 
+// Given settings of RudderStack, then FromRudderStack returns their Config and the
+// names of ignored settings.
 func TestFromRudderStack_Settings(t *testing.T) {
 	t.Parallel()
 	role := func(opts ...s3sink.RoleOption) s3sink.Credentials { return s3sink.AssumeRole(aRole, anID, opts...) }
