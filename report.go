@@ -64,7 +64,7 @@ const (
 )
 
 // documented holds the messages of Segment's table ("Troubleshooting" of the
-// destination AWS S3 with IAM role). The causes are those of the table, reworded
+// destination AWS S3 with IAM role), and the likely causes of the table, reworded
 // for a library. For PutObjectDenied the table says "not error 403", which is a
 // mistake: its first version had "Access Denied" there.
 var documented = map[ValidationCode]struct{ message, cause string }{

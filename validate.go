@@ -99,7 +99,8 @@ func (v *validations) begin(ctx context.Context) (_ context.Context, done func()
 	}, true
 }
 
-// end cancels all validations and waits for them. No validation can begin after it.
+// end cancels all validations and waits for them. No validation can begin after
+// end.
 func (v *validations) end() {
 	v.mu.Lock()
 	v.ended = true
@@ -249,7 +250,7 @@ func (v *validation) base(ctx context.Context, env awsEnvironment, r role, base 
 
 // withoutID checks that the role cannot be assumed without the external id.
 // Otherwise any customer of this service who learns the ARN could have events
-// written to the bucket. A session that STS returns nevertheless is not used.
+// written to the bucket. If STS does return a session, it is not used.
 func (v *validation) withoutID(ctx context.Context, r role, assume aws.CredentialsProvider) *ValidationError {
 	step := v.begin(StepWithoutID, "assume "+r.arn+" without the external id, which must fail")
 	_, err := retrieve(ctx, assume)
