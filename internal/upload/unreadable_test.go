@@ -41,7 +41,7 @@ func TestUnreadable_SetAside(t *testing.T) {
 		if _, delivered, _ := s.counts(); delivered != 3 {
 			t.Errorf("%d delivered at once, want 3", delivered)
 		}
-		for range 20 { // urgent attempts do not count as further read errors
+		for range 20 { // attempts before the end of the wait are not counted
 			release := u.Urgent(upload.ForDelivery)
 			time.Sleep(time.Second)
 			release()
