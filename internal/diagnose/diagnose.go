@@ -50,7 +50,7 @@ type Answer struct {
 	Skew        time.Duration // the server's clock minus this host's, if the answer has a date
 
 	// ErrorText is the text of the error. Rules search it for phrases of the SDK
-	// and never quote it: it can contain secrets.
+	// and never quote it: it can contain any text, including secrets.
 	ErrorText string
 
 	UntrustedCertificate bool // TLS failed
