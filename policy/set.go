@@ -75,7 +75,7 @@ func (e *InputError) Error() string {
 // [*InputError] for every field that is wrong; the Set is then nil.
 //
 // These policies allow less than the vendors' policies that they replace. Segment's
-// allows s3:PutObjectAcl even if uploads set no ACL. It covers only segment-logs/*,
+// policy allows s3:PutObjectAcl even if uploads set no ACL. It covers only segment-logs/*,
 // which is not enough for a bucket string with a path. RudderStack's policies allow
 // whole buckets; the policy of its option 3 allows every action on all buckets
 // ("Action": "*"). None of RudderStack's options needs more than the policies here.
