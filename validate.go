@@ -249,8 +249,8 @@ func (v *validation) base(ctx context.Context, env awsEnvironment, r role, base 
 }
 
 // withoutID checks that the role cannot be assumed without the external id.
-// Otherwise any customer of this service who learns the ARN could have events
-// written to the bucket. If STS does return a session, it is not used.
+// Otherwise any party that learns the ARN could have events written to the bucket.
+// If STS does return a session, it is not used.
 func (v *validation) withoutID(ctx context.Context, r role, assume aws.CredentialsProvider) *ValidationError {
 	step := v.begin(StepWithoutID, "assume "+r.arn+" without the external id, which must fail")
 	_, err := retrieve(ctx, assume)
