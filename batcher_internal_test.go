@@ -29,10 +29,10 @@ func TestBlock_SizeIsCharged(t *testing.T) {
 	}
 }
 
-// keyStore takes every PUT, or all but those of one source, and keeps what it
-// says of the object.
+// keyStore stores every PUT, except for keys that contain denied, and keeps the
+// object's metadata, headers and time.
 type keyStore struct {
-	denied string // in the path
+	denied string // keys that contain it get 403; "": none
 
 	mu      sync.Mutex
 	keys    []string // "sequence day/events"
@@ -97,14 +97,14 @@ func TestTrack_ClockGoesBackOverMidnight(t *testing.T) {
 		t.Fatal(err)
 	}
 	slices.Sort(store.keys)
-	// The second -1s is noise: it counts as received after midnight. The
-	// clock really goes back by an hour, and forth again.
+	// The second -1s is noise: the event counts as received after midnight. Then
+	// the clock goes back by an hour, and forward again.
 	if want := "1 01/1, 2 02/2, 3 01/2, 4 02/1"; strings.Join(store.keys, ", ") != want {
 		t.Errorf("objects (sequence day/events) %q, want %q", store.keys, want)
 	}
 }
 
-// stalled is a store that does not answer.
+// stalled is a store that never answers.
 type stalled struct{}
 
 func (stalled) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -158,8 +158,8 @@ func noiseLine(seed, n int) []byte {
 	return append(b, `"}`...)
 }
 
-// Given busy compressors, then a block is full at maxBlock, and otherwise at
-// minBlock.
+// Given busy compressors, then a block is cut at maxBlock. With idle
+// compressors it is cut at minBlock.
 func TestBlock_GrowsWhileCompressorsAreBusy(t *testing.T) {
 	t.Parallel()
 	sink := openInternal(t, new(keyStore))
@@ -229,7 +229,7 @@ func TestMaxObjectAge_AfterFullObject(t *testing.T) {
 		time.Sleep(50 * time.Second)
 		release := holdCompression(sink)
 		track()
-		track() // of the next object, before the first is one
+		track() // the first event of the next object; a worker has not yet compressed the full one
 		release()
 		time.Sleep(time.Hour)
 		if err := sink.Close(t.Context()); err != nil {
@@ -328,7 +328,7 @@ func TestRelief_IgnoresBlocksInCompression(t *testing.T) {
 			synctest.Wait()
 			return err == nil
 		}
-		for i := range 18 { // some 700 kB each, nearly all in their segments
+		for i := range 18 { // about 700 kB each, nearly all in segments
 			for j := range 9 {
 				track("B"+strconv.Itoa(i), noiseLine(i*100+j, 80<<10))
 			}
@@ -341,7 +341,7 @@ func TestRelief_IgnoresBlocksInCompression(t *testing.T) {
 			track("A", []byte(`{"x":"`+strings.Repeat("y", 90<<10)+`"}`))
 		}
 		for i := 0; track("B"+strconv.Itoa(i%18), noiseLine(i, 80<<10)); i++ {
-			// until memory is full: nothing can be compressed
+			// Until memory is full. Nothing can be compressed.
 		}
 		release()
 		if err := sink.Close(t.Context()); err != nil {
@@ -377,7 +377,7 @@ func TestSources_UnusedIDsAreFreed(t *testing.T) {
 		sink.sources.mu.Lock()
 		n := len(sink.sources.byID)
 		sink.sources.mu.Unlock()
-		if n == 2 { // "kept" and the sink's own
+		if n == 2 { // "kept" and the Source of the sink itself
 			runtime.KeepAlive(kept)
 			return
 		}

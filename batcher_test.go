@@ -226,7 +226,7 @@ func TestReceivedDay(t *testing.T) {
 	})
 }
 
-// numbered is an event that knows its place.
+// numbered is an event with its position in the order of the test.
 type numbered struct {
 	Worker int    `json:"w"`
 	N      int    `json:"n"`
@@ -306,7 +306,7 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// uuidOf returns the id in a key.
+// uuidOf returns the UUID in a key.
 func uuidOf(key string) string {
 	key = strings.TrimSuffix(key, ".gz")
 	return key[max(0, len(key)-36):]

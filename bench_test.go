@@ -76,9 +76,9 @@ func openBenchmark(b *testing.B, change func(*s3sink.Config)) *s3sink.Sink {
 	return open(b, cfg)
 }
 
-// BenchmarkTrack is what one call costs its caller. Compression runs at the
-// same time on the same cores; between bursts the sink is emptied, so no call
-// waits for room.
+// BenchmarkTrack measures the cost of one call for its caller. Compression runs
+// at the same time on the same cores. The sink is emptied between bursts, so no
+// call waits for room.
 func BenchmarkTrack(b *testing.B) {
 	lines := corpus()
 	r := rand.New(rand.NewPCG(1, 1))
@@ -128,10 +128,10 @@ func BenchmarkTrack(b *testing.B) {
 	}
 }
 
-// BenchmarkPipeline is the whole way of a line, from TrackLine to a PUT that a
-// null store takes, beside a bare klauspost gzip of the same bytes at the same
-// level on the same cores. The two take turns; of-gzip is the ratio of their
-// median speeds, and 1 is the limit.
+// BenchmarkPipeline measures the whole way of a line, from TrackLine to a PUT
+// that a null store accepts. It compares this with a bare klauspost gzip of the
+// same bytes at the same level on the same cores. The two take turns; of-gzip
+// is the ratio of their median speeds, and 1 is the limit.
 func BenchmarkPipeline(b *testing.B) {
 	for _, partitions := range []int{1, 1000} {
 		for _, level := range []int{2, s3sink.DefaultCompressionLevel} {

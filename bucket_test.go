@@ -12,13 +12,13 @@ import (
 	"github.com/s3sink/s3sink"
 )
 
-// Given the name of a bucket that the sink cannot write to, New refuses it and
-// names an alternative; at an endpoint that is not AWS it refuses only the names
-// that the AWS SDK treats specially there too.
+// Given the name of a bucket that the sink cannot write to, then New refuses
+// the name and suggests an alternative. At an endpoint other than AWS, New
+// refuses only the names that the AWS SDK treats specially there too.
 func TestNew_ReservedBucketName(t *testing.T) {
 	t.Parallel()
 	for bucket, tt := range map[string]struct {
-		want      string // in the error at AWS; "": accepted
+		want      string // part of the error at AWS; "": accepted
 		elsewhere bool   // refused at other endpoints too
 	}{
 		"acme--use1-az4--x-s3":   {"general purpose bucket", true},
@@ -63,8 +63,8 @@ func TestNew_ReservedBucketName(t *testing.T) {
 	}
 }
 
-// oneBucket is a transport that answers like a store that has every bucket. It
-// checks that requests are for one bucket.
+// oneBucket is a transport that answers like a store with every bucket. It
+// checks that every request is for the bucket with that name.
 type oneBucket struct {
 	t    *testing.T
 	name string

@@ -19,8 +19,8 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// otherClock is an S3 and STS whose clock is not ours. It refuses what was
-// signed more than 15 minutes from its own time.
+// otherClock is an S3 and STS with a clock of its own. It refuses requests that
+// were signed more than 15 minutes from its time.
 type otherClock struct {
 	mu       sync.Mutex
 	ahead    time.Duration
@@ -97,12 +97,12 @@ func TestClock_WrongByHours(t *testing.T) {
 							t.Errorf("%d attempts in %v, want %d", n, time.Since(began), want)
 						}
 					}
-					attempts(2) // S3 is asked by a client that has not heard of STS's clock
+					attempts(2) // the S3 client does not know the offset that the STS client found
 					for range 5 * 12 {
 						time.Sleep(5 * time.Minute)
 						attempts(1)
 					}
-					server.set(0) // somebody sets it right
+					server.set(0) // an operator corrects the clock
 					attempts(2)
 					server.set(ahead)
 					attempts(2)

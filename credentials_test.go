@@ -17,7 +17,8 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// count returns how many requests of an operation the server saw.
+// count returns the number of requests of an operation that the server
+// received.
 func count(server *s3sinktest.Server, operation string) (n int) {
 	for _, r := range server.Requests() {
 		if r.Operation == operation {
@@ -27,15 +28,15 @@ func count(server *s3sinktest.Server, operation string) (n int) {
 	return n
 }
 
-// twoHops makes the configured role an intermediate one, which assumes the role
-// that writes.
+// twoHops adds a second role to the chain: the configured role becomes an
+// intermediate role, and assumes the role that writes.
 func twoHops(server *s3sinktest.Server, cfg *s3sink.Config) {
 	const last = "arn:aws:iam::999999999999:role/Customer"
 	server.AddRole(s3sinktest.Role{ARN: last, TrustedPrincipals: []string{s3sinktest.RoleARN}, ExternalID: "customer-7"})
 	cfg.Credentials = s3sink.AssumeRole(last, "customer-7", s3sink.Via(cfg.Credentials))
 }
 
-// assumed returns when each role got its sessions.
+// assumed returns the times at which each role was assumed.
 func assumed(server *s3sinktest.Server) map[string][]time.Time {
 	times := map[string][]time.Time{}
 	for _, r := range server.Requests() {
@@ -46,7 +47,8 @@ func assumed(server *s3sinktest.Server) map[string][]time.Time {
 	return times
 }
 
-// uploadFor puts an object every so often, in virtual time.
+// uploadFor uploads an object at each interval for the duration d, in virtual
+// time.
 func uploadFor(t *testing.T, sink *s3sink.Sink, d, every time.Duration) {
 	t.Helper()
 	for began := time.Now(); time.Since(began) < d; time.Sleep(every) {
@@ -135,7 +137,7 @@ func TestSession_ExpiredIsNotUsed(t *testing.T) {
 		}
 		server.Inject(s3sinktest.Fault{Operation: "AssumeRole", Status: 503, Code: "ServiceUnavailable"})
 		time.Sleep(59 * time.Minute)
-		if err := flush(50 * time.Second); err != nil { // it tries to renew first
+		if err := flush(50 * time.Second); err != nil { // the sink first tries to renew the session
 			t.Errorf("with a minute left: %v", err)
 		}
 		time.Sleep(2 * time.Minute)
@@ -219,7 +221,8 @@ func TestSession_RenewedInBackground(t *testing.T) {
 				}
 			}
 		}
-		// One at once, given up after 10 s, and each 30 s from then on.
+		// The first renewal begins at once and times out after 10 s; then one
+		// begins every 30 s.
 		if failed < 4 || failed > 5 || len(told) != failed+2 {
 			t.Errorf("told of %d renewals of which %d failed", len(told), failed)
 		}
@@ -269,7 +272,7 @@ func TestClose_STSHangs(t *testing.T) {
 }
 
 // Given an STS that does not answer, then a refresh ends after its timeout and
-// is tried again.
+// is retried.
 func TestSession_STSHangs(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {

@@ -12,11 +12,11 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// damaging is a transport that changes a byte in the bodies of PUTs, as bad
-// memory or a proxy between the sink and the store can.
+// damaging is a transport that changes a byte in the bodies of PUTs, as faulty
+// memory or a proxy can.
 type damaging struct {
 	next http.RoundTripper
-	left atomic.Int64 // PUTs to damage
+	left atomic.Int64 // number of PUTs still to be damaged
 }
 
 func (d *damaging) RoundTrip(r *http.Request) (*http.Response, error) {

@@ -19,17 +19,17 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// ledger knows every event of a day, what Track said about it, and what may
-// therefore be in the bucket.
+// ledger records every event of a day and the result of its Track, and decides
+// which events must or may be in the bucket.
 type ledger struct {
 	durability s3sink.Durability
 
 	mu     sync.Mutex
 	all    [sourcesOfDay][]*dayEvent
-	life   []*dayEvent          // of the process that runs
-	bodies map[string][2]string // by key, what was sent
+	life   []*dayEvent          // events of the running process
+	bodies map[string][2]string // checksum and length of each body, by key
 
-	noRoom atomic.Bool // an event of the process that runs found none
+	noRoom atomic.Bool // the running process refused an event with ErrBufferFull
 }
 
 type dayEvent struct {
@@ -37,16 +37,16 @@ type dayEvent struct {
 	line      string
 	made, at  time.Time // when Track was called, and when it returned
 	fate      dayFate
-	promised  bool // it must be in the bucket
+	promised  bool // the event must be in the bucket
 }
 
-// dayFate is what Track said.
+// dayFate is the result of Track for one event.
 type dayFate int
 
 const (
 	calling dayFate = iota
-	refused         // it must not be in the bucket
-	unknown         // it may be
+	refused         // the event must not be in the bucket
+	unknown         // the event may be in the bucket
 	taken
 )
 
@@ -54,7 +54,7 @@ func newLedger(durability s3sink.Durability) *ledger {
 	return &ledger{durability: durability, bodies: map[string][2]string{}}
 }
 
-// event makes the next one of a source.
+// event returns the next event of a source.
 func (l *ledger) event(source int, text string) *dayEvent {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -65,8 +65,8 @@ func (l *ledger) event(source int, text string) *dayEvent {
 	return e
 }
 
-// told notes what Track said, which must be something that it may say. It
-// reports whether the sink goes on.
+// told records the result of Track for e, and fails the test if Track must not
+// return err. It reports whether the sink is still open.
 func (l *ledger) told(t *testing.T, e *dayEvent, err error) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -92,7 +92,8 @@ func (l *ledger) told(t *testing.T, e *dayEvent, err error) bool {
 	return true
 }
 
-// closed says that a process has left all in order.
+// closed records that the process has ended in order: every event that Track
+// accepted must be delivered.
 func (l *ledger) closed() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -102,8 +103,9 @@ func (l *ledger) closed() {
 	l.life = nil
 }
 
-// crashed says that a process has ended at a time, when synced was its last
-// commit, and trouble the last time that the disk failed or was slow.
+// crashed records that the process ended at the time at. synced is the time of
+// its last commit, and trouble is the last time that the disk failed or was
+// slow.
 func (l *ledger) crashed(at, synced, trouble time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -112,14 +114,14 @@ func (l *ledger) crashed(at, synced, trouble time.Time) {
 			continue
 		}
 		covered := e.at.Add(s3sink.DefaultCommitInterval)
-		// The commit that ended then was begun before; a slow one has up to 8
-		// syncs, two for each of two files for two tries.
+		// The commit that ended at synced began earlier. A slow commit has up to
+		// 8 syncs: two for each of two files, in each of two attempts.
 		e.promised = covered.Before(at) && trouble.Before(e.at) || covered.Add(8*slowestSync).Before(synced)
 	}
 	l.life = nil
 }
 
-// flows checks that the sink takes events.
+// flows checks that the sink accepts events.
 func (l *ledger) flows(t *testing.T) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -131,7 +133,8 @@ func (l *ledger) flows(t *testing.T) {
 	}
 }
 
-// active reports whether an event that Track did not refuse came after a commit.
+// active reports whether a commit is overdue: since the last commit, more than
+// two CommitIntervals ago, Track returned for an event without refusing it.
 func (l *ledger) active(synced time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -143,7 +146,8 @@ func (l *ledger) active(synced time.Time) bool {
 	return false
 }
 
-// sent notes what is put, which is the same for a key each time.
+// sent records the checksum and length of a PUT. They are the same in every PUT
+// of a key.
 func (l *ledger) sent(t *testing.T, r *http.Request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -173,7 +177,7 @@ func (l *ledger) count() (refusals, unknowns, takens, promises int) {
 	return refusals, unknowns, takens, promises
 }
 
-// check holds the bucket against the ledger.
+// check compares the bucket with the ledger.
 func (l *ledger) check(t *testing.T, server *s3sinktest.Server) {
 	var seen [sourcesOfDay]map[int]bool
 	var last [sourcesOfDay]int
@@ -183,13 +187,13 @@ func (l *ledger) check(t *testing.T, server *s3sinktest.Server) {
 	all := server.Objects(s3sinktest.Bucket)
 	slices.SortFunc(all, func(a, b s3sinktest.Object) int { return cmp.Compare(uuidOf(a.Key), uuidOf(b.Key)) })
 	var run string
-	for _, o := range all { // in the order of the ids in their keys, whatever the clock was
+	for _, o := range all { // in the order of the ids in their keys, which a wrong clock does not change
 		if is := o.Metadata["s3sink-run"]; is < run {
 			t.Errorf("%s is of run %s, and behind an object of run %s", o.Key, is, run)
 		} else {
 			run = is
 		}
-		o.Writes = 1 // without CreateOnly perhaps more
+		o.Writes = 1 // without CreateOnly a key may be written more than once
 		day := dayOf(t, o.Key)
 		for _, line := range unpack(t, o).lines {
 			var source, n int

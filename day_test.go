@@ -27,21 +27,22 @@ var (
 	daySeed = flag.Uint64("seed", 1, "of the first of these days; each next one has the next")
 )
 
-// Given a day in which S3, STS and the disk fail in every way, for minutes or
-// hours, when the process is stopped, killed or loses power some dozens of
-// times, also during a disk operation and during recovery, then a last process
-// delivers the remaining events. Every promised event is in the bucket once and
-// in order, no other event is, and the counts balance in every run.
+// Given a day of failures of every kind in S3, STS and the disk, each for
+// minutes or hours, when the process is stopped, killed or loses power some
+// dozens of times, also during a disk operation and during recovery, then a
+// last process delivers the remaining events. Every promised event is in the
+// bucket once and in order, no other event is, and the counts balance in every
+// run.
 func TestDayWithRestarts(t *testing.T) {
 	t.Parallel()
 	long := 24 * time.Hour
-	if *days == 0 && raceEnabled { // which takes ten times as long
+	if *days == 0 && raceEnabled { // the race detector makes the test ten times slower
 		long /= 4
 	}
 	for n := range uint64(cmp.Or(*days, 2)) {
 		t.Run(fmt.Sprint("seed=", *daySeed+n), func(t *testing.T) {
 			t.Parallel()
-			// The store knows no x-amz-checksum-crc32, as old ones do not.
+			// The store ignores x-amz-checksum-crc32, as old stores do.
 			opts := []s3sinktest.Option{s3sinktest.IgnoreChecksums()}
 			if (*daySeed+n)%2 == 1 {
 				opts = append(opts, s3sinktest.TLS())
@@ -57,7 +58,7 @@ func TestDayWithRestarts(t *testing.T) {
 	}
 }
 
-// day is what outlives the process, and the process that runs now.
+// day is the state that outlives a process, and the process that runs now.
 type day struct {
 	t      *testing.T
 	rng    *rand.Rand
@@ -67,20 +68,20 @@ type day struct {
 	faults *diskFaults
 	sky    *sky
 	ledger *ledger
-	counts map[string]int // of restarts, by kind
+	counts map[string]int // restarts, by kind
 
 	sink      *s3sink.Sink // nil while no process runs
 	wire      *wire
 	born      time.Time
 	log       *logLines
-	skew      time.Duration // of the clock that ids are drawn by
-	died      chan struct{} // closed when the process ends within an operation
+	skew      time.Duration // of the clock that the ids of keys and runs use
+	died      chan struct{} // closed when the process ends during a disk operation
 	callers   sync.WaitGroup
-	hangUp    context.CancelFunc // of callers
-	found     int64              // bytes on the disk when it began
-	outages   int                // times that the sink was looked at in a long outage
-	looked    time.Time          // when the sink was looked at last
-	recovered int64              // what the last process has left, if it is known; or -1
+	hangUp    context.CancelFunc // cancels the contexts of the callers
+	found     int64              // bytes on disk when the process began
+	outages   int                // checks of the sink during long outages
+	looked    time.Time          // time of the last check of the sink
+	recovered int64              // events that the previous process left in the spool; -1: unknown
 }
 
 func newDay(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config, seed uint64) *day {
@@ -100,7 +101,7 @@ func newDay(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config, seed uin
 		sky:    newSky(server, seed),
 		ledger: newLedger(cfg.Durability), counts: map[string]int{}, recovered: -1,
 	}
-	time.Sleep(upTo(rng, 24*time.Hour)) // midnight comes at any time
+	time.Sleep(upTo(rng, 24*time.Hour)) // the day begins at a random time, so midnight comes at any time
 	return d
 }
 
@@ -115,18 +116,18 @@ func (d *day) String() string {
 		d.cfg.Durability, taken, promised, unknown, refused, lives, strings.TrimSuffix(how, ","), d.faults.counts, d.sky.counts, d.outages, d.sky.attempts.Load())
 }
 
-// pass lets a day pass.
+// pass runs processes for a day.
 func (d *day) pass(long time.Duration) {
 	for end := time.Now().Add(long); time.Now().Before(end) && !d.t.Failed(); {
 		if !d.start() {
-			d.wait(5 * time.Second) // whoever runs the service tries again
+			d.wait(5 * time.Second) // the operator starts the service again
 			continue
 		}
 		short := d.rng.IntN(3) == 0
 		if short || d.rng.IntN(4) == 0 {
 			d.faults.stopIn(d.rng.IntN(100))
 		}
-		if short { // it dies while it recovers, or soon after
+		if short { // the process ends during recovery or soon after
 			d.wait(upTo(d.rng, 5*time.Second))
 		} else {
 			d.wait(upTo(d.rng, 80*time.Minute))
@@ -136,7 +137,7 @@ func (d *day) pass(long time.Duration) {
 	}
 }
 
-// start begins a process. New may refuse a disk that fails.
+// start starts a process. New may fail if the disk fails.
 func (d *day) start() bool {
 	d.died = make(chan struct{})
 	d.found = 0
@@ -149,7 +150,7 @@ func (d *day) start() bool {
 	cfg.HTTPClient = d.wire.client()
 	d.log = new(logLines)
 	cfg.Logger = d.log.logger()
-	if d.rng.IntN(3) == 0 { // the clock was set meanwhile
+	if d.rng.IntN(3) == 0 { // the clock was set between two processes
 		d.skew = upTo(d.rng, 4*time.Hour) - 2*time.Hour
 	}
 	skew := d.skew
@@ -177,7 +178,8 @@ func (d *day) start() bool {
 	return true
 }
 
-// wait lets time pass, until the process dies by itself, if it does.
+// wait advances the clock by span, or until the process ends during a disk
+// operation.
 func (d *day) wait(span time.Duration) {
 	for until := time.Now().Add(span); ; {
 		next := until
@@ -201,7 +203,7 @@ func (d *day) wait(span time.Duration) {
 	}
 }
 
-// isDead reports whether the process has ended within an operation.
+// isDead reports whether the process has ended during a disk operation.
 func (d *day) isDead() bool {
 	select {
 	case <-d.died:
@@ -211,7 +213,7 @@ func (d *day) isDead() bool {
 	}
 }
 
-// end ends the process in one way or another.
+// end ends the process in a random way.
 func (d *day) end() {
 	switch kind := d.rng.IntN(3); {
 	case kind == 0 && !d.isDead() && d.rng.IntN(2) == 0:
@@ -251,9 +253,10 @@ func (d *day) close() {
 	d.checkClosed(d.sink.Close(ctx))
 }
 
-// closeWhileS3Recovers ends the process as a deploy does during an outage that
-// soon ends. STS has up to 10 s for a session that it began to make in the outage;
-// 12 s after its end nothing may be left, unless the disk fails.
+// closeWhileS3Recovers closes the sink during an outage that soon ends, as a
+// deploy may do. An STS request that began in the outage takes up to 10 s. So
+// Close delivers everything if it has 12 s after the outage, unless the disk
+// fails.
 func (d *day) closeWhileS3Recovers() {
 	const grace = 25 * time.Second
 	d.sky.clear(d.t)
@@ -279,7 +282,7 @@ func (d *day) closeWhileS3Recovers() {
 	d.checkClosed(err)
 }
 
-// checkClosed looks at a sink whose Close has returned err.
+// checkClosed checks a sink after its Close returned err.
 func (d *day) checkClosed(err error) {
 	d.hangUp()
 	d.callers.Wait()
@@ -297,9 +300,9 @@ func (d *day) checkClosed(err error) {
 	if !safe && !died && !d.faults.since(time.Hour) {
 		d.t.Errorf("close: %v, but the disk is well: everything must be in the spool", err)
 	}
-	known := st.SpoolError == nil && !died // what is on the disk
+	known := st.SpoolError == nil && !died // the contents of the disk are known
 	if safe || known {
-		d.ledger.closed() // whatever Track has taken is there
+		d.ledger.closed() // every event that Track accepted is in S3 or in the spool
 	} else {
 		d.ledger.crashed(d.faults.ended(), st.Synced, d.faults.troubled())
 	}
@@ -320,7 +323,7 @@ func (d *day) checkClosed(err error) {
 	}
 }
 
-// files lists what is on the disk, while no process runs.
+// files lists the files on the disk. No process runs.
 func (d *day) files() []vfs.Entry {
 	d.faults.stopIn(-1)
 	dir := d.disk.Dir()
@@ -332,7 +335,7 @@ func (d *day) files() []vfs.Entry {
 	return all
 }
 
-// die ends the process by force.
+// die ends the process by force: no operation reaches the disk any longer.
 func (d *day) die() {
 	at, synced := d.faults.ended(), d.sink.Stats().Synced
 	d.disk.Stop()
@@ -346,7 +349,8 @@ func (d *day) die() {
 	checkBooks(d.t, d.sink)
 }
 
-// last heals the world and delivers what is left.
+// last ends all failures, and runs a process that delivers the remaining
+// events.
 func (d *day) last() {
 	d.sky.clear(d.t)
 	d.sky.deny(false)
@@ -357,7 +361,7 @@ func (d *day) last() {
 	time.Sleep(time.Minute)
 	d.hangUp()
 	d.callers.Wait()
-	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute) // less than any object waits for its age
+	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute) // shorter than MaxObjectAge
 	defer cancel()
 	if err := d.sink.Close(ctx); err != nil {
 		d.t.Errorf("the last one: %v", err)
@@ -371,7 +375,8 @@ func (d *day) last() {
 	}
 }
 
-// look holds what the sink says of itself against the world.
+// look compares Stats and Err of the sink with the state of S3, STS and the
+// disk.
 func (d *day) look() {
 	d.looked = time.Now()
 	if d.sink == nil {
@@ -379,10 +384,12 @@ func (d *day) look() {
 	}
 	st := d.sink.Stats()
 	checkBooks(d.t, d.sink)
-	// What callers say in the longest time without a commit is far less than a
-	// quarter of the memory; and recovery writes again what may not be on disk. A
-	// spool that was too full when the process began holds files of failed commits
-	// that a power cut has brought back.
+	// SpoolBytes may exceed its limit by two amounts. Callers track far less
+	// than MaxMemory/4 in the longest time without a commit. Recovery rewrites
+	// records that may not be fsynced, at most d.found bytes.
+	//
+	// A spool that was too full when the process began is not checked: it holds
+	// files of failed commits that a power cut brought back.
 	full := d.found < d.cfg.MaxSpoolBytes && st.SpoolBytes > d.cfg.MaxSpoolBytes+d.cfg.MaxMemory/4+d.found
 	if full || st.MemoryPeak > d.cfg.MaxMemory || st.Quarantined+st.Dropped > 0 {
 		d.t.Errorf("after %v: %+v", time.Since(d.born), st)
@@ -399,18 +406,19 @@ func (d *day) look() {
 		if allowed && st.Pending > 0 && time.Since(st.Oldest) > s3sink.DefaultMaxObjectAge+time.Second {
 			d.t.Errorf("all is well, but an event has waited for %v: %+v", time.Since(st.Oldest), st)
 		}
-		d.ledger.flows(d.t) // although a source is denied: its objects are few
+		d.ledger.flows(d.t) // also while S3 denies the quiet source, which has few objects
 	}
 }
 
-// lookAtErrors checks that the sink says what is wrong, while it is.
+// lookAtErrors checks that Err and Stats report a failure while it lasts.
 func (d *day) lookAtErrors(st s3sink.Stats) {
 	if d.faults.dead(10*time.Second) && time.Since(d.born) > 10*time.Second && d.ledger.active(st.Synced) {
 		if err := d.sink.Err(); st.SpoolError == nil || err == nil {
 			d.t.Errorf("nothing comes to the disk, but Err is %v and SpoolError %v", err, st.SpoolError)
 		}
 	}
-	// An open object is sealed, and every attempt fails for so long.
+	// Within this time the open object is sealed, and its attempts fail for
+	// LastingOutage.
 	if long := s3sink.DefaultMaxObjectAge + s3sink.LastingOutage + 3*time.Minute; d.sky.outage(long) && time.Since(d.born) > long &&
 		!d.faults.since(long) && st.Pending > 0 && time.Since(st.Oldest) > long {
 		d.outages++
@@ -425,7 +433,7 @@ func (d *day) lookAtErrors(st s3sink.Stats) {
 	}
 }
 
-// The last of the sources has few events, and now and then its objects are refused
+// The last source is quiet: it has few events. At times S3 refuses its objects
 // for hours.
 const (
 	sourcesOfDay = 4
@@ -434,7 +442,7 @@ const (
 
 func sourceName(n int) string { return string(rune('a' + n)) }
 
-// caller tracks events of one source as long as the process lives.
+// caller tracks events of one source for as long as the process runs.
 type caller struct {
 	day    *day
 	sink   *s3sink.Sink
@@ -479,11 +487,11 @@ func (c *caller) run(ctx context.Context) {
 
 func (c *caller) isFull() bool { return c.sink.Stats().SpoolBytes > c.day.cfg.MaxSpoolBytes }
 
-// track calls one of the ways into the sink.
+// track calls a random method of the sink that accepts an event.
 func (c *caller) track(ctx context.Context, src *s3sink.Source, line string) error {
 	way := c.rng.IntN(4)
 	if c.day.faults.slow {
-		way %= 2 // those with a context that ends
+		way %= 2 // only calls with a context that ends
 	}
 	switch way {
 	case 0:

@@ -17,7 +17,7 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// sky is the state of S3 and STS: calm, or one of the storms.
+// sky is the state of S3 and STS: calm, or in a storm.
 type sky struct {
 	server *s3sinktest.Server
 	rng    *rand.Rand
@@ -26,17 +26,17 @@ type sky struct {
 	storm  *storm // nil: calm
 	counts map[string]int
 
-	// A denial comes and goes besides: for hours S3 refuses the objects of one
-	// quiet source, and no others.
+	// A denial is independent of storms: for hours S3 refuses the objects of one
+	// quiet source only.
 	denies     atomic.Bool
-	denyChange time.Time // when it begins or ends
+	denyChange time.Time // when the next denial begins or this one ends
 	denyEnded  time.Time
 
-	panics   atomic.Bool   // the transport of a process does
-	damages  atomic.Bool   // every body, on its way
+	panics   atomic.Bool   // the transport of the process panics
+	damages  atomic.Bool   // the network damages every body
 	urgent   time.Duration // grace periods of Close in this storm
 	attempts atomic.Int64
-	starts   atomic.Int64 // of processes
+	starts   atomic.Int64 // starts of processes
 	before   [2]int64     // attempts and starts when the storm began
 }
 
@@ -58,8 +58,8 @@ var storms = []storm{
 	{"refused connections", true, func(s *sky) { s.server.Refuse(true) }},
 	{"reset connections", true, inject("PutObject", s3sinktest.Fault{CutAfter: 100})},
 	{"no answer", true, inject("PutObject", s3sinktest.Fault{Stall: true})},
-	{"late answers", true, inject("PutObject", s3sinktest.Fault{Delay: 35 * time.Second})}, // an attempt waits for 30 and little more
-	{"lost answers", true, inject("PutObject", s3sinktest.Fault{LoseResponse: true})},      // stored
+	{"late answers", true, inject("PutObject", s3sinktest.Fault{Delay: 35 * time.Second})}, // an attempt waits for little more than 30 s
+	{"lost answers", true, inject("PutObject", s3sinktest.Fault{LoseResponse: true})},      // the object is stored
 	{"frozen", true, func(s *sky) { s.server.Freeze(true) }},
 	{"broken proxy", true, inject("", s3sinktest.Fault{Status: 502, Body: []byte(page)})},
 	{"403", true, inject("PutObject", s3sinktest.Fault{Status: 403, Code: "AccessDenied", Message: "no"})},
@@ -72,7 +72,7 @@ var storms = []storm{
 	{"flaky", false, func(s *sky) { disturb(s.server, s.rng) }},
 }
 
-// oneIn matches some requests.
+// oneIn matches a random request in n.
 func oneIn(n int, seed uint64) func(*http.Request) bool {
 	var mu sync.Mutex
 	rng := rand.New(rand.NewPCG(seed, 8))
@@ -87,7 +87,7 @@ func newSky(server *s3sinktest.Server, seed uint64) *sky {
 	return &sky{server: server, rng: rand.New(rand.NewPCG(seed, 3)), counts: map[string]int{}}
 }
 
-// turn changes what is due.
+// turn begins or ends the storm and the denial, each when it is due.
 func (s *sky) turn(t *testing.T) {
 	if now := time.Now(); !now.Before(s.denyChange) {
 		s.deny(!s.denies.Load())
@@ -130,9 +130,10 @@ func (s *sky) begin(storm *storm) {
 	s.storm.begin(s)
 }
 
-// clear ends a storm, in which there was a probe at a time: two a minute, or
-// ten in the first, and some more as often as a process began or ended: up to four
-// a second while Close waits.
+// clear ends the storm. If nothing was delivered in it, clear checks that the
+// attempts were few probes, one at a time: ten in the first minute and then two
+// per minute, some more for each start and end of a process, and up to four per
+// second while Close waits.
 func (s *sky) clear(t *testing.T) {
 	s.server.ClearFaults()
 	s.server.Refuse(false)
@@ -158,17 +159,18 @@ func (s *sky) deny(begin bool) {
 	}
 }
 
-// allows reports whether the quiet source has been allowed, for so long.
+// allows reports whether the quiet source has not been denied for the duration
+// long.
 func (s *sky) allows(long time.Duration) bool {
 	return !s.denies.Load() && time.Since(s.denyEnded) > long
 }
 
-// outage reports whether nothing has been delivered for so long.
+// outage reports whether nothing has been delivered for the duration long.
 func (s *sky) outage(long time.Duration) bool {
 	return s.storm != nil && s.storm.total && time.Since(s.began) > long
 }
 
-// calm reports whether it has been, for so long.
+// calm reports whether there has been no storm for the duration long.
 func (s *sky) calm(long time.Duration) bool {
 	return s.storm == nil && time.Since(s.began) > long
 }
@@ -213,7 +215,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	w.sky.attempts.Add(1)
 	defer w.running.Add(-1)
-	if n := w.running.Add(1); n > 2*s3sink.DefaultUploadConcurrency { // each with a spare attempt
+	if n := w.running.Add(1); n > 2*s3sink.DefaultUploadConcurrency { // each upload may have a spare attempt
 		w.t.Errorf("%d PUTs at once", n)
 	}
 	w.panics()
@@ -224,7 +226,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	res, err := w.base.Transport.RoundTrip(r)
 	if body.failed.Load() {
-		w.sky.attempts.Add(-1) // the disk is at fault: other objects go on
+		w.sky.attempts.Add(-1) // the disk failed, not S3: uploads of other objects continue
 	}
 	switch {
 	case err != nil:
@@ -236,7 +238,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// denied is what S3 answers when a statement of a policy denies one folder.
+// denied is the answer of S3 when a policy statement denies one folder.
 func denied(r *http.Request) *http.Response {
 	const body = "<Error><Code>AccessDenied</Code><Message>explicit deny</Message></Error>"
 	return &http.Response{
@@ -246,7 +248,7 @@ func denied(r *http.Request) *http.Response {
 	}
 }
 
-// watchedBody notes whether it could not be read.
+// watchedBody records whether a read of the body failed.
 type watchedBody struct {
 	io.ReadCloser
 	failed atomic.Bool
@@ -260,7 +262,7 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// panics does, or ends its goroutine, in the storm of that name.
+// panics panics, or ends its goroutine, in the storm of that name.
 func (w *wire) panics() {
 	if !w.sky.panics.Load() {
 		return
@@ -271,21 +273,23 @@ func (w *wire) panics() {
 	panic("a transport's bug")
 }
 
-// diskFaults has a disk fail and be slow now and then, and end the process.
+// diskFaults makes a disk fail or be slow from time to time, and can end the
+// process during an operation.
 type diskFaults struct {
-	// slow allows that. Who waits for a slow disk in Track, without a context,
-	// holds a lock, and while others wait for it a bubble's clock stands still.
+	// slow allows slow operations. A Track without a context holds a lock while
+	// it waits for a slow disk. While other goroutines wait for that lock, the
+	// clock of a bubble stands still.
 	slow   bool
 	change time.Time
 	counts map[string]int
-	waits  atomic.Int32 // slow operations that go on
+	waits  atomic.Int32 // slow operations that are running
 
 	mu      sync.Mutex
 	rng     *rand.Rand
 	kind    string // "": none
 	began   time.Time
-	trouble time.Time // when an operation failed or was slow last
-	left    int       // operations until the process ends; < 0: it does not
+	trouble time.Time // last time that an operation failed or was slow
+	left    int       // operations until the process ends; < 0: no limit
 	died    chan struct{}
 	stopped time.Time
 }
@@ -294,7 +298,7 @@ func newDiskFaults(seed uint64, slow bool) *diskFaults {
 	return &diskFaults{slow: slow, rng: rand.New(rand.NewPCG(seed, 4)), left: -1, counts: map[string]int{}}
 }
 
-// begin is told of a new process.
+// begin attaches the faults to the disk of a new process.
 func (f *diskFaults) begin(disk *crashfs.FS, died chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -302,14 +306,15 @@ func (f *diskFaults) begin(disk *crashfs.FS, died chan struct{}) {
 	disk.Inject(f.fault)
 }
 
-// stopIn has the process end in the n-th operation from now.
+// stopIn makes the process end during the n-th operation from now.
 func (f *diskFaults) stopIn(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.left = n
 }
 
-// ended returns when the process has ended by itself, or now.
+// ended returns the time at which the process ended during an operation, or the
+// current time.
 func (f *diskFaults) ended() time.Time {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -319,7 +324,7 @@ func (f *diskFaults) ended() time.Time {
 	return f.stopped
 }
 
-// turn changes what is due.
+// turn begins or ends a fault of the disk when it is due.
 func (f *diskFaults) turn() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -346,21 +351,22 @@ func (f *diskFaults) clear() {
 	f.kind, f.left = "", -1
 }
 
-// since reports whether something was wrong in the last so long.
+// since reports whether the disk failed or was slow within the duration long
+// before now.
 func (f *diskFaults) since(long time.Duration) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.kind != "" || time.Since(f.trouble) <= long
 }
 
-// dead reports whether nothing could be committed for so long.
+// dead reports whether no commit has been possible for the duration long.
 func (f *diskFaults) dead(long time.Duration) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return (f.kind == "full" || f.kind == "no sync") && time.Since(f.began) > long
 }
 
-// troubled returns when an operation failed or was slow last.
+// troubled returns the last time that an operation failed or was slow.
 func (f *diskFaults) troubled() time.Time {
 	if f.waits.Load() > 0 {
 		return time.Now()
@@ -383,7 +389,7 @@ func (f *diskFaults) fault(op crashfs.Op) error {
 	return err
 }
 
-// decide says what becomes of an operation.
+// decide returns the delay and the error of an operation.
 func (f *diskFaults) decide(op crashfs.Op) (wait time.Duration, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -404,7 +410,7 @@ func (f *diskFaults) decide(op crashfs.Op) (wait time.Duration, err error) {
 func (f *diskFaults) weather(op crashfs.Op) (wait time.Duration, err error) {
 	write := op.Call == crashfs.CallAppend || op.Call == crashfs.CallCreate
 	sync := op.Call == crashfs.CallSync || op.Call == crashfs.CallSyncDir
-	done := f.rng.IntN(op.Len + 2) // in spite of the error
+	done := f.rng.IntN(op.Len + 2) // the effect in spite of the error, as in crashfs.Partly
 	switch f.kind {
 	case "full":
 		if write {
@@ -434,10 +440,10 @@ func (f *diskFaults) weather(op crashfs.Op) (wait time.Duration, err error) {
 	return 0, nil
 }
 
-// slowestSync is more than it takes.
+// slowestSync is an upper bound of the time of a slow sync.
 const slowestSync = 8 * time.Second
 
-// upTo returns a random span.
+// upTo returns a random duration below most.
 func upTo(rng *rand.Rand, most time.Duration) time.Duration {
 	return time.Duration(rng.Int64N(int64(most)))
 }

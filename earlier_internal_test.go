@@ -22,7 +22,7 @@ import (
 // allows these keys.
 func TestRecovery_SessionWithOldPolicyIsNotUsed(t *testing.T) {
 	t.Parallel()
-	var scopes []string // of sessions, by number
+	var scopes []string // policies of the sessions, in order of creation
 	transport := roundTripper(func(r *http.Request) (*http.Response, error) {
 		var body []byte
 		if r.Body != nil {

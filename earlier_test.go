@@ -21,9 +21,9 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// leave runs a sink that S3 refuses and returns the keys of what it sealed. What
-// f tracks stays in the spool as a crash leaves it, open segments too; cfg gets
-// a copy of the directory.
+// leave runs f on a sink whose uploads S3 refuses, and returns the keys of its
+// sealed objects. The spool stays as after a crash, with open segments too: cfg
+// gets a copy of the directory.
 func leave(t *testing.T, server *s3sinktest.Server, cfg *s3sink.Config, f func(*s3sink.Sink)) []string {
 	t.Helper()
 	server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 403})
@@ -54,7 +54,7 @@ func leave(t *testing.T, server *s3sinktest.Server, cfg *s3sink.Config, f func(*
 	return sealed
 }
 
-// giveUp closes a sink that cannot deliver.
+// giveUp closes a sink whose objects cannot be delivered.
 func giveUp(t *testing.T, sink *s3sink.Sink) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -63,7 +63,7 @@ func giveUp(t *testing.T, sink *s3sink.Sink) {
 	}
 }
 
-// seal closes what is open, which is not delivered.
+// seal seals the open objects with a Flush that ends before delivery.
 func seal(t *testing.T, sink *s3sink.Sink) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
@@ -72,7 +72,8 @@ func seal(t *testing.T, sink *s3sink.Sink) {
 	}
 }
 
-// resources are those of the last session policy, less the ARN of the bucket.
+// resources returns the resources of the last session policy, without the ARN
+// of the bucket.
 func resources(t *testing.T, server *s3sinktest.Server) (all []string) {
 	t.Helper()
 	policies := sessionPolicies(server)
@@ -110,7 +111,7 @@ func TestKeyFormat_ChangedWithSpool(t *testing.T) {
 		prefix   string
 		old, new s3sink.KeyFormat
 		want     []string
-		sealed   int // segments, besides one that is not
+		sealed   int // sealed segments, in addition to an open one
 	}{
 		"Segment to Hive":         {"", s3sink.SegmentKeys, s3sink.HiveKeys, []string{"events/*", "segment-logs/*"}, 3},
 		"not sealed":              {"", s3sink.SegmentKeys, s3sink.HiveKeys, []string{"events/*", "segment-logs/*"}, 0},
@@ -233,7 +234,7 @@ func mayWrite(folders ...string) s3sinktest.Role {
 func TestKeyFormat_RoleDeniesOldFolder(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
-		const left = 30 // many more than are sent at once
+		const left = 30 // many more than UploadConcurrency
 		leave(t, server, &cfg, func(sink *s3sink.Sink) {
 			for range left {
 				mustTrack(t, sink, struct{}{})

@@ -21,7 +21,7 @@ type panics struct{}
 
 func (panics) MarshalJSON() ([]byte, error) { panic("from user code") }
 
-type writes string // MarshalJSON returns it as it is
+type writes string // MarshalJSON returns the string unchanged
 
 func (w writes) MarshalJSON() ([]byte, error) { return []byte(w), nil }
 
@@ -33,7 +33,7 @@ func TestTrack_InvalidEvents(t *testing.T) {
 	loop.Next = loop
 	for name, tt := range map[string]struct {
 		event any
-		want  string // in the error
+		want  string // part of the error
 	}{
 		"nil":                     {nil, "null"},
 		"bare number":             {5, "not an object"},
@@ -296,7 +296,7 @@ func TestEvent_YearOutOfRange(t *testing.T) {
 		sink := open(t, cfg)
 		for _, tt := range []struct {
 			timestamp, sentAt time.Time
-			want              string // "" if the event is taken
+			want              string // "": the event is accepted
 		}{
 			{timestamp: date(10000), want: "Timestamp is in the year 10000; want 0 to 9999"},
 			{timestamp: date(-1), want: "Timestamp is in the year -1; want 0 to 9999"},
@@ -308,7 +308,7 @@ func TestEvent_YearOutOfRange(t *testing.T) {
 			{timestamp: date(0)},
 			{timestamp: date(9999)},
 			{timestamp: date(9990), sentAt: date(2100)},
-			// More than 292 years apart, which no Duration holds.
+			// The times are more than 292 years apart, which exceeds a Duration.
 			{timestamp: date(1), sentAt: time.Date(1999, 12, 31, 23, 59, 50, 0, time.UTC)},
 		} {
 			err := sink.Track(s3sink.Event{Type: s3sink.TypePage, MessageID: "m", UserID: "u", Timestamp: tt.timestamp, SentAt: tt.sentAt})

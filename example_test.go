@@ -259,8 +259,8 @@ func ExampleSink_Close() {
 		log.Fatal(err)
 	}
 
-	// With a SpoolDir a short context is enough: what is not in S3 when it ends
-	// is fsynced, and the next process delivers it.
+	// With a SpoolDir a short context is enough: when it ends, the events that
+	// are not in S3 are fsynced, and the next process delivers them.
 	ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer cancel()
 	err = sink.Close(ctx)
@@ -272,8 +272,9 @@ func ExampleSink_Close() {
 }
 
 func ExampleAssumeRole() {
-	// The service's own identity may assume an intermediate role, and that
-	// one the role of the customer, who demands an external id.
+	// The identity of the service may assume an intermediate role, and the
+	// intermediate role may assume the role of the customer, which demands an
+	// external id.
 	credentials := s3sink.AssumeRole("arn:aws:iam::123456789012:role/S3Sink", "workspace-7",
 		s3sink.WithSessionName("orders"),
 		s3sink.Via(s3sink.AssumeRole("arn:aws:iam::210987654321:role/Exporter", "")))

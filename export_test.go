@@ -7,10 +7,10 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs"
 )
 
-// ErrUnread is in what Close returns before everything was recovered.
+// ErrUnread is wrapped by the error of a Close that ends before recovery does.
 var ErrUnread = errUnread
 
-// NewOnDisk is New with a directory that the test has made in place of
+// NewOnDisk is New with the directory dir of the test instead of
 // Config.SpoolDir.
 func NewOnDisk(ctx context.Context, cfg Config, dir vfs.Dir) (*Sink, error) {
 	return NewOnDiskAt(ctx, cfg, dir, nil)

@@ -19,7 +19,7 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// saboteur is code of a user that fails while it is on.
+// saboteur is application code that fails while on is set.
 type saboteur struct {
 	on     atomic.Bool
 	goexit bool
@@ -35,7 +35,7 @@ func (s *saboteur) act() {
 	}
 }
 
-// provider is one that fails.
+// provider returns a credentials provider that fails like the saboteur.
 func (s *saboteur) provider(p aws.CredentialsProvider) aws.CredentialsProvider {
 	return aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
 		s.act()
@@ -43,8 +43,8 @@ func (s *saboteur) provider(p aws.CredentialsProvider) aws.CredentialsProvider {
 	})
 }
 
-// saboteurs are the places at which code of users runs on goroutines of the
-// sink, on the way of an object to S3.
+// saboteurs lists the application code that a sink calls on its own goroutines
+// while it uploads an object.
 var saboteurs = map[string]func(*saboteur, *s3sinktest.Server, *s3sink.Config){
 	"Provider": func(s *saboteur, server *s3sinktest.Server, cfg *s3sink.Config) {
 		cfg.Credentials = s3sink.Provider(s.provider(userOf(server)))
@@ -71,13 +71,14 @@ var saboteurs = map[string]func(*saboteur, *s3sinktest.Server, *s3sink.Config){
 	},
 }
 
-// userOf returns the credentials of a user who may write.
+// userOf returns the credentials of a user that may write.
 func userOf(server *s3sinktest.Server) aws.CredentialsProvider {
 	server.AddUser(s3sinktest.User{ARN: "arn:aws:iam::111122223333:user/app", AccessKeyID: "AKIAAPP", SecretAccessKey: "secret"})
 	return credentials.NewStaticCredentialsProvider("AKIAAPP", "secret", "")
 }
 
-// sabotaged is a transport that fails for requests of one method.
+// sabotaged is a transport that fails like the saboteur for requests of one
+// method.
 type sabotaged struct {
 	*saboteur
 	next   http.RoundTripper
@@ -91,7 +92,7 @@ func (s sabotaged) RoundTrip(r *http.Request) (*http.Response, error) {
 	return s.next.RoundTrip(r)
 }
 
-// toStore reaches the server of a test under the names of AWS.
+// toStore sends requests for AWS host names to the server of the test.
 type toStore struct{ next http.RoundTripper }
 
 func (s toStore) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -186,7 +187,7 @@ func TestForeignCode_PanicsInRefresh(t *testing.T) {
 // brokenHandler is a slog.Handler that fails.
 type brokenHandler struct {
 	*saboteur
-	enabled bool // Enabled fails too
+	enabled bool // Enabled also fails
 }
 
 func (h brokenHandler) Enabled(context.Context, slog.Level) bool {

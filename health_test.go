@@ -31,7 +31,8 @@ func (l *logLines) Write(p []byte) (int, error) {
 
 func (l *logLines) logger() *slog.Logger { return slog.New(slog.NewJSONHandler(l, nil)) }
 
-// logLine is one message about events that are refused or taken again.
+// logLine is one log message about refused events or about the end of a
+// shortage.
 type logLine struct {
 	Level, Msg, Error string
 	Time              time.Time
@@ -79,7 +80,7 @@ func TestOutage_LogsRefusedEvents(t *testing.T) {
 				sink := open(t, cfg)
 				server.Refuse(true)
 				produce := func(until time.Duration) (first time.Time) {
-					random := rand.New(rand.NewPCG(1, 1)) // it does not compress
+					random := rand.New(rand.NewPCG(1, 1)) // random, so it does not compress
 					for began := time.Now(); time.Since(began) < until; time.Sleep(50 * time.Millisecond) {
 						if err := sink.Track(map[string]any{"text": hex(random, 450)}); errors.Is(err, s3sink.ErrBufferFull) && first.IsZero() {
 							first = time.Now()
@@ -182,7 +183,7 @@ func TestOutage_ErrorsWrapLastUploadError(t *testing.T) {
 
 		random := rand.New(rand.NewPCG(1, 1))
 		line := func() []byte { return fmt.Appendf(nil, `{"text":"%s"}`, hex(random, 450)) }
-		for refused := 0; refused < 100; time.Sleep(time.Millisecond) { // until nothing becomes smaller
+		for refused := 0; refused < 100; time.Sleep(time.Millisecond) { // until compression can free no further memory
 			if sink.TrackLine(line()) != nil {
 				refused++
 			}

@@ -23,8 +23,8 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// open returns a sink for cfg. When the test ends it is closed, if the test
-// has not done so, and its books must balance.
+// open returns a sink for cfg. At the end of the test the sink is closed,
+// unless the test has closed it, and its counts must balance.
 func open(t testing.TB, cfg s3sink.Config) *s3sink.Sink {
 	t.Helper()
 	if cfg.Logger == nil {
@@ -35,7 +35,7 @@ func open(t testing.TB, cfg s3sink.Config) *s3sink.Sink {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		sink.Close(t.Context()) // ended: drops what is left
+		sink.Close(t.Context()) // the context has ended: Close drops the remaining events
 		checkBooks(t, sink)
 		if st := sink.Stats(); cfg.SpoolDir == "" && (st.Pending != 0 || st.Memory != 0 || st.OpenPartitions != 0) {
 			t.Errorf("after Close: %+v, want nothing left", st)
@@ -51,7 +51,7 @@ func bubble(t *testing.T, f func(*testing.T, *s3sinktest.Server, s3sink.Config))
 	bubbleWith(t, nil, f)
 }
 
-// bubbleWith is bubble with more options of the server.
+// bubbleWith is bubble with options for the server.
 func bubbleWith(t *testing.T, opts []s3sinktest.Option, f func(*testing.T, *s3sinktest.Server, s3sink.Config)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -60,8 +60,9 @@ func bubbleWith(t *testing.T, opts []s3sinktest.Option, f func(*testing.T, *s3si
 	})
 }
 
-// patience is how long a test waits for what must happen, so that it fails by
-// name. In a bubble a wait without end would be one: retries move its clock.
+// patience is the time a test waits for an expected event before it fails with
+// a message. In a bubble a wait without a limit would never end: retries keep
+// advancing the clock.
 const patience = 2 * time.Minute
 
 type tracker interface{ Track(event any) error }
@@ -82,7 +83,8 @@ func mustFlush(t testing.TB, of interface{ Flush(context.Context) error }) {
 	}
 }
 
-// checkBooks checks that no event is unaccounted for.
+// checkBooks checks that the counts of Stats balance: every event is accounted
+// for.
 func checkBooks(t testing.TB, sink *s3sink.Sink) {
 	t.Helper()
 	st := sink.Stats()
@@ -91,7 +93,7 @@ func checkBooks(t testing.TB, sink *s3sink.Sink) {
 	}
 }
 
-// mustClose closes sink, and everything must be in S3.
+// mustClose closes sink, and fails the test unless everything is in S3.
 func mustClose(t testing.TB, sink *s3sink.Sink) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -109,9 +111,9 @@ type object struct {
 	lines    []string
 }
 
-// objects returns what the bucket holds, in the order of the sequence that the
-// objects' metadata names. Each must be one gzip member of whole lines, and
-// must hold what its metadata says.
+// objects returns the objects of the bucket, in the order of the sequence in
+// their metadata. Each must be one gzip member of whole lines, and its contents
+// must match its metadata.
 func objects(t testing.TB, server *s3sinktest.Server, bucket string) []object {
 	t.Helper()
 	var all []object
@@ -173,8 +175,8 @@ func lines(t testing.TB, server *s3sinktest.Server, bucket string) []string {
 	return all
 }
 
-// nullStore is a transport that takes every PUT, for tests and benchmarks
-// whose subject is what happens before it.
+// nullStore is a transport that accepts every PUT. Tests and benchmarks use it
+// to measure the stages before the upload.
 type nullStore struct{ objects, events, bytes atomic.Int64 }
 
 func (s *nullStore) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -193,7 +195,7 @@ func (s *nullStore) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Etag": {`"e"`}}, Body: http.NoBody, Request: r}, nil
 }
 
-// config is that of a sink that writes to the store.
+// config returns a Config for a sink that writes to the store.
 func (s *nullStore) config() s3sink.Config {
 	return s3sink.Config{
 		Bucket: "null", SourceID: "test", Region: "us-east-1",
@@ -203,7 +205,7 @@ func (s *nullStore) config() s3sink.Config {
 	}
 }
 
-// names returns the names of what is in a directory.
+// names returns the names of the entries of a directory.
 func names(t *testing.T, dir string) (all []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

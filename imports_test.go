@@ -17,13 +17,13 @@ import (
 
 const module = "github.com/s3sink/s3sink"
 
-// arrows says which files may import what, besides the standard library. A
-// file may import what any row that matches it grants; a file that no row
-// matches fails the test, so a new package begins with a row here. Ours are
-// named from the module's root, which is ".".
+// arrows lists the imports that files may have, besides the standard library. A
+// file may import any package that a row matching it grants. A file that no row
+// matches fails the test, so a new package begins with a row here. Our packages
+// are named from the root of the module, which is ".".
 //
-// Two things are meant to stand out: nothing under internal imports the root,
-// and nobody but s3put and the files named here knows AWS.
+// Two rules matter most: nothing under internal imports the root, and only
+// s3put and the files named here import AWS packages.
 var arrows = []struct {
 	files string // as in [path.Match]
 	may   []string

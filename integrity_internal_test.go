@@ -20,9 +20,9 @@ import (
 	"github.com/s3sink/s3sink/internal/spool"
 )
 
-// digester is a store that checks the checksum, as S3 does.
+// digester is a store that verifies the checksum of each body, as S3 does.
 type digester struct {
-	spoil int // bodies to damage on their way
+	spoil int // bodies to damage in transit
 
 	mu     sync.Mutex
 	stored int
@@ -51,7 +51,7 @@ func (d *digester) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// bitFlip is a spool in which one object has rotted.
+// bitFlip is a spool with a flipped bit in the object of this sequence.
 type bitFlip struct {
 	spool.Memory
 	sequence uint64
@@ -132,7 +132,8 @@ func TestUpload_DamageInMemory(t *testing.T) {
 	})
 }
 
-// badReads is a spool that cannot be read the second time.
+// badReads is a spool in memory. The second time that an object is opened, its
+// reads fail.
 type badReads struct {
 	spool.Memory
 	opened int

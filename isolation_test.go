@@ -75,7 +75,7 @@ func TestSinks_Independent(t *testing.T) {
 	}
 }
 
-// baseOf returns the keys of a user of server.
+// baseOf returns the access keys of a user of server.
 func baseOf(server *s3sinktest.Server) s3sink.Credentials {
 	server.AddUser(s3sinktest.User{ARN: "arn:aws:iam::123456789012:user/base", AccessKeyID: "AKIABASE", SecretAccessKey: "base"})
 	return s3sink.AccessKeys("AKIABASE", "base", "")

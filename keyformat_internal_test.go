@@ -30,7 +30,7 @@ func FuzzEscapeSource(f *testing.F) {
 			t.Errorf("%q became %q", id, got)
 		}
 		back := escape.ReplaceAllStringFunc(got, func(s string) string {
-			b, _ := hex.DecodeString(s[1:]) // it matches
+			b, _ := hex.DecodeString(s[1:]) // the pattern ensures valid hex
 			return string(b)
 		})
 		if back != id {
@@ -45,7 +45,7 @@ func FuzzKeyFormat(f *testing.F) {
 	for _, format := range []KeyFormat{SegmentKeys, RudderStackKeys, RudderStackListedKeys, HiveKeys, "{uuid}", "{source}{source}{uuid}", "{received_day:MMDD}-{uuid}"} {
 		f.Add(string(format), "path/to", "/prefix/", "source", int64(946684800))
 		f.Add(string(format), "", "é/", "../x", int64(4102444799))
-		f.Add(string(format), strings.Repeat("p", 300), "", strings.Repeat("/", 256), int64(0)) // too long, but only when it is escaped
+		f.Add(string(format), strings.Repeat("p", 300), "", strings.Repeat("/", 256), int64(0)) // too long, but only after escaping
 	}
 	f.Fuzz(func(t *testing.T, format, folder, prefix, source string, seconds int64) {
 		cfg := Config{

@@ -17,7 +17,7 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// outageStore is a nullStore that is down until it is mended.
+// outageStore is a nullStore that is down until up is set.
 type outageStore struct {
 	nullStore
 	up atomic.Bool
@@ -43,7 +43,7 @@ func TestFullSpeed_S3Down(t *testing.T) {
 	cfg.HTTPClient.Transport = store
 	calls := 40_000
 	cfg.MaxMemory = 32 << 20
-	if raceEnabled { // which makes each call thirty times as slow
+	if raceEnabled { // the race detector makes each call thirty times slower
 		calls, cfg.MaxMemory = 4_000, 8<<20
 	}
 	sink := open(t, cfg)
@@ -111,8 +111,8 @@ func TestFullSpeed_S3Down(t *testing.T) {
 
 func mib(n int64) float64 { return float64(n) / (1 << 20) }
 
-// resident returns the most memory that the process ever had, where the system
-// tells.
+// resident returns the peak resident memory of the process, on systems that
+// report it.
 func resident() string {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -128,7 +128,7 @@ func resident() string {
 func TestSources_ManyIDs(t *testing.T) {
 	t.Parallel()
 	ids := 100_000
-	if testing.Short() || raceEnabled { // an object each: two minutes with the race detector
+	if testing.Short() || raceEnabled { // one object per source: two minutes with the race detector
 		ids = 5_000
 	}
 	store := new(nullStore)
@@ -149,7 +149,7 @@ func TestSources_ManyIDs(t *testing.T) {
 					return
 				}
 				if i%1000 == 0 {
-					if st := sink.Stats(); st.OpenPartitions > cfg.MaxOpenPartitions+4 { // one more for each caller, for a moment
+					if st := sink.Stats(); st.OpenPartitions > cfg.MaxOpenPartitions+4 { // each caller may briefly exceed the limit by one
 						t.Errorf("%d partitions are open", st.OpenPartitions)
 					}
 				}

@@ -41,7 +41,7 @@ func TestLostAnswer_TenThousand(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour) // 10,000 failures take some backoffs
+				ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour) // 10,000 failures need a long time in backoff
 				defer cancel()
 				if err := sink.Close(ctx); err != nil {
 					t.Fatal(err)

@@ -15,14 +15,14 @@ import (
 	"time"
 )
 
-// TestMain holds what all tests of the root have in common: they reach nothing
-// but this machine, know nothing of its AWS account, and leave no goroutine
-// behind. Tests against real servers are modules of their own.
+// TestMain applies to all tests of the root: they connect only to this machine,
+// do not see its AWS account, and must not leak goroutines. Tests against real
+// servers are in modules of their own.
 func TestMain(m *testing.M) {
 	forgetAccount()
 	stayLocal()
 	code := m.Run()
-	if code == 0 { // a failed test may leave things behind
+	if code == 0 { // a failed test may leak goroutines
 		if left := waitForGoroutines(5 * time.Second); left != "" {
 			fmt.Fprintf(os.Stderr, "FAIL: goroutines outlived the tests\n\n%s\n", left)
 			code = 1
@@ -31,7 +31,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// forgetAccount hides the credentials and settings of whoever runs the tests.
+// forgetAccount removes the AWS and RudderStack settings of this machine from
+// the environment, and its proxies.
 func forgetAccount() {
 	for _, pair := range os.Environ() {
 		name, _, _ := strings.Cut(pair, "=")
@@ -46,9 +47,9 @@ func forgetAccount() {
 	os.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
 }
 
-// stayLocal refuses to leave this machine. The default transport dials only
-// loopback addresses. A transport that brings its own dialer, as the SDK's
-// does, gets no name resolved that /etc/hosts does not hold.
+// stayLocal restricts connections to this machine. The default transport dials
+// only loopback addresses. For transports with their own dialer, as the SDK's,
+// only names in /etc/hosts are resolved.
 func stayLocal() {
 	dialer := &net.Dialer{
 		Control: func(_, address string, _ syscall.RawConn) error {
@@ -90,7 +91,7 @@ func goroutines() string {
 		stacks = make([]byte, 2*len(stacks))
 	}
 	var left []string
-	for _, stack := range strings.Split(string(stacks), "\n\n")[1:] { // the first is this one
+	for _, stack := range strings.Split(string(stacks), "\n\n")[1:] { // the first is the current goroutine
 		if strings.Contains(stack, module) {
 			left = append(left, stack)
 		}

@@ -29,7 +29,7 @@ func TestFitMemory_Limits(t *testing.T) {
 		"small limit":             {Config{}, 8 * mib, 4*mib + 4, "level=INFO"}, // 4 events of MaxEventBytes
 		"small limit and events":  {Config{MaxEventBytes: 1000}, 2 * mib, 1 * mib, "level=INFO"},
 		"limit below the minimum": {Config{MaxEventBytes: 31 * mib}, 256 * mib, 124*mib + 4, "level=INFO"},
-		"events that do not fit":  {Config{MaxEventBytes: 40 * mib}, 256 * mib, 128 * mib, "level=DEBUG"}, // as without a limit, validate refuses it
+		"events that do not fit":  {Config{MaxEventBytes: 40 * mib}, 256 * mib, 128 * mib, "level=DEBUG"}, // the default of a process without a limit; validate refuses it
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -40,14 +40,14 @@ func TestLines_IndependentOfSettings(t *testing.T) {
 
 const streams = 5
 
-// saying is an event and the pause before it.
+// saying is an event and the pause before it is tracked.
 type saying struct {
 	stream int
 	line   string
 	pause  time.Duration
 }
 
-// say makes events of several streams; a line may be there more than once.
+// say returns events of several streams. Some lines occur more than once.
 func say(seed uint64) (all []saying) {
 	rng := rand.New(rand.NewPCG(seed, 5))
 	for n := range 100 + rng.IntN(300) {
@@ -64,14 +64,15 @@ func say(seed uint64) (all []saying) {
 	return all
 }
 
-// delivery is how events come to the bucket. Its zero value is the plainest way.
+// delivery describes how events reach the bucket. The zero value has one
+// source, and no restarts, faults or spool.
 type delivery struct {
-	Sources    int // over which streams are spread; 0: one
+	Sources    int // number of sources for the streams; 0: one
 	Restarts   int
 	Faults     bool
 	Spool      bool
 	Durability s3sink.Durability
-	Midnight   bool // comes while they do
+	Midnight   bool // midnight passes during the delivery
 	Set        func(*s3sink.Config)
 
 	seed uint64
@@ -89,7 +90,7 @@ func newDelivery(seed uint64) *delivery {
 		d.Durability = s3sink.Durability(rng.IntN(2))
 	}
 	d.Set = func(c *s3sink.Config) {
-		rng := rand.New(rand.NewPCG(seed, 7)) // each process has the same
+		rng := rand.New(rand.NewPCG(seed, 7)) // every process gets the same settings
 		c.MaxEventBytes = 1 << 10
 		c.MaxObjectBytes = int64(2000 + rng.IntN(50_000))
 		c.MaxObjectEvents = []int64{0, 1, 3, 50}[rng.IntN(4)]
@@ -106,8 +107,8 @@ func newDelivery(seed uint64) *delivery {
 	return d
 }
 
-// deliver brings events into a bucket, and returns the lines of each stream
-// there.
+// deliver tracks the events, and returns the lines of each stream in the
+// bucket.
 func (d *delivery) deliver(t *testing.T, said []saying) (stored [streams][]string) {
 	t.Helper()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -154,7 +155,7 @@ func (d *delivery) open(t *testing.T, cfg s3sink.Config) *s3sink.Sink {
 	return openOnDisk(t, cfg, d.disk)
 }
 
-// track takes one event, in one of the ways that there are.
+// track tracks one event with a random method of its source.
 func (d *delivery) track(t *testing.T, sink *s3sink.Sink, s saying) {
 	t.Helper()
 	src, err := sink.Source(fmt.Sprint("source-", s.stream%max(d.Sources, 1)))
@@ -174,7 +175,8 @@ func (d *delivery) track(t *testing.T, sink *s3sink.Sink, s saying) {
 	}
 }
 
-// end ends a process in a way that loses nothing.
+// end ends a process at random with Close, a kill or a power cut, and loses no
+// event.
 func (d *delivery) end(t *testing.T, sink *s3sink.Sink) {
 	t.Helper()
 	if !d.Spool {
@@ -197,10 +199,10 @@ func (d *delivery) end(t *testing.T, sink *s3sink.Sink) {
 	} else {
 		d.disk = before.Crash(d.rng)
 	}
-	closeWithin(t, sink, 0) // of the dead
+	closeWithin(t, sink, 0) // ends the goroutines of the killed process
 }
 
-// disturb has some PUTs fail in some way.
+// disturb makes random PUTs fail in different ways.
 func disturb(server *s3sinktest.Server, rng *rand.Rand) {
 	for _, f := range []s3sinktest.Fault{
 		{Status: 503}, {LoseResponse: true}, {CutAnswer: true}, {Status: 400, Code: "BadDigest"}, {CutAfter: 10},
@@ -213,7 +215,7 @@ func disturb(server *s3sinktest.Server, rng *rand.Rand) {
 var anyUUID = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}`)
 
 // linesOfStreams returns the lines of each stream, in the order of the UUIDs in
-// the keys, which all formats have.
+// the keys. Keys of every format have a UUID.
 func linesOfStreams(t *testing.T, server *s3sinktest.Server) (all [streams][]string) {
 	t.Helper()
 	objects := server.Objects(s3sinktest.Bucket)
@@ -221,7 +223,7 @@ func linesOfStreams(t *testing.T, server *s3sinktest.Server) (all [streams][]str
 		return cmp.Compare(anyUUID.FindString(a.Key), anyUUID.FindString(b.Key))
 	})
 	for _, o := range objects {
-		o.Writes = 1 // without CreateOnly perhaps more
+		o.Writes = 1 // without CreateOnly a key may be written more than once
 		for _, line := range unpack(t, o).lines {
 			var e struct{ Stream int }
 			if err := json.Unmarshal([]byte(line), &e); err != nil {

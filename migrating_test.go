@@ -27,7 +27,7 @@ const (
 	anID  = "workspace-7"
 )
 
-// The functions up to TestMigratingDoc are those of docs/migrating.md.
+// docs/migrating.md contains copies of the functions up to TestMigratingDoc.
 
 func segmentConfig(file, workspaceID string) (s3sink.Config, error) {
 	settings, err := os.ReadFile(file)
@@ -74,7 +74,7 @@ func openEnvironment(ctx context.Context, environment, workspaceID string) (*s3s
 	return s3sink.New(ctx, cfg)
 }
 
-// The programs on the page are the ones in this file.
+// Every program in docs/migrating.md is a copy of a function in this file.
 func TestMigratingDoc(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("docs/migrating.md")
@@ -96,8 +96,9 @@ func TestMigratingDoc(t *testing.T) {
 	}
 }
 
-// moved is a server in memory with a role as the older destination left it, except that
-// it trusts a service now, and what a Config needs to reach it as that service.
+// moved returns a server in memory and a function that completes a Config for
+// it. The server has the role that the older destination left, which now also
+// trusts a service; the sink runs as that service.
 func moved(t *testing.T, policy string) (*s3sinktest.Server, func(s3sink.Config) s3sink.Config) {
 	t.Helper()
 	server, there := s3sinktest.New(t, s3sinktest.InMemory())
@@ -128,7 +129,7 @@ func settingsFile(t *testing.T, settings map[string]any) string {
 	return file
 }
 
-// The policy that Segment's page has the role get.
+// segmentPolicy is the policy that the documentation of Segment gives the role.
 const segmentPolicy = `{"Version":"2012-10-17","Statement":[{"Sid":"PutObjectsInBucket","Effect":"Allow",
 	"Action":["s3:PutObject","s3:PutObjectAcl"],"Resource":"arn:aws:s3:::` + s3sinktest.Bucket + `/segment-logs/*"}]}`
 
@@ -236,7 +237,7 @@ func TestMigrate_OverwritesNothing(t *testing.T) {
 			mustTrack(t, sink, struct{}{})
 			mustClose(t, sink)
 		}
-		if n := len(objects(t, server, s3sinktest.Bucket)); n != 2 { // which checks that each was stored once
+		if n := len(objects(t, server, s3sinktest.Bucket)); n != 2 { // objects checks that each object was stored once
 			t.Errorf("%d objects, want 2", n)
 		}
 	})

@@ -17,24 +17,24 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// trouble is something between a sink and S3, for an hour. No attempt succeeds
-// meanwhile.
+// trouble is a failure between a sink and S3 that lasts an hour. No attempt
+// succeeds in that time.
 type trouble struct {
 	begin, end func(*s3sinktest.Server, *network)
 	says       string        // the error of an attempt
-	takes      time.Duration // of an attempt, at least
+	takes      time.Duration // least duration of an attempt
 }
 
-// network is what lies between a sink and its server.
+// network is the network between a sink and its server.
 type network struct {
 	next http.RoundTripper
 	base *http.Transport
 
 	mu    sync.Mutex
-	dial  error // of every dial
+	dial  error // the error of every dial
 	hang  bool  // every dial
 	dials int
-	hosts map[string]bool // that requests were sent to
+	hosts map[string]bool // scheme and host of all requests
 }
 
 // over puts a network between cfg's sink and the server.
@@ -67,7 +67,7 @@ func (n *network) RoundTrip(r *http.Request) (*http.Response, error) {
 	return n.next.RoundTrip(r)
 }
 
-// breaks makes every new connection fail, and there is no other.
+// breaks closes the idle connections, and makes every new dial fail or hang.
 func (n *network) breaks(err error, hang bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -87,7 +87,8 @@ func TestNetwork_TransientFailures(t *testing.T) {
 	}
 	clear := func(s *s3sinktest.Server, _ *network) { s.ClearFaults() }
 	noHost := &net.DNSError{Err: "no such host", Name: "s3.s3sink.test", IsNotFound: true}
-	// 300 KiB at MinUploadRate take 4.7 s, besides 30 s for the rest.
+	// 300 KiB at MinUploadRate take 4.7 s, in addition to the 30 s that every
+	// attempt has.
 	const deadline = 34 * time.Second
 	for name, tt := range map[string]trouble{
 		"refused": {
@@ -138,7 +139,7 @@ func (tt trouble) test(t *testing.T, server *s3sinktest.Server, cfg s3sink.Confi
 	mustFlush(t, sink) // a session, a connection
 
 	tt.begin(server, way)
-	event := noise(1, 300<<10) // which does not compress
+	event := noise(1, 300<<10) // random, so it does not compress
 	if err := sink.TrackLine(event); err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +174,7 @@ func (tt trouble) test(t *testing.T, server *s3sinktest.Server, cfg s3sink.Confi
 			t.Fatalf("an attempt took %v, want %v", a.Duration, tt.takes)
 		}
 	}
-	if dials < len(failed) { // a name is looked up again, and no connection is used that failed
+	if dials < len(failed) { // every attempt resolves the name again, and none uses a failed connection
 		t.Errorf("%d connections for %d attempts", dials, len(failed))
 	}
 }
@@ -192,8 +193,9 @@ func TestNetwork_SlowConnection(t *testing.T) {
 		}
 		began := time.Now()
 		mustFlush(t, sink)
-		// The attempt takes its time. The connection buffers all of the body, so
-		// that only spare attempts can tell whether it hangs; each lasts 10 s.
+		// The upload takes its time. The connection buffers the whole body, so
+		// the sink cannot tell whether the attempt hangs, except by spare
+		// attempts. Each of them lasts 10 s.
 		if st := sink.Stats(); st.Attempts > 8 || time.Since(began) < 30*time.Second || time.Since(began) > 66*time.Second {
 			t.Errorf("%d attempts in %v, want 8 at most and one that takes its time", st.Attempts, time.Since(began))
 		}
@@ -209,7 +211,7 @@ func TestNetwork_RedirectsAreNotFollowed(t *testing.T) {
 		for _, operation := range []string{"PutObject", "AssumeRole"} {
 			bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 				way := over(&cfg)
-				cfg.HTTPClient.CheckRedirect = nil // follow them: the sink must not
+				cfg.HTTPClient.CheckRedirect = nil // the client would follow redirects: the sink must not
 				server.Inject(s3sinktest.Fault{Operation: operation, Status: status, Header: http.Header{"Location": {"http://elsewhere.s3sink.test/"}}})
 				sink := open(t, cfg)
 				mustTrack(t, sink, struct{}{})

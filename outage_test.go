@@ -29,10 +29,10 @@ func TestOutage_OfADay(t *testing.T) {
 		put(s3sinktest.Fault{Status: 503, Code: "SlowDown"}),
 		func(s *s3sinktest.Server) { s.Refuse(true) },
 		put(s3sinktest.Fault{Stall: true}),
-		put(s3sinktest.Fault{Delay: 35 * time.Second}), // more than an attempt waits
+		put(s3sinktest.Fault{Delay: 35 * time.Second}), // longer than the deadline of an attempt
 		func(s *s3sinktest.Server) { s.Freeze(true) },
 		put(s3sinktest.Fault{LoseResponse: true}),                                                  // stored
-		func(s *s3sinktest.Server) { s.Inject(s3sinktest.Fault{Status: 502, Body: []byte(page)}) }, // STS as well
+		func(s *s3sinktest.Server) { s.Inject(s3sinktest.Fault{Status: 502, Body: []byte(page)}) }, // for S3 and STS
 		put(s3sinktest.Fault{CutAfter: 1000}),
 		put(s3sinktest.Fault{ReadRate: 100}),
 		put(s3sinktest.Fault{Status: 503, AnswerEarly: true}),
@@ -82,7 +82,7 @@ func TestOutage_OfADay(t *testing.T) {
 		for hour := range 24 {
 			down[hour%len(down)](server)
 			if hour == 0 {
-				produce(10 * time.Minute) // the last good attempts end
+				produce(10 * time.Minute) // the last attempts that began before the outage end
 				puts.most.Store(0)
 			}
 			before := sink.Stats().Attempts
@@ -143,7 +143,7 @@ func TestOutage_OfADay(t *testing.T) {
 	})
 }
 
-// meter counts the PUTs that are under way, and the most that ever were.
+// meter counts the PUTs in progress, and their maximum.
 type meter struct {
 	next          http.RoundTripper
 	running, most atomic.Int64

@@ -22,7 +22,7 @@ import (
 
 var update = flag.Bool("update", false, "write what the tests know into the pages that show it")
 
-// What a sink does after an answer, as docs/outcomes.md names it.
+// Classes of answers, with the names that docs/outcomes.md gives them.
 const (
 	done      = "done"
 	transient = "transient"
@@ -35,15 +35,15 @@ const (
 
 // outcome is one row of the table in docs/outcomes.md.
 type outcome struct {
-	answer string // of S3, in words
+	answer string // description of the answer of S3
 	class  string
-	means  string // and what to do, where somebody must
+	means  string // cause, and the action if an operator must act
 	fault  s3sinktest.Fault
-	status int               // in UploadError, if it is not the fault's
-	code   string            // likewise
+	status int               // status in UploadError; 0: the fault's
+	code   string            // code in UploadError; "": the fault's, noCode: none
 	create s3sink.CreateOnly // On unless set
-	takes  time.Duration     // of each attempt, if it is not answered at once
-	tries  int               // until it is done, if that is not 1
+	takes  time.Duration     // duration of each attempt; 0: the answer comes at once
+	tries  int               // attempts until the object is stored; 0: one
 }
 
 const page = "<html><head><title>Error</title></head><body><h1>A proxy's page</h1></body></html>"
@@ -60,8 +60,8 @@ func redirects(status int, code string) s3sinktest.Fault {
 	return s3sinktest.Fault{Status: status, Code: code, Header: http.Header{"Location": {"http://elsewhere.s3sink.test/key"}}}
 }
 
-// outcomes is the table. A row's answer is given to every attempt, until S3 is
-// mended.
+// outcomes is the table. Every attempt gets the answer of the row until the
+// fault is cleared.
 var outcomes = []outcome{
 	{answer: "2xx", class: done, means: "stored"},
 	{answer: "412 on a repeat, with `CreateOnly`", class: done, tries: 2, fault: s3sinktest.Fault{LoseResponse: true, Times: 1},
@@ -217,8 +217,8 @@ func (o outcome) test(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config
 	}
 }
 
-// outage is how long S3 gives the answer of a row: two probes of what is
-// parked, and some 18 backoffs.
+// outage is how long S3 gives the answer of a row: long enough for two probes
+// of a parked object, and for some 18 backoffs.
 const outage = 12 * time.Minute
 
 const noCode = "none"
@@ -268,7 +268,7 @@ func (o outcome) checkError(t *testing.T, e *s3sink.UploadError) {
 	}
 }
 
-// checkTimes compares when attempts were made with what the class says.
+// checkTimes compares the times of the attempts with the schedule of the class.
 func (o outcome) checkTimes(t *testing.T, all []attempt) {
 	t.Helper()
 	at := func(i int) time.Duration { return all[i].time.Sub(all[0].time) }
@@ -280,7 +280,7 @@ func (o outcome) checkTimes(t *testing.T, all []attempt) {
 	case transient, integrity:
 		for i := 1; i < len(all); i++ {
 			most := min(time.Minute, 200*time.Millisecond<<min(i-1, 20))
-			const size = time.Millisecond // what 33 bytes add to the deadline, and more
+			const size = time.Millisecond // more than 33 bytes add to the deadline
 			if waited := at(i) - at(i-1) - o.takes; waited <= 0 || waited > most+size {
 				t.Errorf("waited %v after failure %d, want a backoff of up to %v", waited, i, most)
 			}
@@ -289,7 +289,7 @@ func (o outcome) checkTimes(t *testing.T, all []attempt) {
 			t.Errorf("%d attempts, want more than %d", len(all), least)
 		}
 	default:
-		each := map[string]int{parked: 1, refresh: 2, skew: 2, elsewhere: 2}[o.class] // at once
+		each := map[string]int{parked: 1, refresh: 2, skew: 2, elsewhere: 2}[o.class] // attempts per probe
 		if want := o.parks()*each + 1; len(all) != want {
 			t.Fatalf("%d attempts, want %d", len(all), want)
 		}
@@ -340,13 +340,13 @@ func TestOutcomes_ImmediateRetry(t *testing.T) {
 	}
 }
 
-// likeAWS lets cfg's sink believe that the server in memory is AWS.
+// likeAWS makes cfg's sink treat the server in memory as AWS.
 func likeAWS(cfg *s3sink.Config) {
 	cfg.Region, cfg.Endpoint, cfg.STSEndpoint = "", "", ""
 	cfg.HTTPClient.Transport = plain{cfg.HTTPClient.Transport}
 }
 
-// plain speaks http where https is asked for.
+// plain is a transport that sends https requests as http.
 type plain struct{ next http.RoundTripper }
 
 func (p plain) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -363,18 +363,18 @@ type attempt struct {
 	session string // the access key that signed it
 }
 
-// recorder remembers the PUTs that arrive.
+// recorder records the PUTs that arrive.
 type recorder struct {
 	mu  sync.Mutex
 	all []attempt
 }
 
-// fault does nothing to requests but to record them.
+// fault returns a fault that only records each PUT.
 func (r *recorder) fault() s3sinktest.Fault {
 	return s3sinktest.Fault{Operation: "PutObject", Match: func(req *http.Request) bool {
 		body, err := io.ReadAll(req.Body)
 		if err != nil {
-			panic(err) // it is in memory
+			panic(err) // the body is in memory
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -389,8 +389,8 @@ func (r *recorder) seen() []attempt {
 	return slices.Clone(r.all)
 }
 
-// The table on the page is the table in this file. `go test -run
-// TestOutcomesPage -update .` writes it.
+// Given the table in this file, then docs/outcomes.md has the same table.
+// `go test -run TestOutcomesPage -update .` writes it.
 func TestOutcomesPage(t *testing.T) {
 	t.Parallel()
 	const file, begin, end = "docs/outcomes.md", "<!-- outcome_test.go writes this -->\n", "<!-- until here -->\n"

@@ -11,8 +11,8 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// sessionPolicies are those of the AssumeRole calls that the server saw, in
-// order.
+// sessionPolicies returns the session policies of the AssumeRole calls that the
+// server received, in order.
 func sessionPolicies(server *s3sinktest.Server) (all []string) {
 	for _, r := range server.Requests() {
 		if r.Operation == "AssumeRole" {
@@ -24,7 +24,8 @@ func sessionPolicies(server *s3sinktest.Server) (all []string) {
 
 const anyKey = `{"Effect":"Allow","Action":["kms:GenerateDataKey","kms:Decrypt"],"Resource":["*"],"Condition":{"StringLike":{"kms:ViaService":["s3.*.amazonaws.com","s3.*.amazonaws.com.cn"]}}}`
 
-// Sessions may do what the sink does with them, and nothing else.
+// Given any Config, then its session policy allows the requests of the sink,
+// and nothing else.
 func TestSessionPolicy(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -91,8 +92,8 @@ func TestSessionPolicyOfAChain(t *testing.T) {
 	}
 }
 
-// A prefix that makes the session policy longer than STS takes is refused at
-// once, and the way out named.
+// Given a prefix that makes the session policy longer than STS accepts, then
+// the Config is refused, and the error names a fix.
 func TestSessionPolicyMustFit(t *testing.T) {
 	t.Parallel()
 	cfg := s3sink.Config{
@@ -106,8 +107,8 @@ func TestSessionPolicyMustFit(t *testing.T) {
 	}
 }
 
-// Given a Config, when its policies are asked for, then they are those of the facts
-// that the Config holds.
+// Given a Config, when its policies are requested, then they contain the facts
+// of the Config.
 func TestConfigPolicies_Facts(t *testing.T) {
 	t.Parallel()
 	const role, hop = "arn:aws-cn:iam::123456789012:role/vendors/S3Sink", "arn:aws-cn:iam::210987654321:role/Exporter"
@@ -156,8 +157,8 @@ func TestConfigPolicies_Facts(t *testing.T) {
 	}
 }
 
-// Given a wrong Config and a wrong Input, when policies are asked for, then the error
-// names every field of both.
+// Given a wrong Config and a wrong Input, when policies are requested, then the
+// error names every wrong field of both.
 func TestConfigPolicies_WrongFields(t *testing.T) {
 	t.Parallel()
 	_, err := s3sink.Config{}.Policies(policy.Input{Writer: "x"})

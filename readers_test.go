@@ -11,7 +11,8 @@ import (
 )
 
 // readers are programs that unpack the file named by their last argument.
-// Python's zlib and Node stand for those that stop after the first member.
+// Python's zlib and Node represent programs that stop after the first gzip
+// member.
 var readers = map[string][]string{
 	"zcat":        {"zcat"},
 	"python gzip": {"python3", "-c", "import gzip,sys; sys.stdout.buffer.write(gzip.open(sys.argv[1]).read())"},

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// The first example of the README is the one that `go test` runs.
+// Given the README, then its first example is a copy of an example that `go
+// test` runs.
 func TestREADME(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("README.md")

@@ -91,8 +91,8 @@ func TestReceivedAtStampsEvents(t *testing.T) {
 	})
 }
 
-// Given a ReceivedAt that returns a time for which there is no key, or that
-// panics, then Track returns an error.
+// Given a ReceivedAt that panics, or returns a time that no key can represent,
+// then Track returns an error.
 func TestReceivedAt_Invalid(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {

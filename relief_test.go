@@ -74,7 +74,7 @@ func TestTrackContext_WaitsForRoom(t *testing.T) {
 		for {
 			err := sink.Track(event())
 			if errors.Is(err, s3sink.ErrBufferFull) {
-				synctest.Wait() // what can be compressed is
+				synctest.Wait() // until all full blocks are compressed
 				if err = sink.Track(event()); errors.Is(err, s3sink.ErrBufferFull) {
 					break
 				}
@@ -127,7 +127,7 @@ func TestRelief_SealsOpenObjects(t *testing.T) {
 		sink := open(t, cfg)
 		began := time.Now()
 		for i := range 5000 {
-			src, err := sink.Source(fmt.Sprint(i % 300)) // 300 chunks of 4 KiB are more than there is
+			src, err := sink.Source(fmt.Sprint(i % 300)) // 300 chunks of 4 KiB exceed MaxMemory
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -201,8 +201,7 @@ func noise(seed uint64, n int) []byte {
 	return line
 }
 
-// When memory runs short, then relief closes the largest object, and no more
-// than necessary.
+// When memory runs short, then relief seals the largest object, and no other.
 func TestRelief_SealsLargestOnly(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -215,7 +214,7 @@ func TestRelief_SealsLargestOnly(t *testing.T) {
 			}
 		}
 		sink := open(t, cfg)
-		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503}) // what is sealed stays in memory
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503}) // sealed objects stay in memory
 		for i := range 180 {
 			for source, n := range map[string]int{"large": 60 << 10, "middle": 20 << 10, "small": 5 << 10} {
 				src, err := sink.Source(source)
@@ -230,8 +229,9 @@ func TestRelief_SealsLargestOnly(t *testing.T) {
 		}
 		server.ClearFaults()
 		mustClose(t, sink)
-		// Some 15.7 MB in all are over seven eighths of the room and not all of
-		// it, and large has more than the eighth that ought to come free.
+		// The events, about 15.7 MB, exceed seven eighths of MaxMemory, but not
+		// all of it. The object of large has more than the eighth that relief
+		// must free.
 		if fmt.Sprint(sealed) != "[large]" {
 			t.Errorf("sealed %v, want only large", sealed)
 		}

@@ -134,7 +134,7 @@ func TestFlush_ShortensBackoff(t *testing.T) {
 				}
 				mustTrack(t, src, struct{}{})
 			}
-			time.Sleep(2*time.Hour + 7*time.Second) // sealed by age and tried for long
+			time.Sleep(2*time.Hour + 7*time.Second) // sealed by age, then retried for two hours
 			if fault.Match == nil {
 				server.ClearFaults()
 			}
@@ -145,7 +145,7 @@ func TestFlush_ShortensBackoff(t *testing.T) {
 			}
 			began := time.Now()
 			mustFlush(t, good)
-			if waited := time.Since(began); waited > time.Second { // the last failure may just have happened
+			if waited := time.Since(began); waited > time.Second { // the last failure may be very recent
 				t.Errorf("%s: Flush waited %v", name, waited)
 			}
 			began = time.Now()
@@ -211,7 +211,7 @@ func TestTrack_FullWhileParked(t *testing.T) {
 			t.Errorf("got %v, want ErrBufferFull with the refusal", err)
 		}
 		server.ClearFaults()
-		mustClose(t, sink) // Close tries at once what is parked
+		mustClose(t, sink) // Close retries parked uploads at once
 	})
 }
 
@@ -333,7 +333,7 @@ func TestClose_ReturnsReasonOfParking(t *testing.T) {
 		defer cancel()
 		sink.Flush(ctx)
 		server.ClearFaults()
-		server.Inject(s3sinktest.Fault{Operation: "PutObject", Stall: true}) // so that Close learns nothing new
+		server.Inject(s3sinktest.Fault{Operation: "PutObject", Stall: true}) // so that Close gets no new error
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		err := sink.Close(ctx)

@@ -20,7 +20,8 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// deliver tracks one event and returns why it is not in S3 a minute later.
+// deliver tracks one event, and returns the reason if the event is not in S3 a
+// minute later.
 func deliver(t *testing.T, cfg s3sink.Config) error {
 	t.Helper()
 	sink := open(t, cfg)
@@ -30,8 +31,8 @@ func deliver(t *testing.T, cfg s3sink.Config) error {
 	return sink.Close(ctx)
 }
 
-// A bucket that encrypts with a KMS key asks the session whether it may use the
-// key, so the session policy must say so.
+// Given a bucket that encrypts with a KMS key, then the session policy allows
+// the session to use that key: S3 asks for this permission at each PUT.
 func TestSessionMayUseTheBucketsKey(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -44,7 +45,7 @@ func TestSessionMayUseTheBucketsKey(t *testing.T) {
 		if err := deliver(t, cfg); err != nil {
 			t.Error(err)
 		}
-		// Where SSE-S3 is asked for, the session may not use keys at all.
+		// With SSE-S3 the session policy allows no use of keys.
 		cfg.Encryption = s3sink.SSES3()
 		if err := deliver(t, cfg); err != nil {
 			t.Error(err)
@@ -55,14 +56,14 @@ func TestSessionMayUseTheBucketsKey(t *testing.T) {
 	})
 }
 
-// SSE-S3 needs no right to any key, and objects are encrypted so although the
-// bucket's default is a key.
+// Given SSE-S3, and a bucket whose default encryption is a KMS key, then
+// objects are encrypted with SSE-S3, and no permission for a key is needed.
 func TestSSES3NeedsNoKey(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		server.AddKMSKey(s3sinktest.KMSKey{ARN: kmsKey})
 		server.ConfigureBucket(s3sinktest.Bucket, s3sinktest.BucketSettings{Encryption: "aws:kms", KMSKeyID: kmsKey})
-		if err := deliver(t, cfg); err == nil { // the role may put, and no more
+		if err := deliver(t, cfg); err == nil { // the role has s3:PutObject only
 			t.Error("an object was encrypted with a key that the role may not use")
 		}
 		cfg.Encryption = s3sink.SSES3()
@@ -72,13 +73,13 @@ func TestSSES3NeedsNoKey(t *testing.T) {
 	})
 }
 
-// Each hop of a chain may do what it must, and nothing else, whatever its role
-// may do.
+// Given a chain of roles, then the session of each hop may do only what the
+// sink needs, even if its role may do more.
 func TestHopsAreScoped(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 		twoHops(server, &cfg)
-		server.AddRole(s3sinktest.Role{ARN: s3sinktest.RoleARN, TrustedPrincipals: []string{"*"}, ExternalID: s3sinktest.ExternalID}) // may do everything
+		server.AddRole(s3sinktest.Role{ARN: s3sinktest.RoleARN, TrustedPrincipals: []string{"*"}, ExternalID: s3sinktest.ExternalID}) // no policy: the role may do everything
 		if err := deliver(t, cfg); err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +91,7 @@ func TestHopsAreScoped(t *testing.T) {
 	})
 }
 
-// scoped returns a session of the kit's role with a policy that a sink sent.
+// scoped returns a session of s3sinktest's role with a policy that a sink sent.
 func scoped(t *testing.T, server *s3sinktest.Server, policy string) aws.CredentialsProvider {
 	t.Helper()
 	server.AddUser(s3sinktest.User{AccessKeyID: "AKIAANYBODY", SecretAccessKey: "x"})
@@ -127,8 +128,8 @@ func status(err error) int {
 	return 0
 }
 
-// A star in a prefix is a star, not a wild card by which the session could
-// write elsewhere.
+// Given a prefix with a star, then the session may write below that prefix
+// only: the star is not a wildcard in the session policy.
 func TestPrefixWithAStarIsScoped(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -154,7 +155,7 @@ func TestPrefixWithAStarIsScoped(t *testing.T) {
 	})
 }
 
-// With the opt-out the session may do what the role may.
+// Given an unscoped session, then it may do everything that the role may do.
 func TestUnscopedSession(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -168,7 +169,8 @@ func TestUnscopedSession(t *testing.T) {
 	})
 }
 
-// A session policy that does not fit parks uploads with the way out.
+// Given a session policy that is too large for STS, then uploads are parked
+// with an error that names a fix.
 func TestSessionPolicyTooLarge(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -180,7 +182,8 @@ func TestSessionPolicyTooLarge(t *testing.T) {
 	})
 }
 
-// world is what policies are applied to, and the Config they are for.
+// world is a Config, the input for its policies, and the settings of its
+// bucket.
 type world struct {
 	cfg    func(*s3sink.Config)
 	in     policy.Input
@@ -212,7 +215,7 @@ var worlds = map[string]world{
 
 const serviceUser = "arn:aws:iam::210987654321:user/service"
 
-// apply makes the world allow what the policies allow, and nothing else.
+// apply configures the world so that exactly the policies are in force.
 func apply(t *testing.T, server *s3sinktest.Server, w world, policies policy.Set) {
 	t.Helper()
 	nothing := `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"s3:DeleteObject","Resource":"*"}]}`
@@ -224,7 +227,7 @@ func apply(t *testing.T, server *s3sinktest.Server, w world, policies policy.Set
 		}
 		return roles[arn]
 	}
-	key := s3sinktest.KMSKey{ARN: kmsKey, Aliases: []string{"alias/logs"}} // leaves it to its account
+	key := s3sinktest.KMSKey{ARN: kmsKey, Aliases: []string{"alias/logs"}} // the key policy delegates to IAM in its account
 	for _, d := range policies {
 		if len(d.Document.Statement) == 0 {
 			continue
@@ -255,7 +258,7 @@ func apply(t *testing.T, server *s3sinktest.Server, w world, policies policy.Set
 	server.ConfigureBucket(s3sinktest.Bucket, w.bucket)
 }
 
-// without returns the policies less one action.
+// without returns a copy of the policies without one action.
 func without(policies policy.Set, document, statement int, action string) policy.Set {
 	less := slices.Clone(policies)
 	d := &less[document]
@@ -268,8 +271,8 @@ func without(policies policy.Set, document, statement int, action string) policy
 	return less
 }
 
-// The policies that a Config asks for let the sink work, and with any action
-// less it does not.
+// Given the policies of a Config, then the sink works, and with any one action
+// removed it does not.
 func TestPoliciesSufficeAndAreLeast(t *testing.T) {
 	t.Parallel()
 	for name, w := range worlds {
@@ -311,8 +314,9 @@ func TestPoliciesSufficeAndAreLeast(t *testing.T) {
 	}
 }
 
-// sameAccountKey reports whether the document is only for keys whose policy does
-// not leave it to IAM, as that of this world's does.
+// sameAccountKey reports whether the sink works without the key policy d. In
+// one account the key of this world delegates access to IAM; other keys may
+// not, and need d.
 func sameAccountKey(w world, d policy.Policy) bool {
 	return d.Kind == policy.KeyPolicy && !w.in.CrossAccount
 }

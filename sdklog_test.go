@@ -16,7 +16,7 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// records is a slog.Handler that keeps what it gets.
+// records is a slog.Handler that keeps every record.
 type records struct {
 	mu  sync.Mutex
 	all []slog.Record
@@ -32,7 +32,7 @@ func (r *records) Handle(_ context.Context, record slog.Record) error {
 	return nil
 }
 
-// find returns the records with that text in their message.
+// find returns the records whose message contains text.
 func (r *records) find(text string) []slog.Record {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// careless is an event whose own code panics with whatever it holds.
+// careless is an event whose own code panics with the Config that it holds.
 type careless struct{ cfg s3sink.Config }
 
 func (c careless) MarshalJSON() ([]byte, error) {

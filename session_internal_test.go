@@ -25,7 +25,7 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 func TestSession_EndsByLocalClock(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		ahead time.Duration // of the server's clock
+		ahead time.Duration // of the server's clock, relative to ours
 		named bool
 	}{
 		"clocks agree":    {0, true},

@@ -12,9 +12,9 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// What docs/setup.md says of each code, by what leads to it: first the case of
-// invalids, then what is wrong in words. Cases that differ for the program alone
-// are left out.
+// causes lists the causes of each code, as docs/setup.md shows them: first the
+// case of invalids, then the cause in words. Cases that differ only for the
+// program are left out.
 var causes = map[s3sink.ValidationCode][][2]string{
 	s3sink.CodeIntermediateRole: {
 		{"no credentials", "no credentials to assume the role with"},
@@ -69,20 +69,20 @@ var causes = map[s3sink.ValidationCode][][2]string{
 	},
 }
 
-// statement is a statement of a policy in a hint.
+// statement matches a policy statement in a hint.
 var statement = regexp.MustCompile(`\{"[^ ]*\}`)
 
-// ofOneRequest is what is another text at every run.
+// ofOneRequest matches the parts of a message that differ from run to run.
 var ofOneRequest = regexp.MustCompile(`, RequestID: [^,]*, HostID: [^,]*`)
 
-// codes are in the order of the documented table.
+// codes has the codes in the order of the documented table.
 var codes = []s3sink.ValidationCode{
 	s3sink.CodeIntermediateRole, s3sink.CodeExternalIDNotRequired, s3sink.CodeAssumeRole,
 	s3sink.CodeExternalIDRejected, s3sink.CodePutObjectDenied, s3sink.CodePutObject,
 }
 
-// The page on setting up shows what Validate says. `go test -run TestSetupPage
-// -update .` writes it there.
+// Given docs/setup.md, then it shows the messages that Validate returns.
+// `go test -run TestSetupPage -update .` writes them.
 func TestSetupPage(t *testing.T) {
 	t.Parallel()
 	const file, begin, end = "docs/setup.md", "<!-- setup_doc_test.go writes this -->\n", "<!-- until here -->\n"
@@ -111,7 +111,8 @@ func TestSetupPage(t *testing.T) {
 	}
 }
 
-// writeCode lets every cause happen, and writes what Validate says to it.
+// writeCode produces every cause of a code, and writes the resulting message of
+// Validate.
 func writeCode(t *testing.T, b *strings.Builder, code s3sink.ValidationCode) {
 	t.Helper()
 	for i, cause := range causes[code] {

@@ -74,8 +74,9 @@ func TestSpool_RefusedObjectBlocksNoSource(t *testing.T) {
 
 // Given a clock that was set back between two runs on one SpoolDir, by up to
 // eighty years, and a first run that delivered everything or left an object,
-// then the keys and the run id of the second run sort after those of the first.
-// Its keys have the day and the time of the clock.
+// then the keys and the run id of the second run sort after the keys and the
+// run id of the first. Keys of the second run have the day and the time of its
+// clock.
 func TestSpool_ClockGoesBack(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {

@@ -23,8 +23,8 @@ import (
 
 const asChild = "S3SINK_TEST_CHILD"
 
-// inChild runs the test once more in a process of its own, whose limits and
-// mounts are not ours, and reports whether this is that process.
+// inChild runs the test again in a child process, which can have other limits
+// and mounts. It reports whether this process is the child.
 func inChild(t *testing.T, attr *syscall.SysProcAttr) bool {
 	t.Helper()
 	if os.Getenv(asChild) != "" {
@@ -118,8 +118,8 @@ func TestSpoolDir_ForeignFiles(t *testing.T) {
 	})
 }
 
-// tracked tracks numbered lines until one is refused, and returns how many were
-// taken and how many may have been.
+// tracked tracks numbered lines until Track refuses a line. It returns the
+// lines that were accepted, and the lines that may have been.
 func tracked(t *testing.T, sink *s3sink.Sink, from, most int) (taken, maybe []string, err error) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(1, uint64(from)))
@@ -296,7 +296,7 @@ func TestSpool_DeliversOldKeysAfterFix(t *testing.T) {
 		if err := sink.Close(ctx); !errors.As(err, &left) || left.Left != 100 {
 			t.Fatalf("Close: %v, want 100 left", err)
 		}
-		var keys []string // what was tried
+		var keys []string // keys of the attempts
 		for _, r := range server.Requests() {
 			if !slices.Contains(keys, r.Key) {
 				keys = append(keys, r.Key)

@@ -17,8 +17,8 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// leaveOnDisk returns a disk on which a killed run has left events of two sources:
-// sealed objects, and lines that are in no object yet.
+// leaveOnDisk returns the disk of a killed run with events of two sources:
+// sealed objects, and lines that are in no sealed object.
 func leaveOnDisk(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config, sealed, open int) *crashfs.FS {
 	t.Helper()
 	server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503})

@@ -22,12 +22,12 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// shelf is a bucket that outlives processes. It loses answers and is busy now
-// and then.
+// shelf is a bucket that outlives processes. At random it answers 503, or
+// stores an object and loses the answer.
 type shelf struct {
 	t    *testing.T
-	kind bool // it does not
-	shut bool // it is always busy
+	kind bool // no random failures
+	shut bool // every PUT gets 503
 
 	mu      sync.Mutex
 	rng     *rand.Rand
@@ -57,17 +57,17 @@ func (s *shelf) RoundTrip(r *http.Request) (*http.Response, error) {
 		s.t.Errorf("%s has other bytes than before", key)
 	}
 	if luck == 1 {
-		return nil, io.ErrUnexpectedEOF // stored, and nobody knows
+		return nil, io.ErrUnexpectedEOF // stored, but the answer is lost
 	}
 	return &http.Response{StatusCode: http.StatusOK, Header: stored(), Body: http.NoBody, Request: r}, nil
 }
 
-// kindShelf returns an empty one that takes everything at once.
+// kindShelf returns an empty shelf without random failures.
 func kindShelf(t *testing.T) *shelf {
 	return &shelf{t: t, rng: rand.New(rand.NewPCG(1, 1)), objects: map[string][]byte{}, kind: true}
 }
 
-// shelfConfig is that of a sink that writes to the shelf.
+// shelfConfig returns a Config for a sink that writes to the shelf.
 func shelfConfig(bucket *shelf) Config {
 	return Config{
 		Bucket: "shelf", SourceID: "a", Region: "us-east-1", Credentials: AccessKeys("AKIA", "secret", ""),
@@ -76,8 +76,8 @@ func shelfConfig(bucket *shelf) Config {
 	}
 }
 
-// lives runs sinks on one disk that die, and a last one that ends well, and
-// holds the bucket against what Track said.
+// lives runs several sinks on one disk that crash, and a last sink that is
+// closed. Then it compares the objects with the results of Track.
 func lives(t *testing.T, seed uint64, durability Durability) {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	bucket := &shelf{t: t, rng: rand.New(rand.NewPCG(seed, 3)), objects: map[string][]byte{}}
@@ -89,7 +89,7 @@ func lives(t *testing.T, seed uint64, durability Durability) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sink.cfg.Durability = durability // of a directory that New would open
+		sink.cfg.Durability = durability // New would set it only with a SpoolDir
 		if err := sink.startSpool(disk.Dir()); err != nil {
 			return nil
 		}
@@ -146,7 +146,7 @@ func lives(t *testing.T, seed uint64, durability Durability) {
 	}
 }
 
-// lines returns what the objects hold, in the order of their keys.
+// lines returns the lines of all objects, in the order of their keys.
 func (s *shelf) lines(t *testing.T) (all []string) {
 	t.Helper()
 	for _, key := range slices.Sorted(maps.Keys(s.objects)) {

@@ -24,7 +24,7 @@ func inSpool(t *testing.T, f func(*testing.T, *Sink, *shelf, *crashfs.FS)) {
 		bucket := kindShelf(t)
 		disk := crashfs.New(1)
 		sink := openOn(t, disk, bucket, func(c *Config) { c.MaxObjectAge, c.MaxObjectEvents = 24*time.Hour, 0 })
-		defer func() { // of those that fail, too
+		defer func() { // also if the test fails
 			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 			defer cancel()
 			sink.Close(ctx)
@@ -34,8 +34,8 @@ func inSpool(t *testing.T, f func(*testing.T, *Sink, *shelf, *crashfs.FS)) {
 	})
 }
 
-// trackBlock tracks so many events as a block of their own, which is on disk when
-// it returns.
+// trackBlock tracks the given number of events as a block of their own. The
+// block is on disk when trackBlock returns.
 func trackBlock(t *testing.T, sink *Sink, events int) {
 	t.Helper()
 	for range events {
@@ -48,7 +48,7 @@ func trackBlock(t *testing.T, sink *Sink, events int) {
 	checkHeld(t, sink.batcher)
 }
 
-// failReads has every read of disk fail for d, and so many after that.
+// failReads makes every read of disk fail for d, and then more reads.
 func failReads(disk *crashfs.FS, d time.Duration, more int32) {
 	until := time.Now().Add(d)
 	var late atomic.Int32
@@ -60,7 +60,8 @@ func failReads(disk *crashfs.FS, d time.Duration, more int32) {
 	})
 }
 
-// mergedBlocks returns how many blocks stand for others too.
+// mergedBlocks returns the number of pending blocks that other blocks were
+// merged into.
 func mergedBlocks(b *batcher) (n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -72,8 +73,8 @@ func mergedBlocks(b *batcher) (n int64) {
 	return n
 }
 
-// checkHeld checks that the budget, the partitions, the waiters and what is on disk
-// are what the pending blocks say.
+// checkHeld checks that the budget, the partitions, the waiters and the bytes
+// on disk match the pending blocks.
 func checkHeld(t *testing.T, b *batcher) {
 	t.Helper()
 	b.mu.Lock()
@@ -113,8 +114,8 @@ func checkHeld(t *testing.T, b *batcher) {
 	}
 }
 
-// Given many blocks of one object on disk, then only the first one costs a
-// record, and the counts are as without merging.
+// Given many blocks of one object on disk, then only the first block costs a
+// record, and the counts are the same as without merging.
 func TestMergedBlocks_Memory(t *testing.T) {
 	t.Parallel()
 	inSpool(t, func(t *testing.T, sink *Sink, bucket *shelf, _ *crashfs.FS) {
@@ -143,7 +144,7 @@ func TestMergedBlocks_Memory(t *testing.T) {
 	})
 }
 
-// Given merged blocks, then every event of them gets the fate of the object.
+// Given merged blocks, then all their events share the outcome of the object.
 func TestMergedBlocks_SettleTogether(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -207,20 +208,20 @@ func TestMergedBlocks_Waiters(t *testing.T) {
 		trackBlock(t, sink, 1)
 		trackBlock(t, sink, 2)
 		pending(1)
-		first := b.await(nil) // of 3 events
+		first := b.await(nil) // waits for 3 events
 		none := b.await(other)
 		trackBlock(t, sink, 4)
-		pending(2) // first waits for one of them alone
+		pending(2) // first waits for only one of the two blocks
 		trackBlock(t, sink, 8)
 		pending(2)
 		if err := sink.TrackLine([]byte(`{}`)); err != nil {
 			t.Fatal(err)
 		}
-		second := b.await(sink.own) // of 16, of which 1 is in an open block
+		second := b.await(sink.own) // waits for 16 events; 1 is in an open block
 		if first.blocks != 1 || second.blocks != 3 {
 			t.Errorf("they wait for %d and %d blocks, want 1 and 3", first.blocks, second.blocks)
 		}
-		trackBlock(t, sink, 15) // the same block
+		trackBlock(t, sink, 15) // in the open block
 		pending(2)
 		if second.blocks != 2 {
 			t.Errorf("two of three blocks are one, but %d are waited for", second.blocks)
@@ -228,7 +229,7 @@ func TestMergedBlocks_Waiters(t *testing.T) {
 		trackBlock(t, sink, 32)
 		pending(3)
 		b.abandon(second)
-		third := b.await(sink.own) // of 63
+		third := b.await(sink.own) // waits for 63 events
 		trackBlock(t, sink, 64)
 		pending(4)
 
@@ -273,7 +274,7 @@ func TestMergedBlocks_ConcurrentFlushes(t *testing.T) {
 					src.mu.Lock()
 					current := src.current
 					src.mu.Unlock()
-					if current != nil { // else a Flush has sealed it
+					if current != nil { // nil: a Flush has sealed it
 						src.cutBlock(current)
 					}
 				case 4, 5:

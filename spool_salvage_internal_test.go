@@ -16,8 +16,8 @@ import (
 	"github.com/s3sink/s3sink/internal/vfs/crashfs"
 )
 
-// leave has a sink track big lines, and be killed. It returns what is on the disk,
-// and the first file.
+// leave runs a sink that tracks large lines and is killed. It returns the disk
+// and the name of its first file.
 func leave(t *testing.T, lines int) (disk *crashfs.FS, file string) {
 	t.Helper()
 	ended, cancel := context.WithCancel(t.Context())
@@ -101,7 +101,7 @@ func TestRecovery_FileDisappears(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk, file := leave(t, 3)
 		disk.Inject(func(op crashfs.Op) error {
-			if op.Call == crashfs.CallRead && op.Name != file { // where recovery has written the lines again
+			if op.Call == crashfs.CallRead && op.Name != file { // a file to which recovery has rewritten the lines
 				return io.EOF
 			}
 			return nil

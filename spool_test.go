@@ -51,7 +51,7 @@ func TestSpool_NextSinkDelivers(t *testing.T) {
 			}
 			var got []string
 			all := server.Objects(s3sinktest.Bucket)
-			for _, o := range all { // in the order of their keys, which rise
+			for _, o := range all { // in the order of their keys, which is the order of the events
 				got = append(got, unpack(t, o).lines...)
 			}
 			if !slices.Equal(got, want) {
@@ -124,7 +124,7 @@ func TestSpool_StagesUncompressedLines(t *testing.T) {
 		if st := sink.Stats(); st.SpoolBytes == 0 || st.SpoolBytes > st.Accepted*int64(len(line))/10 {
 			t.Errorf("%d bytes in the spool, of %d lines of %d", st.SpoolBytes, st.Accepted, len(line))
 		}
-		mustFlush(t, sink) // else one of the three may end a block
+		mustFlush(t, sink) // without it, one of the three lines may end a block
 		time.Sleep(time.Second)
 		before := sink.Stats().SpoolBytes
 		track(3)
@@ -166,8 +166,8 @@ func TestSpool_FullThenDrained(t *testing.T) {
 	})
 }
 
-// Given so many blocks on disk that their records exceed the memory to keep
-// free, while S3 is down, then relief still writes open blocks to disk.
+// Given S3 that is down, and enough blocks on disk that their records exceed
+// the memory to keep free, then relief still writes open blocks to disk.
 func TestRelief_ManyBlocksOnDisk(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {

@@ -32,7 +32,7 @@ func openOnDisk(t *testing.T, cfg s3sink.Config, disk *crashfs.FS) *s3sink.Sink 
 	return sink
 }
 
-// closeWithin closes sink, which has that long for the network.
+// closeWithin closes sink with a context that ends after span.
 func closeWithin(t *testing.T, sink *s3sink.Sink, span time.Duration) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), span)
@@ -65,12 +65,12 @@ func TestClose_LastCommitFails(t *testing.T) {
 }
 
 // Given a spool that cannot be read from any point on, then Err and Close
-// report it, and the events of this run wait: they are delivered after those of
+// report it. The events of this run wait, and are delivered after the events of
 // previous runs.
 func TestRecovery_SpoolUnreadable(t *testing.T) {
 	t.Parallel()
 	stuck := 0
-	for good := range 12 { // reads
+	for good := range 12 { // reads that succeed
 		for _, mended := range []bool{true, false} {
 			bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 				if unread(t, server, cfg, good, mended) {
@@ -84,14 +84,14 @@ func TestRecovery_SpoolUnreadable(t *testing.T) {
 	}
 }
 
-// unread reads a spool from which some reads are good, and reports whether they
-// were too few.
+// unread starts a sink on a spool from which only the first good reads succeed.
+// It reports whether recovery was stuck until reads worked again.
 func unread(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config, good int, mended bool) (stuck bool) {
 	disk := crashfs.New(1)
 	server.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503})
 	first := openOnDisk(t, cfg, disk)
 	mustTrack(t, first, json.RawMessage(`{"n":0}`))
-	time.Sleep(s3sink.DefaultMaxObjectAge + time.Second) // it is sealed
+	time.Sleep(s3sink.DefaultMaxObjectAge + time.Second) // the object is sealed
 	mustTrack(t, first, json.RawMessage(`{"n":1}`))
 	time.Sleep(2 * s3sink.DefaultCommitInterval)
 	disk.Stop()
@@ -108,7 +108,7 @@ func unread(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config, good int
 	})
 	sink, err := newOnDisk(t, cfg, disk)
 	if err != nil {
-		return true // it says so at once
+		return true // New reports the failure
 	}
 	if mended {
 		mustTrack(t, sink, json.RawMessage(`{"n":2}`))

@@ -58,7 +58,7 @@ func fillAndDrain(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config, en
 			continue
 		}
 		refused++
-		time.Sleep(time.Second) // objects close meanwhile, and their memory comes free
+		time.Sleep(time.Second) // objects are closed in this time, and their memory is freed
 	}
 	var spool *s3sink.SpoolError
 	if !errors.Is(err, s3sink.ErrBufferFull) || !strings.Contains(err.Error(), "nearly full") || !errors.As(err, &spool) {

@@ -19,15 +19,16 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// The user of a pod, as runAsUser and fsGroup set it.
+// User and group of a pod, as runAsUser and fsGroup set them.
 const (
 	podUser = 1000
 	fsGroup = 2000
 )
 
-// kubelet changes a volume as kubelet does at each mount for a pod with fsGroup:
-// the group of all files and directories, and their modes, never the owner. It
-// changes no symlink. (SetVolumeOwnership in pkg/volume/volume_linux.go.)
+// kubelet changes a volume as the kubelet does at each mount for a pod with
+// fsGroup: the group of every entry, and the mode of every entry except
+// symlinks. It never changes the owner. (SetVolumeOwnership in
+// pkg/volume/volume_linux.go.)
 func kubelet(volume string) error {
 	return filepath.WalkDir(volume, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
@@ -48,17 +49,17 @@ func kubelet(volume string) error {
 	})
 }
 
-// life is what a process does with a SpoolDir.
+// life describes the work of one process with a SpoolDir.
 type life struct {
 	Dir       string
-	Recovered int64 // events of earlier lives
+	Recovered int64 // expected events of previous processes
 	Track     int
-	Deliver   bool // else S3 is down, and all events are left
+	Deliver   bool // false: S3 is down, and all events stay in the spool
 }
 
 const lifeVariable = "S3SINK_TEST_LIFE"
 
-// live is the life of this process.
+// live does the work of the life in this process.
 func live(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 	var l life
 	if err := json.Unmarshal([]byte(os.Getenv(lifeVariable)), &l); err != nil {
@@ -87,9 +88,9 @@ func live(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
 	}
 }
 
-// livesAs runs a life in a process of another user, and returns its output.
-// The program is named by /proc: the user may not enter the directory that it is
-// in.
+// livesAs runs a life in a process of another user, and returns its output. The
+// path of the program is in /proc: the user may not enter the directory of the
+// test binary.
 func livesAs(t *testing.T, user uint32, l life) (string, error) {
 	t.Helper()
 	as := &syscall.Credential{Uid: user, Gid: user, Groups: []uint32{fsGroup}}
@@ -147,7 +148,7 @@ func TestSpoolDir_OnVolume(t *testing.T) {
 		make   func(volume string) error // once
 		mount  func(volume string, n int) error
 		dir    string // SpoolDir in the volume
-		home   string // of the spool in the volume
+		home   string // directory of the spool in the volume
 		warned bool
 	}{
 		"PVC, fsGroup":                           {mode: 0o755, mount: always, home: private, warned: true},
@@ -231,8 +232,8 @@ func onlyFor(t *testing.T, home string, user uint32) {
 	}
 }
 
-// Given a volume in which this user cannot have a spool, then the error of New
-// has the reason and the fix.
+// Given a volume on which this user cannot create a spool, then the error of
+// New has the reason and the fix.
 func TestSpoolDir_OnVolumeOfOthers(t *testing.T) {
 	t.Parallel()
 	for name, dir := range map[string]string{"hostPath": "", "PVC without fsGroup": "spool"} {

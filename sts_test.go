@@ -54,7 +54,7 @@ func TestSTS_AnswersWithoutSession(t *testing.T) {
 				if n := count(server, "PutObject"); n != 0 {
 					t.Errorf("%d PUTs without a session", n)
 				}
-				if n := count(server, "AssumeRole"); n < 10 || n > 500 { // 120 attempts, each of which asks three times
+				if n := count(server, "AssumeRole"); n < 10 || n > 500 { // 120 attempts with three calls each
 					t.Errorf("%d calls of STS in an hour", n)
 				}
 				if err := sink.Err(); err == nil || s3sink.Retryable(err) == tt.parked {

@@ -17,7 +17,7 @@ import (
 
 var closes = flag.Int("closes", 2, "runs of each row of TestClose_S3RecoversWhileItWaits")
 
-// failure is a way for S3 to fail, and how it ends.
+// failure is a way for S3 to fail, with its begin and its end.
 type failure struct {
 	name  string
 	begin func(*s3sinktest.Server, *blackHole)
@@ -34,11 +34,11 @@ var (
 		func(s *s3sinktest.Server, _ *blackHole) {
 			s.Inject(s3sinktest.Fault{Operation: "PutObject", Status: 503, Code: "SlowDown"})
 		}, clearFaults}
-	hanging = failure{"requests hang", // for good, those too that began before the end
+	hanging = failure{"requests hang", // a request that hangs never gets an answer, also after the end of the failure
 		func(s *s3sinktest.Server, _ *blackHole) {
 			s.Inject(s3sinktest.Fault{Operation: "PutObject", Stall: true})
 		}, clearFaults}
-	lostAnswers = failure{"answers are lost", // and the objects stored
+	lostAnswers = failure{"answers are lost", // the objects are stored
 		func(s *s3sinktest.Server, _ *blackHole) {
 			s.Inject(s3sinktest.Fault{Operation: "PutObject", LoseResponse: true})
 		}, clearFaults}
@@ -55,8 +55,8 @@ func TestClose_S3RecoversWhileItWaits(t *testing.T) {
 	const second = time.Second
 	for _, row := range []struct {
 		failure failure
-		outage  time.Duration // before Close
-		grace   time.Duration // of Close
+		outage  time.Duration // duration of the outage before Close
+		grace   time.Duration // duration of the ctx of Close
 		back    time.Duration // from Close to the end of the outage; 0: random, at least 3 s before ctx ends
 	}{
 		{refusedConnections, 15 * second, 25 * second, 2 * second},
@@ -146,8 +146,9 @@ func closeInOutage(t *testing.T, f failure, outage, grace, back time.Duration) (
 	return dropped, attempts
 }
 
-// blackHole is the way from a client to a server, below HTTP. While it is cut
-// nothing gets through, and nobody is told; connections that were there stay dead.
+// blackHole is a network below HTTP between a client and a server. While it is
+// cut, nothing gets through, and neither side gets an error. Connections that
+// existed stay dead.
 type blackHole struct {
 	mu    sync.Mutex
 	isCut bool
@@ -215,7 +216,7 @@ func (c *deadConn) isDead() bool {
 	return c.dead
 }
 
-// Read returns nothing of a dead connection.
+// Read returns no data from a dead connection.
 func (c *deadConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.isDead() {
@@ -225,7 +226,7 @@ func (c *deadConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write of a dead connection fills a buffer that nobody empties.
+// Write to a dead connection succeeds, as if a buffer took the bytes.
 func (c *deadConn) Write(p []byte) (int, error) {
 	if c.isDead() {
 		return len(p), nil
@@ -238,7 +239,8 @@ func (c *deadConn) Close() error {
 	return c.Conn.Close()
 }
 
-// limiter is S3's limit of requests: SlowDown for what exceeds it.
+// limiter is the request limit of S3: it answers SlowDown to requests above
+// perSecond.
 type limiter struct {
 	perSecond int
 
@@ -246,12 +248,12 @@ type limiter struct {
 	tokens   float64
 	filled   time.Time
 	requests int
-	busiest  int       // requests in a second
-	second   time.Time // that is counted
+	busiest  int       // most requests in one second
+	second   time.Time // start of the second that inSecond counts
 	inSecond int
 }
 
-// exceeded reports whether a request is one too many.
+// exceeded counts a request, and reports whether it exceeds the limit.
 func (l *limiter) exceeded(*http.Request) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -271,10 +273,11 @@ func (l *limiter) exceeded(*http.Request) bool {
 	return false
 }
 
-// fleet is how many sinks are closed at once, and what they are closed against.
+// The fleet of TestClose_FleetAgainstThrottlingS3: its sinks are closed at
+// once, and fleetLimit is the number of requests per second that S3 accepts.
 const (
 	fleetSinks   = 200
-	fleetObjects = 10 // of each sink
+	fleetObjects = 10 // objects of each sink
 	fleetLimit   = 100
 )
 

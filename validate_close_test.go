@@ -10,11 +10,11 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// Validate can be called from several goroutines, while events are tracked, and
-// while the sink is closed, which ends it.
+// Given several goroutines that call Validate while events are tracked, when
+// the sink is closed, then every Validate ends.
 func TestValidateWhileTrackingAndClosing(t *testing.T) {
 	t.Parallel()
-	for range 20 { // each finds another moment of Close
+	for range 20 { // each round closes the sink at a different moment
 		_, cfg := s3sinktest.New(t)
 		sink := open(t, cfg)
 		var wg sync.WaitGroup
@@ -48,7 +48,8 @@ func TestValidateWhileTrackingAndClosing(t *testing.T) {
 	}
 }
 
-// A Validate that waits for an answer does not hold Close up.
+// Given a Validate that waits for an answer, when the sink is closed, then
+// Validate ends, and Close does not wait for the answer.
 func TestCloseEndsValidate(t *testing.T) {
 	t.Parallel()
 	for _, operation := range []string{"GetCallerIdentity", "AssumeRole", "PutObject"} {

@@ -15,7 +15,7 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// Bodies as they were seen, and worse.
+// Real error bodies, and malformed ones.
 const (
 	stsShape = `<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type><Code>%</Code>` +
 		`<Message>User: arn:aws:iam::210987654321:user/service is not authorized to perform: sts:AssumeRole on resource: arn:aws:iam::123456789012:role/S3Sink</Message></Error>` +
@@ -27,9 +27,9 @@ const (
 		`<SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken><Expiration>2030-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`
 )
 
-// Whatever STS or S3 answers, and whatever answers in their place, Validate ends,
-// says the row of the HTTP status, and prints nothing that is secret or that
-// moves the cursor.
+// Given any answer of STS or S3, or of a proxy in their place, then Validate
+// ends, returns the code of the row for the HTTP status, and prints neither a
+// secret nor a character that moves the cursor.
 func FuzzErrorBodies(f *testing.F) {
 	operations := []string{"AssumeRole", "GetCallerIdentity", "PutObject"}
 	bodies := []string{
@@ -100,7 +100,7 @@ func FuzzErrorBodies(f *testing.F) {
 	})
 }
 
-// oneHeader makes a header's value of text.
+// oneHeader removes the characters that a header value cannot have.
 func oneHeader(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
@@ -110,15 +110,16 @@ func oneHeader(text string) string {
 	}, text)
 }
 
-// mayPass reports whether the answer is none of those that Validate needs.
+// mayPass reports whether Validate may succeed without the answer that the
+// fault replaces.
 func mayPass(f s3sinktest.Fault) bool {
-	return f.Operation == "GetCallerIdentity" // other STSs do not have it
+	return f.Operation == "GetCallerIdentity" // not every STS-compatible service implements it
 }
 
-// checkRow compares the row with the one of the HTTP status.
+// checkRow compares the error with the documented row for the HTTP status.
 func checkRow(t *testing.T, f s3sinktest.Fault, got *s3sink.ValidationError) {
 	t.Helper()
-	rows := map[string][2]s3sink.ValidationCode{ // of 403, and of anything else
+	rows := map[string][2]s3sink.ValidationCode{ // code for 403, and code for any other status
 		"GetCallerIdentity": {s3sink.CodeIntermediateRole, s3sink.CodeIntermediateRole},
 		"AssumeRole":        {s3sink.CodeExternalIDRejected, s3sink.CodeAssumeRole},
 		"PutObject":         {s3sink.CodePutObjectDenied, s3sink.CodePutObject},
@@ -128,7 +129,7 @@ func checkRow(t *testing.T, f s3sinktest.Fault, got *s3sink.ValidationError) {
 		want = rows[0]
 	}
 	if f.Operation == "AssumeRole" && f.Status < 300 && got.Code == s3sink.CodeExternalIDNotRequired {
-		want = got.Code // the body was a session
+		want = got.Code // the body held a session
 	}
 	if got.Code != want || got.Message != messages[want] || got.Hint == "" || got.Cause == "" {
 		t.Errorf("status %d of %s: got %s, %q, hint %q; want %s", f.Status, f.Operation, got.Code, got.Message, got.Hint, want)

@@ -14,7 +14,7 @@ import (
 	"github.com/s3sink/s3sink/s3sinktest"
 )
 
-// The documented messages, as Segment's table has them.
+// The documented messages, in the words of Segment's table.
 const (
 	tryAgain     = "Unknown Error. Please try again. If the problem persists, please contact Segment support."
 	externalID   = "Access Denied. Please configure External ID in the AWS IAM Console. Learn more."
@@ -31,17 +31,18 @@ var messages = map[s3sink.ValidationCode]string{
 	s3sink.CodePutObject:             instructions,
 }
 
-// invalid is a set-up that Validate must refuse, and what it must say.
+// invalid is a setup that Validate must refuse, and the expected error.
 type invalid struct {
 	change func(*s3sinktest.Server, *s3sink.Config)
-	fault  s3sinktest.Fault // if it has an operation
+	fault  s3sinktest.Fault // injected if it has an operation
 	code   s3sink.ValidationCode
 	step   string
 	status int
 	hint   string
 }
 
-// withID reports whether a request of STS names an external id.
+// withID returns a matcher for STS requests with an external id, or without
+// one.
 func withID(yes bool) func(*http.Request) bool {
 	return func(r *http.Request) bool { return yes == (r.FormValue("ExternalId") != "") }
 }
@@ -55,7 +56,7 @@ func putFault(status int, code, message string) s3sinktest.Fault {
 }
 
 var invalids = map[string]invalid{
-	// 1: before the role that writes.
+	// Row 1: a failure before the role that writes is assumed.
 	"no credentials": {
 		change: func(_ *s3sinktest.Server, c *s3sink.Config) {
 			c.Credentials = s3sink.AssumeRole(s3sinktest.RoleARN, s3sinktest.ExternalID)
@@ -79,14 +80,14 @@ var invalids = map[string]invalid{
 		},
 		code: s3sink.CodeIntermediateRole, step: s3sink.StepCredentials, status: 403, hint: "The intermediate role arn:aws:iam::123456789012:role/S3Sink cannot be assumed."},
 
-	// 2: the role does not demand the external id.
+	// Row 2: the role does not demand the external id.
 	"external id not demanded": {
 		change: func(s *s3sinktest.Server, _ *s3sink.Config) {
 			s.AddRole(s3sinktest.Role{ARN: s3sinktest.RoleARN, TrustedPrincipals: []string{"*"}})
 		},
 		code: s3sink.CodeExternalIDNotRequired, step: s3sink.StepWithoutID, hint: `"Principal":{"AWS":"arn:aws:iam::210987654321:user/service"},"Action":["sts:AssumeRole"],"Condition":{"StringEquals":{"sts:ExternalId":["s3sinktest-external-id"]}}}`},
 
-	// 3: not error 403, with either call.
+	// Row 3: an error other than 403, with or without the external id.
 	"bad request, without": {fault: stsFault(400, "ValidationError", withID(false)),
 		code: s3sink.CodeAssumeRole, step: s3sink.StepWithoutID, status: 400, hint: "Look at the role's ARN"},
 	"bad request, with": {
@@ -131,7 +132,7 @@ var invalids = map[string]invalid{
 	"session policy of another STS": {fault: stsFault(400, "InvalidParameterValue", withID(true)),
 		code: s3sink.CodeAssumeRole, step: s3sink.StepRole, status: 400, hint: "Use WithoutSessionPolicy, or SSES3"},
 
-	// 4: error 403.
+	// Row 4: error 403 of STS.
 	"wrong external id": {
 		change: func(s *s3sinktest.Server, _ *s3sink.Config) {
 			s.AddRole(s3sinktest.Role{ARN: s3sinktest.RoleARN, TrustedPrincipals: []string{"*"}, ExternalID: "another"})
@@ -160,7 +161,7 @@ var invalids = map[string]invalid{
 	"an empty refusal": {fault: s3sinktest.Fault{Operation: "AssumeRole", Status: 403, Body: []byte{}},
 		code: s3sink.CodeExternalIDRejected, step: s3sink.StepRole, status: 403, hint: "The answer is not STS's (403 without a content type)"},
 
-	// 5: S3 says error 403.
+	// Row 5: error 403 of S3.
 	"no permission": {
 		fault: putFault(403, "AccessDenied", "User: x is not authorized to perform: s3:PutObject on resource: y because no identity-based policy allows the s3:PutObject action"),
 		code:  s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: `"Action":["s3:PutObject"],"Resource":["arn:aws:s3:::s3sinktest/segment-logs/*"]`},
@@ -224,7 +225,7 @@ var invalids = map[string]invalid{
 	"refused by a page": {fault: s3sinktest.Fault{Operation: "PutObject", Status: 403, Body: []byte("<html>"), ContentType: "text/html"},
 		code: s3sink.CodePutObjectDenied, step: s3sink.StepPutObject, status: 403, hint: "The answer is not S3's (403 text/html)"},
 
-	// 6: anything else.
+	// Row 6: any other error.
 	"no such bucket": {
 		change: func(_ *s3sinktest.Server, c *s3sink.Config) { c.Bucket = "no-such-bucket" },
 		code:   s3sink.CodePutObject, step: s3sink.StepPutObject, status: 404, hint: "There is no bucket no-such-bucket"},
@@ -270,17 +271,18 @@ var invalids = map[string]invalid{
 		code: s3sink.CodePutObject, step: s3sink.StepPutObject, status: 400, hint: "The answer is not S3's (400 application/xml)"},
 }
 
-// atAWS lets cfg's sink believe that the server in memory is AWS in cfg's region.
+// atAWS makes cfg's sink treat the server in memory as AWS in cfg's region.
 func atAWS(cfg *s3sink.Config) {
 	region := cfg.Region
 	likeAWS(cfg)
 	cfg.Region = region
 }
 
-// service is the user that may assume the kit's role.
+// service has the access keys of the user that may assume s3sinktest's role.
 var service = s3sink.AccessKeys("AKIAS3SINKTEST000000", "s3sinktest/secret/access/key/000000000000", "")
 
-// Every row of the documented table, by all that leads to it.
+// Given a setup of invalids, then Validate returns its row of the documented
+// table. The setups cover every row, and every cause of a row.
 func TestValidationErrors(t *testing.T) {
 	t.Parallel()
 	for name, tt := range invalids {
@@ -336,7 +338,7 @@ func TestValidate(t *testing.T) {
 			server.AddUser(s3sinktest.User{ARN: "arn:aws:iam::123456789012:user/writer", AccessKeyID: "AKIAWRITER", SecretAccessKey: "w"})
 			tt.change(&cfg)
 			sink := open(t, cfg)
-			for range 2 { // again, over the first one
+			for range 2 { // the second Validate overwrites the object of the first
 				if err := sink.Validate(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -356,7 +358,8 @@ func TestValidate(t *testing.T) {
 
 var writer = s3sink.AccessKeys("AKIAWRITER", "w", "")
 
-// The dummy object is put with the headers of uploads, but for If-None-Match.
+// Given a Config, then Validate puts the dummy object with the headers of
+// uploads, except If-None-Match.
 func TestValidateSendsWhatUploadsSend(t *testing.T) {
 	t.Parallel()
 	server, cfg := s3sinktest.New(t)
@@ -388,8 +391,8 @@ func TestValidateSendsWhatUploadsSend(t *testing.T) {
 	}
 }
 
-// What was refused because a change was not known everywhere yet works a
-// little later.
+// Given a change that has not reached every server of AWS, when the first
+// attempt is refused, then Validate tries again and succeeds.
 func TestValidateWaitsForAChange(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]s3sinktest.Fault{
@@ -417,7 +420,8 @@ func TestValidateWaitsForAChange(t *testing.T) {
 	}
 }
 
-// It honours its context at every step.
+// Given a ctx that ends during any step, then Validate returns when the ctx
+// ends.
 func TestValidateEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	for _, operation := range []string{"GetCallerIdentity", "AssumeRole", "PutObject"} {
@@ -433,7 +437,7 @@ func TestValidateEndsWithItsContext(t *testing.T) {
 				if waited := time.Since(began); waited > 2*time.Second {
 					t.Errorf("%s: returned after %v", operation, waited)
 				}
-				if err == nil && operation != "GetCallerIdentity" { // which need not work
+				if err == nil && operation != "GetCallerIdentity" { // Validate does not need this call
 					t.Errorf("%s: no error", operation)
 				}
 				if fault.Stall && !strings.Contains(err.Error(), "The context of Validate ended before there was an answer (context deadline exceeded). ") {
@@ -444,7 +448,7 @@ func TestValidateEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// A Validate that succeeds wakes what is parked.
+// Given parked uploads, when Validate succeeds, then they are retried at once.
 func TestValidateWakesParkedUploads(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -479,8 +483,8 @@ func TestValidateWakesParkedUploads(t *testing.T) {
 	})
 }
 
-// The session of the probe is used for nothing: it exists only if the role is
-// not protected.
+// Given a role that does not demand its external id, then uploads do not use
+// the session that Validate got without it.
 func TestValidateDiscardsTheProbe(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {
@@ -503,8 +507,8 @@ func TestValidateDiscardsTheProbe(t *testing.T) {
 	})
 }
 
-// Without an external id there is nothing to probe, and a role in another
-// account is worth a warning.
+// Given a role without an external id, then Validate sends no probe, and warns
+// if the role is in another account.
 func TestValidateWithoutExternalID(t *testing.T) {
 	t.Parallel()
 	server, cfg := s3sinktest.New(t)
