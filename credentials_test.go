@@ -376,7 +376,7 @@ func TestAmbient(t *testing.T) {
 	for name, tt := range map[string]struct {
 		unset      []string
 		role       bool
-		authorized string // of the first request
+		authorized string // credentials of the first request
 	}{
 		"the SDK's alone":          {[]string{id, key}, false, aws},
 		"RudderStack's alone":      {[]string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}, false, copyUser},

@@ -19,7 +19,7 @@ func NewOnDisk(ctx context.Context, cfg Config, dir vfs.Dir) (*Sink, error) {
 // NewOnDiskAt is NewOnDisk with another clock for the ids of keys and runs.
 func NewOnDiskAt(ctx context.Context, cfg Config, dir vfs.Dir, now func() time.Time) (*Sink, error) {
 	durability := cfg.Durability
-	cfg.Durability = SyncInterval // New wants a SpoolDir for another
+	cfg.Durability = SyncInterval // New accepts other values only with a SpoolDir
 	sink, err := New(ctx, cfg)
 	if err != nil {
 		return nil, err

@@ -59,8 +59,8 @@ func TestMaxMemory_S3Down(t *testing.T) {
 	})
 }
 
-// Given a full memory, where Track refuses, then TrackContext waits and gets
-// room when S3 is back.
+// Given full memory, so that Track refuses events, then TrackContext waits, and
+// gets room when S3 is back.
 func TestTrackContext_WaitsForRoom(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(t *testing.T, server *s3sinktest.Server, cfg s3sink.Config) {

@@ -89,7 +89,7 @@ func lives(t *testing.T, seed uint64, durability Durability) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sink.cfg.Durability = durability // New would set it only with a SpoolDir
+		sink.cfg.Durability = durability // New accepts SyncEach only with a SpoolDir
 		if err := sink.startSpool(disk.Dir()); err != nil {
 			return nil
 		}

@@ -145,7 +145,7 @@ func TestSpoolDir_OnVolume(t *testing.T) {
 	}
 	for name, tt := range map[string]struct {
 		mode   fs.FileMode
-		make   func(volume string) error // once
+		make   func(volume string) error // prepares the volume once
 		mount  func(volume string, n int) error
 		dir    string // SpoolDir in the volume
 		home   string // directory of the spool in the volume
