@@ -52,7 +52,7 @@ var theSink = []expectation{
 		see: func(t *testing.T, s *site) string {
 			return s.run(t, s.sink(s.asRole()))
 		},
-		differs: differs{minio: "parked: 400 InvalidParameterValue", ceph: "parked: 400 UnknownError"},
+		differs: differs{minio: "parked: 400 InvalidParameterValue", ceph: "parked: 400 MalformedPolicyDocument"},
 	},
 	{
 		name: "sink: a role, with SSE-S3",

@@ -18,7 +18,7 @@ Rows 5 (PutObjectDenied) and 6 (PutObject) come from all three servers.
 Some causes exist only on AWS, and only s3sinktest answers them:
 
 - an external id that is checked. MinIO and Ceph ignore it, so their row 4 is a caller that the STS
-  refuses. Ceph's STS answers in the shape of S3, which the SDK reads as UnknownError;
+  refuses. Ceph's STS answers in the shape of S3;
 - a region where STS is not active;
 - KMS keys that are disabled, asymmetric, or not for the caller;
 - buckets without ACLs;
@@ -53,7 +53,7 @@ var validations = []expectation{
 			hop := wrong.asRole(s3sink.WithoutSessionPolicy())
 			return s.validate(t, s.sink(s3sink.AssumeRole(s.role, s.externalID, s3sink.Via(hop))))
 		},
-		differs: differs{minio: "IntermediateRole, 403 AccessDenied", ceph: "IntermediateRole, 403 UnknownError"},
+		differs: differs{minio: "IntermediateRole, 403 AccessDenied", ceph: "IntermediateRole, 403 AccessDenied"},
 	},
 	{
 		name: "Validate: a role, assumed with a wrong secret",
@@ -64,7 +64,7 @@ var validations = []expectation{
 			wrong.caller.secret = "wrong"
 			return s.validate(t, s.sink(wrong.asRole(s3sink.WithoutSessionPolicy())))
 		},
-		differs: differs{minio: "ExternalIDRejected, 403 AccessDenied", ceph: "ExternalIDRejected, 403 UnknownError"},
+		differs: differs{minio: "ExternalIDRejected, 403 AccessDenied", ceph: "ExternalIDRejected, 403 AccessDenied"},
 	},
 	{
 		name: "Validate: a role, with a session policy",
@@ -73,12 +73,12 @@ var validations = []expectation{
 		see: func(t *testing.T, s *site) string {
 			return s.validate(t, s.sink(s.asRole()))
 		},
-		differs: differs{minio: "AssumeRole, 400 InvalidParameterValue", ceph: "AssumeRole, 400 UnknownError"},
+		differs: differs{minio: "AssumeRole, 400 InvalidParameterValue", ceph: "AssumeRole, 400 MalformedPolicyDocument"},
 	},
 	{
 		name:  "Validate: a role, of an S3 without STS",
-		aws:   "AssumeRole, 405 UnknownError",
-		note:  "UnknownError is the SDK's code for an answer without the shape of an STS answer.",
+		aws:   "AssumeRole, 405 MethodNotAllowed",
+		note:  "The code is S3's: its answer does not have the shape of an STS answer.",
 		needs: []need{needsNoSTS},
 		see: func(t *testing.T, s *site) string {
 			cfg := s.sink(s.asRole())
