@@ -1,6 +1,7 @@
 package s3sink
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -51,6 +53,19 @@ func bigObjects(c *Config) {
 	c.MaxObjectEvents, c.MaxObjectAge, c.MaxMemory, c.MaxEventBytes = 0, time.Hour, 1<<20, 16<<10
 }
 
+// logWatch is the output of a log. It notes whether a text was logged.
+type logWatch struct {
+	text string
+	seen atomic.Bool
+}
+
+func (w *logWatch) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(w.text)) {
+		w.seen.Store(true)
+	}
+	return len(p), nil
+}
+
 // Given a damaged spool and a disk that is full for a while, then recovery
 // waits for the disk, and the counts and the order hold.
 func TestRecovery_SalvageWaitsForFullDisk(t *testing.T) {
@@ -62,15 +77,15 @@ func TestRecovery_SalvageWaitsForFullDisk(t *testing.T) {
 		data[len(data)/8] ^= 1
 		disk.Put(file, 0, data)
 
-		var log strings.Builder
+		damaged := logWatch{text: "is damaged"}
 		until := time.Now().Add(time.Minute)
 		disk.Inject(func(op crashfs.Op) error {
-			if op.Call == crashfs.CallSync && time.Now().Before(until) && strings.Contains(log.String(), "is damaged") {
+			if op.Call == crashfs.CallSync && time.Now().Before(until) && damaged.seen.Load() {
 				return syscall.ENOSPC
 			}
 			return nil
 		})
-		sink := openOn(t, disk, bucket, bigObjects, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		sink := openOn(t, disk, bucket, bigObjects, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(&damaged, nil)) })
 		time.Sleep(time.Second)
 		if err := sink.Err(); !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("while the disk is full: %v", err)
