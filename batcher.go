@@ -411,7 +411,7 @@ func (b *batcher) releaseLocked(blk *block, n int64) {
 	b.budget.Give(n)
 }
 
-// freeLocked frees the lines of a block, whose frame exists.
+// freeLocked frees the lines of a block that has its frame.
 func (b *batcher) freeLocked(blk *block) {
 	if blk.chunks == nil {
 		return
@@ -458,7 +458,7 @@ func (b *batcher) sealAll(s *Source, why SealReason) {
 	}
 }
 
-// close stops admission. When it returns, no more lines are accepted, and every
+// close stops admission. When it returns, lines are refused, and every
 // block is queued for compression or held back until recovery ends.
 func (b *batcher) close() {
 	b.mu.Lock()

@@ -62,7 +62,7 @@ type block struct {
 }
 
 // bytesFor returns the bytes that must be taken from the budget before n more
-// bytes fit. A nil block is one that must be opened first.
+// bytes fit. A nil block still has to be opened, which needs bytes too.
 func (b *block) bytesFor(n int) (bytes int64) {
 	if b == nil {
 		return recordBytes + chunkBytes(true, n)

@@ -214,7 +214,7 @@ type Config struct {
 	MaxSpoolBytes int64
 
 	// AllowNetworkSpool allows a SpoolDir on a network file system, whose locks
-	// and fsyncs are less reliable than those of a local disk. Defaults to false.
+	// and fsyncs are less reliable than on a local disk. Defaults to false.
 	AllowNetworkSpool bool
 
 	// MaxMemory bounds the bytes of pending events in memory, over all sources:

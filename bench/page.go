@@ -20,8 +20,8 @@ type table struct {
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
-// objectBytesRatio is the column that compares the size of the objects with
-// that of the same events in memory mode.
+// objectBytesRatio is the column that compares the size of the objects with the
+// size that the same events have in memory mode.
 const objectBytesRatio = "object bytes ÷ memory mode"
 
 // legend explains the columns that several tables have. Each output ends with

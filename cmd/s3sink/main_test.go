@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Given arguments of a command line, when the program runs, then the exit code and
-// the stream of its output are those of the table.
+// Given arguments of a command line, when the program runs, then its exit code and
+// the stream of its output match the table.
 func TestRun_Arguments(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
